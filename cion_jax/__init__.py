@@ -1,0 +1,3 @@
+"""Pre-train person re-identification backbones from unlabelled video tracklets, in JAX."""
+
+__version__ = "0.1.0"

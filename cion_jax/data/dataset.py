@@ -1,0 +1,114 @@
+"""One dataset = one folder: TFRecord shards, an index per split, and a card that is written last.
+
+    cion-train.tfrecord-00000-of-00004 ...   shards
+    cion-train.index.npy                     one row per image, memory-mapped
+    cion.json                                the card: splits, counts, fingerprints; without it the folder is unfinished
+    dataset_info.json, features.json         the same told to TFDS
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax.data.labels import LABELS
+from cion_jax.errors import UserError
+
+NAME = "cion"
+CARD = "cion.json"
+_FORMAT = 1
+
+#: Where the record of an image stands (`length` is its payload's), the payload's checksum, and the image's labels.
+INDEX = np.dtype([("offset", "<u8"), ("shard", "<u4"), ("length", "<u4"), ("crc", "<u4"), *LABELS.descr])
+_CONTENT = ["length", "crc", *LABELS.names]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as the card describes it."""
+
+    shards: tuple[int, ...]
+    """Images in each shard."""
+    bytes: int
+    """Size of all shards together."""
+    fingerprint: str
+    """Digest of the content, see `fingerprint`."""
+    left_out: int = 0
+    """Images of the source that did not decode and were left out on request."""
+
+    @property
+    def images(self) -> int:
+        return sum(self.shards)
+
+
+def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
+    """Name of a shard file, as TFDS expects it."""
+    return folder / f"{NAME}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
+
+
+def index_path(folder: Path, split: str) -> Path:
+    """Name of a split's index file."""
+    return folder / f"{NAME}-{split}.index.npy"
+
+
+def fingerprint(index: np.ndarray) -> str:
+    """Digest of every image's payload checksum and labels, in order, whatever the sharding.
+
+    It tells sets apart that differ by accident or progress; it is no signature against a forger.
+    """
+    digest = hashlib.sha256()
+    for start in range(0, len(index), 1 << 16):
+        rows = index[start : start + (1 << 16)]
+        for name in _CONTENT:
+            digest.update(np.ascontiguousarray(rows[name]).tobytes())
+    return digest.hexdigest()
+
+
+def write_aside(path: Path, write: Callable[[Path], object], aside: Path | None = None) -> None:
+    """Let `write` fill a file beside its place (or in the folder `aside`), then move it there whole and durable."""
+    unfinished = (aside or path.parent) / f".{path.name}.{os.getpid()}"
+    try:
+        write(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_card(path: Path, splits: dict[str, Split], plan: dict) -> None:
+    """Write the card; `plan` is what the writer was asked to do, kept so that a repeated command knows its own work."""
+    card = {"format": _FORMAT, "splits": {name: asdict(split) for name, split in splits.items()}, "plan": plan}
+    path.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def read_card(folder: Path) -> tuple[dict[str, Split], dict]:
+    """The splits and the plan of the dataset in a folder."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+        if card["format"] != _FORMAT:
+            raise UserError(f"{folder / CARD}: format {card['format']!r} is not {_FORMAT}; update cion_jax")
+        splits = {name: Split(**{**split, "shards": tuple(split["shards"])}) for name, split in card["splits"].items()}
+        return splits, card["plan"]
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no finished dataset here ({CARD} is missing); name a folder that "
+                        "`cion data import` or `cion data synth` wrote, or run that command again to finish it") from None  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / CARD}: unreadable dataset card ({error!r}); write the dataset again") from None
+
+
+def read_index(folder: Path, split: str) -> np.ndarray:
+    """The memory-mapped index of a split: one row of `INDEX` per image."""
+    path = index_path(folder, split)
+    try:
+        index = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: unreadable index ({error}); write the dataset again") from None
+    if index.dtype != INDEX or index.ndim != 1:
+        raise UserError(f"{path}: not an index of this format; write the dataset again")
+    return index

@@ -1,0 +1,84 @@
+"""One image and what is known of it, as the bytes of a `tf.train.Example` that any TensorFlow reader parses."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What a record holds. Numbers are -1 where unknown."""
+
+    image: bytes
+    """JPEG or PNG bytes, as they were imported."""
+    height: int
+    width: int
+    video: int
+    tracklet: int
+    frame: int
+    camera: int
+    identity: int
+    source: str
+    """Where the image came from, for a person to trace back."""
+
+
+def encode(record: ImageRecord) -> bytes:
+    """Record to payload; equal records give equal bytes."""
+    example = _Example()
+    feature = example.features.feature
+    for name, value in vars(record).items():
+        if isinstance(value, int):
+            feature[name].int64_list.value.append(value)
+        else:
+            feature[name].bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+    return example.SerializeToString(deterministic=True)
+
+
+def decode(payload: bytes) -> ImageRecord:
+    """Payload to record; a payload that is no such Example is a ValueError."""
+    try:
+        feature = _Example.FromString(payload).features.feature
+        return ImageRecord(**{field.name: _value(feature[field.name], field.type) for field in fields(ImageRecord)})
+    except (message.DecodeError, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(f"not an image record: {error}") from None
+
+
+def _value(feature: Any, kind: Any) -> Any:
+    if kind is int:
+        return feature.int64_list.value[0]
+    data = feature.bytes_list.value[0]
+    return data if kind is bytes else data.decode()
+
+
+def _example_message() -> Any:
+    """`tf.train.Example` declared in a pool of its own, so that TensorFlow may be imported beside it or not at all."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="cion_jax/example.proto", package="tensorflow", syntax="proto3")
+
+    def add(parent: Any, name: str, *rows: tuple[str, int, int, int, str]) -> Any:
+        declared = parent.add(name=name)
+        for field_name, number, label, kind, type_name in rows:
+            declared.field.add(name=field_name, number=number, label=label, type=kind, type_name=type_name or None)
+        return declared
+
+    one, many, sub = field.LABEL_OPTIONAL, field.LABEL_REPEATED, field.TYPE_MESSAGE
+    add(file.message_type, "BytesList", ("value", 1, many, field.TYPE_BYTES, ""))
+    add(file.message_type, "FloatList", ("value", 1, many, field.TYPE_FLOAT, ""))
+    add(file.message_type, "Int64List", ("value", 1, many, field.TYPE_INT64, ""))
+    kinds = (("bytes_list", 1, "BytesList"), ("float_list", 2, "FloatList"), ("int64_list", 3, "Int64List"))
+    feature = add(file.message_type, "Feature", *((n, i, one, sub, f".tensorflow.{t}") for n, i, t in kinds))
+    feature.oneof_decl.add(name="kind")
+    for kind in feature.field:
+        kind.oneof_index = 0
+    features = add(file.message_type, "Features", ("feature", 1, many, sub, ".tensorflow.Features.FeatureEntry"))
+    entry = ("key", 1, one, field.TYPE_STRING, ""), ("value", 2, one, sub, ".tensorflow.Feature")
+    add(features.nested_type, "FeatureEntry", *entry).options.map_entry = True
+    add(file.message_type, "Example", ("features", 1, one, sub, ".tensorflow.Features"))
+
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+_Example = _example_message()

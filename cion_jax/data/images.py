@@ -1,0 +1,78 @@
+"""JPEG and PNG bytes to pixels and back; whatever comes in is taken for hostile until its header has been read."""
+
+import io
+import struct
+
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+#: Larger claims are refused before a pixel is decoded: an 8K video frame fits, a decompression bomb does not.
+MAX_PIXELS = 1 << 25
+
+#: How much of a file `header` wants to see; photographs with embedded previews may need all of it.
+HEADER_BYTES = 1 << 16
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+
+class ImageError(ValueError):
+    """These bytes are not an image that can be used; the message says why."""
+
+
+def header(data: bytes) -> tuple[int, int]:
+    """Height and width that JPEG or PNG bytes claim, refusing every other format and anything too large.
+
+    The first `HEADER_BYTES` of a file are enough unless it carries long metadata in front.
+    """
+    height, width = _jpeg_header(data)[:2] if data.startswith(_JPEG) else _png_size(data)
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"claims {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed")
+    if not height * width:
+        raise ImageError(f"claims {width} x {height} pixels")
+    return height, width
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Pixels, uint8 (height, width, 3), of JPEG or PNG bytes; a truncated or otherwise damaged image is an ImageError."""
+    header(data)
+    jpeg = data.startswith(_JPEG)
+    try:
+        if jpeg and _jpeg_header(data)[2] not in ("CMYK", "YCCK"):  # print colours are left to Pillow
+            return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        with Image.open(io.BytesIO(data), formats=("JPEG" if jpeg else "PNG",)) as image:
+            if image.mode.startswith("I"):
+                raise ImageError("has 16 bits per channel; convert it to 8 first")
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ImageError("damaged header") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what the decoders raise on damaged bytes
+        raise ImageError(f"does not decode: {error}") from None
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str]:
+    try:
+        return simplejpeg.decode_jpeg_header(data, strict=False)[:3]
+    except (ValueError, KeyError) as error:  # KeyError: it has no name for the colours that were claimed
+        raise ImageError(f"damaged header: {error}") from None
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    if not data.startswith(_PNG):
+        raise ImageError("neither JPEG nor PNG" if data else "empty")
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        raise ImageError("damaged header")
+    width, height = struct.unpack(">II", data[16:24])
+    return height, width
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pixels at another size (bilinear, antialiased); the same array where the size is right already."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
+    """JPEG bytes of uint8 (height, width, 3) pixels, with full colour resolution: person crops are small."""
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, colorspace="RGB", colorsubsampling="444")

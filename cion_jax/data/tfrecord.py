@@ -1,0 +1,71 @@
+"""The TFRecord framing: length, its checksum, payload, its checksum; checksums are masked CRC32C.
+
+    | uint64 length | uint32 crc(length) | payload | uint32 crc(payload) |      all little-endian
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import google_crc32c
+
+_LENGTH, _CRC = struct.Struct("<Q"), struct.Struct("<I")
+HEADER_BYTES, FOOTER_BYTES = _LENGTH.size + _CRC.size, _CRC.size
+
+
+class FrameError(ValueError):
+    """A frame is damaged; the message says which part of it."""
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC32C rotated and offset as TFRecord wants it, so that checksums of data with checksums inside stay good."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(payload: bytes) -> tuple[bytes, int]:
+    """Payload as a framed record, and the checksum of the payload."""
+    length, crc = _LENGTH.pack(len(payload)), masked_crc(payload)
+    return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(crc))), crc
+
+
+def payload_length(header: bytes) -> int:
+    """The length that the first `HEADER_BYTES` of a frame state, after a check of their checksum."""
+    if len(header) < HEADER_BYTES:
+        raise FrameError("the shard ends within a record header")
+    length = header[: _LENGTH.size]
+    if masked_crc(length) != _CRC.unpack_from(header, _LENGTH.size)[0]:
+        raise FrameError("the checksum of the record length does not match")
+    return _LENGTH.unpack(length)[0]
+
+
+def unframe(data: bytes) -> bytes:
+    """The payload of one whole framed record, after a check of both checksums."""
+    length = payload_length(data[:HEADER_BYTES])
+    if len(data) < HEADER_BYTES + length + FOOTER_BYTES:
+        raise FrameError("the shard ends within a record")
+    payload = data[HEADER_BYTES : HEADER_BYTES + length]
+    if masked_crc(payload) != _CRC.unpack_from(data, HEADER_BYTES + length)[0]:
+        raise FrameError("the checksum of the payload does not match")
+    return payload
+
+
+def scan(file: BinaryIO) -> Iterator[tuple[int, bytes | FrameError]]:
+    """Offset and payload of every record in a shard, front to back.
+
+    A record whose payload is damaged comes as its FrameError and the scan goes on behind it; after a damaged header
+    nothing tells where the next record starts, so that error is the last item.
+    """
+    offset = 0
+    while header := file.read(HEADER_BYTES):
+        try:
+            length = payload_length(header)
+        except FrameError as error:
+            yield offset, error
+            return
+        body = file.read(length + FOOTER_BYTES)
+        try:
+            yield offset, unframe(header + body)
+        except FrameError as error:
+            yield offset, error
+        offset += HEADER_BYTES + length + FOOTER_BYTES

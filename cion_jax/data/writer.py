@@ -1,0 +1,202 @@
+"""Writing a dataset: parallel over shards, each finished whole or not at all, and taken up again after a kill.
+
+Everything unfinished stands in OUT/.unfinished: the plan, a part of the index for each finished shard, and shards that
+are being written. A shard counts as done once its index part is there. The card is written last.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import wait as wait_for_end
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax.config import Writing
+from cion_jax.data import dataset, example, images, tfrecord
+from cion_jax.data.dataset import INDEX, Split
+from cion_jax.data.progress import progress
+from cion_jax.data.source import Source
+from cion_jax.errors import UserError
+
+
+def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> dict[str, Split]:
+    """Write sources as the splits of a new dataset folder, or finish what a killed run of the same call began.
+
+    The same sources give the same bytes, however often the writing was interrupted and by however many workers.
+    Returns the splits as the card has them.
+    """
+    if writing.images_per_shard < 1:
+        raise UserError(f"images per shard: {writing.images_per_shard} is not positive")
+    sources = {name: source for name, source in splits.items() if len(source)}
+    if not sources:
+        raise UserError(f"{out}: nothing to write, there are no images")
+    plan = {
+        "images_per_shard": writing.images_per_shard,
+        "sources": {name: {"images": len(s), "fingerprint": s.fingerprint()} for name, s in sources.items()},
+    }
+    if _claim(out, plan):
+        _write_shards(out, sources, writing)
+        _finish(out, sources, plan)
+    shutil.rmtree(_unfinished(out), ignore_errors=True)
+    return dataset.read_card(out)[0]
+
+
+def _unfinished(out: Path) -> Path:
+    return out / ".unfinished"
+
+
+def _part(out: Path, split: str, shard: int) -> Path:
+    return _unfinished(out) / f"{split}-{shard:05d}.npy"
+
+
+def _shard_count(source: Source, writing: Writing) -> int:
+    return -(-len(source) // writing.images_per_shard)
+
+
+def _claim(out: Path, plan: dict) -> bool:
+    """Make the folder ours. True if there is something left to write; somebody else's folder is refused untouched."""
+    plan_path, advice = _unfinished(out) / "plan.json", "choose another folder or delete this one"
+    if (out / dataset.CARD).exists():
+        if dataset.read_card(out)[1] != plan:
+            raise UserError(f"{out}: already holds another dataset; {advice}")
+        return False
+    if plan_path.exists():
+        if plan_path.read_text() != json.dumps(plan):
+            raise UserError(f"{out}: holds the beginning of another dataset; {advice}")
+        return True
+    if out.exists() and (not out.is_dir() or any(path != _unfinished(out) for path in out.iterdir())):
+        raise UserError(f"{out}: already holds something else; {advice}")
+    _unfinished(out).mkdir(parents=True, exist_ok=True)
+    dataset.write_aside(plan_path, lambda path: path.write_text(json.dumps(plan)))
+    return True
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One shard to write: all that a writing process is sent."""
+
+    out: Path
+    split: str
+    shard: int
+    shards: int
+    source: Source
+    skip_damaged: bool
+
+
+def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterator[_Task]:
+    """What is left to write; lazily, so that only parts of sources under way exist twice."""
+    size = writing.images_per_shard
+    for split, source in sources.items():
+        shards = _shard_count(source, writing)
+        for shard in range(shards):
+            if not _part(out, split, shard).exists():
+                part = source.part(shard * size, min((shard + 1) * size, len(source)))
+                yield _Task(out, split, shard, shards, part, writing.skip_damaged)
+
+
+def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) -> None:
+    tasks, total = _tasks(out, sources, writing), sum(map(len, sources.values()))
+    shards = sum(_shard_count(source, writing) for source in sources.values())
+    workers = min(writing.workers or len(os.sched_getaffinity(0)), shards)
+    with progress("writing images", total) as advance:
+        advance(total - sum(len(task.source) for task in _tasks(out, sources, writing)))
+        if workers == 1:  # no process to start
+            for task in tasks:
+                advance(_write_shard(task))
+        else:
+            for images_done in _in_processes(tasks, workers):
+                advance(images_done)
+
+
+def _in_processes(tasks: Iterator[_Task], workers: int) -> Iterator[int]:
+    """Images done as the shards are finished, with at most two tasks per worker under way."""
+    context = multiprocessing.get_context("spawn")  # a fork of a process that holds JAX may never wake up
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        try:
+            under_way = {pool.submit(_write_shard, task) for task in islice(tasks, 2 * workers)}
+            while under_way:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                under_way |= {pool.submit(_write_shard, task) for task in islice(tasks, len(done))}
+                yield from (future.result() for future in done)
+        except BaseException as error:
+            for process in multiprocessing.active_children():  # what they leave half-written is never looked at
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise UserError("a writing process was killed, perhaps for lack of memory; run the same command again "
+                                "to go on, with fewer --workers") from None  # fmt: skip
+            raise
+
+
+def _start_worker() -> None:
+    """An interrupt is the parent's to handle, and a worker whose parent was killed must not wait for it for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait_for_end([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _write_shard(task: _Task) -> int:
+    """Write one shard aside, give it its name, then do the same with its part of the index. Returns images done."""
+    rows = []
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            for labels, (encoded, name) in zip(task.source.labels, task.source.encoded(), strict=True):
+                payload = _payload(labels, encoded, name, task.skip_damaged)
+                if payload is not None:
+                    framed, crc = tfrecord.frame(payload)
+                    rows.append((file.tell(), task.shard, len(payload), crc, *labels))
+                    file.write(framed)
+
+    shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
+    aside = _unfinished(task.out)
+    dataset.write_aside(shard, write, aside)
+    dataset.write_aside(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
+    return len(task.source)
+
+
+def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> bytes | None:
+    """The payload of one image, decoded once to know that it can be; None where it is to be left out."""
+    try:
+        height, width, _ = images.decode(encoded).shape
+    except images.ImageError as error:
+        if skip_damaged:
+            return None
+        raise UserError(f"{name}: {error}; mend or remove it, or leave such images out with --skip-damaged") from None
+    numbers = {field: int(labels[field]) for field in labels.dtype.names or ()}
+    return example.encode(example.ImageRecord(encoded, height, width, **numbers, source=name))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
+    """Join the index parts, tell TFDS, and write the card, which makes the dataset a finished one."""
+    from cion_jax.data.tfds_metadata import write_tfds_metadata  # a slow import that no writing process needs
+
+    splits = {}
+    for split, source in sources.items():
+        shards = -(-len(source) // plan["images_per_shard"])
+        parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
+        index = np.concatenate(parts)
+        dataset.write_aside(dataset.index_path(out, split), lambda path, index=index: _save(path, index))
+        size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
+        splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
+    write_tfds_metadata(out, splits)
+    dataset.write_aside(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan))
