@@ -29,10 +29,8 @@ class Reading:
     """K: images of each identity, in consecutive rows of the batch."""
     seed: int = 0
     """Seed of the order; epoch and labels are the only other things it depends on."""
-    threads: int = 16
-    """Reader threads per process; decoding releases the interpreter lock, so a few per core hide disk latency."""
-    prefetch: int = 64
-    """Identity groups decoded ahead of the batch in use."""
+    threads: int = 0
+    """Threads that decode, each a batch of its own; 0 means one per core."""
     skip_damaged: bool = False
     """Replace a damaged record by another image of its identity group and count it, instead of stopping."""
 

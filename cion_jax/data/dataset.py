@@ -1,9 +1,9 @@
 """One dataset = one folder: TFRecord shards, an index per split, and a card that is written last.
 
-    cion-train.tfrecord-00000-of-00004 ...   shards
-    cion-train.index.npy                     one row per image, memory-mapped
-    cion.json                                the card: splits, counts, fingerprints; without it the folder is unfinished
-    dataset_info.json, features.json         the same told to TFDS
+cion-train.tfrecord-00000-of-00004 ...   shards
+cion-train.index.npy                     one row per image, memory-mapped
+cion.json                                the card: splits, counts, fingerprints; without it the folder is unfinished
+dataset_info.json, features.json         the same told to TFDS
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cion_jax.data.labels import LABELS
+from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.errors import UserError
 
 NAME = "cion"
@@ -24,7 +24,7 @@ _FORMAT = 1
 
 #: Where the record of an image stands (`length` is its payload's), the payload's checksum, and the image's labels.
 INDEX = np.dtype([("offset", "<u8"), ("shard", "<u4"), ("length", "<u4"), ("crc", "<u4"), *LABELS.descr])
-_CONTENT = ["length", "crc", *LABELS.names]
+_CONTENT = ("length", "crc", *FIELDS)
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,26 @@ def index_path(folder: Path, split: str) -> Path:
     return folder / f"{NAME}-{split}.index.npy"
 
 
+def digest(*parts: object) -> str:
+    """Hex digest of arrays and of things that their repr tells apart."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()
+
+
 def fingerprint(index: np.ndarray) -> str:
     """Digest of every image's payload checksum and labels, in order, whatever the sharding.
 
     It tells sets apart that differ by accident or progress; it is no signature against a forger.
     """
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for start in range(0, len(index), 1 << 16):
         rows = index[start : start + (1 << 16)]
         for name in _CONTENT:
-            digest.update(np.ascontiguousarray(rows[name]).tobytes())
-    return digest.hexdigest()
+            total.update(np.ascontiguousarray(rows[name]).tobytes())
+    return total.hexdigest()
 
 
 def write_aside(path: Path, write: Callable[[Path], object], aside: Path | None = None) -> None:
@@ -96,8 +105,8 @@ def read_card(folder: Path) -> tuple[dict[str, Split], dict]:
         splits = {name: Split(**{**split, "shards": tuple(split["shards"])}) for name, split in card["splits"].items()}
         return splits, card["plan"]
     except FileNotFoundError:
-        raise UserError(f"{folder}: no finished dataset here ({CARD} is missing); name a folder that "
-                        "`cion data import` or `cion data synth` wrote, or run that command again to finish it") from None  # fmt: skip
+        remedy = "name a folder that `cion data` wrote, or repeat the command that was to write it"
+        raise UserError(f"{folder}: no finished dataset here ({CARD} is missing); {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CARD}: unreadable dataset card ({error!r}); write the dataset again") from None
 

@@ -34,7 +34,7 @@ def header(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Pixels, uint8 (height, width, 3), of JPEG or PNG bytes; a truncated or otherwise damaged image is an ImageError."""
+    """Pixels, uint8 (height, width, 3), of JPEG or PNG bytes; a damaged or truncated image is an ImageError."""
     header(data)
     jpeg = data.startswith(_JPEG)
     try:
@@ -53,8 +53,10 @@ def decode(data: bytes) -> np.ndarray:
 def _jpeg_header(data: bytes) -> tuple[int, int, str]:
     try:
         return simplejpeg.decode_jpeg_header(data, strict=False)[:3]
-    except (ValueError, KeyError) as error:  # KeyError: it has no name for the colours that were claimed
+    except ValueError as error:
         raise ImageError(f"damaged header: {error}") from None
+    except KeyError:  # it has no name for the colours that a damaged header claims
+        raise ImageError("damaged header") from None
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

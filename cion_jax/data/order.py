@@ -1,11 +1,12 @@
 """The order of training: batches of P identities x K images, each a pure function of (seed, epoch, labels, P, K).
 
-Nothing is drawn one after the other. An epoch is laid out from a random order of the identities, the labels of one batch
-follow from its number, and images within an identity are ordered by a keyed hash: a host finds its rows of any batch
-without computing anybody else's.
+Nothing is drawn one after the other. An epoch is laid out from a random order of the identities, a batch follows from
+its number, and images within an identity are ordered by a keyed hash: a host finds its rows of any batch without
+computing anybody else's.
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from cion_jax.errors import UserError
 class Order:
     """Which images stand where, for one labelling.
 
-    An identity with m images fills ceil(m / K) groups of K an epoch (the last one topped up by repetition), so that each
-    of its images is met once, or twice at the most if m >= K. A batch takes P groups of different identities. Two limits
-    follow: an identity that would fill more groups than there are batches fills one per batch, other images of it each
-    epoch; and with fewer than P identities a batch holds each as few times as it can.
+    An identity with m images fills ceil(m / K) groups of K an epoch, the last one topped up by repetition, so that each
+    of its images is met at least once. A batch takes P groups of different identities; fewer than P of them get a group
+    more in an epoch to fill the last batch. Two limits follow: an identity that would fill more groups than there are
+    batches fills one per batch, with other images each epoch; and with fewer than P identities in all, a batch holds
+    each as few times as it can.
     """
 
     def __init__(self, labels: np.ndarray, identities: int, instances: int, seed: int = 0):
@@ -36,6 +38,7 @@ class Order:
         self._per_batch = -(-identities // len(groups))  # how often a batch must hold an identity, at the most
         self.batches = self._count_batches(groups)
         self._groups = np.minimum(groups, self._limit)
+        self._layout = functools.lru_cache(maxsize=2)(self._lay_out)  # readers stand in one epoch, at its end in two
 
     @property
     def _limit(self) -> int:
@@ -50,22 +53,18 @@ class Order:
             low, high = (low, middle) if fits else (middle + 1, high)
         return low
 
-    def batch(self, epoch: int, number: int, host: int = 0, hosts: int = 1) -> np.ndarray:
-        """Image numbers of one host's share of batch `number` of an epoch: (P / hosts, K), an identity per row."""
-        share = self.identities // hosts
-        if share * hosts != self.identities:
-            raise UserError(f"{self.identities} identities per batch cannot be shared by {hosts} hosts; use a multiple")
+    def batch(self, epoch: int, number: int, rows: slice = slice(None)) -> np.ndarray:
+        """Image numbers of batch `number` of an epoch: (P, K), an identity per row; or those of some rows alone."""
         layout = self._layout(epoch)
-        places = np.arange(host * share, (host + 1) * share) * self.batches + layout.columns[number]
+        places = layout.places[rows, number].astype(np.int64) + np.arange(self.identities)[rows] * self.batches
         rank = np.searchsorted(layout.ends, places, side="right")
-        groups_before = places - (layout.ends[rank] - layout.groups[rank])
-        return self._members(epoch, layout.identities[rank], groups_before)
+        return self._members(epoch, layout.identities[rank], places - layout.starts[rank])
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019  # readers stand in one epoch, at its end in two
-    def _layout(self, epoch: int) -> "_Layout":
-        """Identities in random order, each followed by its next group; place t stands in column t mod batches.
+    def _lay_out(self, epoch: int) -> "_Layout":
+        """Identities in random order, each followed by its next group, on P shelves of as many places as batches.
 
-        An identity's groups are neighbours, so they fall into different columns as long as there are columns enough.
+        A batch takes one place from each shelf, at random. Only an identity that stands on several shelves could come
+        into a batch more often than it must; where its groups on the last of them have room elsewhere they get it.
         """
         random = np.random.default_rng([self.seed, epoch])
         identities = random.permutation(len(self._groups))
@@ -75,22 +74,43 @@ class Order:
             extra = np.flatnonzero(groups < self._limit)[:missing]
             groups[extra] += 1
             missing -= len(extra)
-        return _Layout(identities, groups, np.cumsum(groups), random.permutation(self.batches))
+        ends = np.cumsum(groups)
+        starts = ends - groups
+        shelves = np.broadcast_to(np.arange(self.batches, dtype=np.int32), (self.identities, self.batches))
+        places = random.permuted(shelves, axis=1)
+        for shelf in range(1, self.identities):
+            begin = shelf * self.batches
+            first = np.searchsorted(ends, begin, side="right")
+            begun_on, begun_at = divmod(int(starts[first]), self.batches)
+            if begun_on < shelf:
+                _keep_apart(places[shelf], int(ends[first]) - begin, places[begun_on] >= begun_at)
+        return _Layout(identities, starts, ends, places)
 
-    def _members(self, epoch: int, identities: np.ndarray, groups_before: np.ndarray) -> np.ndarray:
-        """K images of each identity: those that follow `groups_before` groups in this epoch's order of its images."""
+    def _members(self, epoch: int, identities: np.ndarray, group: np.ndarray) -> np.ndarray:
+        """K images of each identity: those of its group number `group` in this epoch's order of its images."""
         sizes = self._sizes[identities]
         ends = np.cumsum(sizes)
         row = np.repeat(np.arange(len(sizes)), sizes)
         images = self._images[np.arange(ends[-1]) + np.repeat(self._starts[identities] - ends + sizes, sizes)]
         shuffled = images[np.lexsort((_hash(images, self.seed, epoch), row))]
-        place = (groups_before[:, None] * self.instances + np.arange(self.instances)) % sizes[:, None]
+        place = (group[:, None] * self.instances + np.arange(self.instances)) % sizes[:, None]
         return shuffled[place + (ends - sizes)[:, None]]
 
 
-class _Layout:
-    def __init__(self, identities: np.ndarray, groups: np.ndarray, ends: np.ndarray, columns: np.ndarray):
-        self.identities, self.groups, self.ends, self.columns = identities, groups, ends, columns
+class _Layout(NamedTuple):
+    identities: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    places: np.ndarray
+    """For each shelf and batch, the place on the shelf that the batch takes."""
+
+
+def _keep_apart(shelf: np.ndarray, first: int, taken: np.ndarray) -> None:
+    """Give the first places of a shelf to batches that are not taken, by exchange, if there are enough of those."""
+    wrong = np.flatnonzero(taken & (shelf < first))
+    free = np.flatnonzero(~taken & (shelf >= first))[: len(wrong)]
+    if len(free) == len(wrong):
+        shelf[wrong], shelf[free] = shelf[free], shelf[wrong]
 
 
 def _hash(values: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Reading a split: any image by its number, or all of them in order, with every checksum checked."""
 
 import os
+import resource
 import threading
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -30,7 +31,8 @@ class Records:
         if len(self.index) != self.card.images:
             path = dataset.index_path(self.folder, split)
             raise UserError(f"{path}: {len(self.index)} rows for {self.card.images} images; write the dataset again")
-        self._opening = threading.Lock()
+        self._opening, self._open = threading.Lock(), dict[int, int]()
+        _allow_open_files(len(self.card.shards) + 64)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -38,21 +40,31 @@ class Records:
     def __reduce__(self) -> tuple:
         return Records, (self.folder, self.split)  # descriptors and memory maps belong to one process
 
-    def __getitem__(self, number: int) -> ImageRecord:
-        """The record of an image, by its number in the index."""
+    def payload(self, number: SupportsIndex) -> bytes:
+        """The payload of an image's record, with both checksums and that of the index compared."""
         row = self.index[number]
         size = int(row["length"]) + tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
         try:
-            data = os.pread(self._files[row["shard"]], size, int(row["offset"]))
-            return example.decode(tfrecord.unframe(data))
-        except (OSError, ValueError) as error:
+            payload, crc = tfrecord.unframe(os.pread(self._file(int(row["shard"])), size, int(row["offset"])))
+        except (tfrecord.FrameError, OSError) as error:
+            raise self._damaged(number, str(error)) from None
+        if crc != row["crc"]:
+            raise self._damaged(number, "this is not the record that the index knows")
+        return payload
+
+    def __getitem__(self, number: SupportsIndex) -> ImageRecord:
+        """The record of an image, by its number in the index."""
+        payload = self.payload(number)
+        try:
+            return example.decode(payload)
+        except ValueError as error:
             raise self._damaged(number, str(error)) from None
 
     def __iter__(self) -> Iterator[ImageRecord]:
         """All records in order; reads are sequential on disk."""
         return (self[number] for number in range(len(self)))
 
-    def pixels(self, number: int) -> np.ndarray:
+    def pixels(self, number: SupportsIndex) -> np.ndarray:
         """The decoded image, uint8 (height, width, 3)."""
         try:
             return images.decode(self[number].image)
@@ -63,33 +75,30 @@ class Records:
         """The file of a shard."""
         return dataset.shard_path(self.folder, self.split, shard, len(self.card.shards))
 
-    def _damaged(self, number: int, why: str) -> DamagedRecordError:
+    def where(self, number: SupportsIndex) -> str:
+        """Where the record of an image stands, for messages."""
         row = self.index[number]
-        path = self.shard_path(row["shard"])
-        return DamagedRecordError(f"{path} at byte {row['offset']} (image {number}): {why}; see `cion data check`")
+        return f"{self.shard_path(row['shard'])} at byte {row['offset']} (image {number} of split {self.split})"
 
-    @property
-    def _files(self) -> list[int]:
+    def _damaged(self, number: SupportsIndex, why: str) -> DamagedRecordError:
+        return DamagedRecordError(f"{self.where(number)}: {why}")
+
+    def _file(self, shard: int) -> int:
         with self._opening:
-            return self._open
-
-    @cached_property
-    def _open(self) -> list[int]:
-        _allow_open_files(len(self.card.shards) + 64)
-        try:
-            return [os.open(self.shard_path(n), os.O_RDONLY | os.O_CLOEXEC) for n in range(len(self.card.shards))]
-        except OSError as error:
-            raise UserError(f"{error.filename}: {error.strerror}; see `cion data check {self.folder}`") from None
+            if shard not in self._open:
+                try:
+                    self._open[shard] = os.open(self.shard_path(shard), os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise UserError(f"{error.filename}: {error.strerror}; see `cion data check`") from None
+            return self._open[shard]
 
     def __del__(self) -> None:
-        for file in self.__dict__.get("_open", ()):
+        for file in self.__dict__.get("_open", {}).values():
             os.close(file)
 
 
 def _allow_open_files(wanted: int) -> None:
     """Every shard stays open while it is read; the soft limit on open files is often far below the hard one."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted <= hard or (soft < wanted and hard == resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

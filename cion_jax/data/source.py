@@ -9,8 +9,10 @@ import numpy as np
 class Source(Protocol):
     """Images in a fixed order. A source is plain data: `part` is pickled to a writing process, so keep parts small."""
 
-    labels: np.ndarray
-    """One row of `labels.LABELS` per image."""
+    @property
+    def labels(self) -> np.ndarray:
+        """One row of `labels.LABELS` per image."""
+        ...
 
     def __len__(self) -> int:
         """How many images there are."""

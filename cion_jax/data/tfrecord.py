@@ -1,11 +1,9 @@
 """The TFRecord framing: length, its checksum, payload, its checksum; checksums are masked CRC32C.
 
-    | uint64 length | uint32 crc(length) | payload | uint32 crc(payload) |      all little-endian
+| uint64 length | uint32 crc(length) | payload | uint32 crc(payload) |      all little-endian
 """
 
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO
 
 import google_crc32c
 
@@ -29,8 +27,7 @@ def frame(payload: bytes) -> tuple[bytes, int]:
     return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(crc))), crc
 
 
-def payload_length(header: bytes) -> int:
-    """The length that the first `HEADER_BYTES` of a frame state, after a check of their checksum."""
+def _payload_length(header: bytes) -> int:
     if len(header) < HEADER_BYTES:
         raise FrameError("the shard ends within a record header")
     length = header[: _LENGTH.size]
@@ -39,33 +36,12 @@ def payload_length(header: bytes) -> int:
     return _LENGTH.unpack(length)[0]
 
 
-def unframe(data: bytes) -> bytes:
-    """The payload of one whole framed record, after a check of both checksums."""
-    length = payload_length(data[:HEADER_BYTES])
+def unframe(data: bytes) -> tuple[bytes, int]:
+    """The payload of one whole framed record and its checksum, after a check of both checksums in it."""
+    length = _payload_length(data[:HEADER_BYTES])
     if len(data) < HEADER_BYTES + length + FOOTER_BYTES:
         raise FrameError("the shard ends within a record")
-    payload = data[HEADER_BYTES : HEADER_BYTES + length]
-    if masked_crc(payload) != _CRC.unpack_from(data, HEADER_BYTES + length)[0]:
+    payload, crc = data[HEADER_BYTES : HEADER_BYTES + length], _CRC.unpack_from(data, HEADER_BYTES + length)[0]
+    if masked_crc(payload) != crc:
         raise FrameError("the checksum of the payload does not match")
-    return payload
-
-
-def scan(file: BinaryIO) -> Iterator[tuple[int, bytes | FrameError]]:
-    """Offset and payload of every record in a shard, front to back.
-
-    A record whose payload is damaged comes as its FrameError and the scan goes on behind it; after a damaged header
-    nothing tells where the next record starts, so that error is the last item.
-    """
-    offset = 0
-    while header := file.read(HEADER_BYTES):
-        try:
-            length = payload_length(header)
-        except FrameError as error:
-            yield offset, error
-            return
-        body = file.read(length + FOOTER_BYTES)
-        try:
-            yield offset, unframe(header + body)
-        except FrameError as error:
-            yield offset, error
-        offset += HEADER_BYTES + length + FOOTER_BYTES
+    return payload, crc

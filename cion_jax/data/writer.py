@@ -4,6 +4,7 @@ Everything unfinished stands in OUT/.unfinished: the plan, a part of the index f
 are being written. A shard counts as done once its index part is there. The card is written last.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ import numpy as np
 from cion_jax.config import Writing
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
+from cion_jax.data.labels import FIELDS
 from cion_jax.data.progress import progress
 from cion_jax.data.source import Source
 from cion_jax.errors import UserError
@@ -177,7 +179,7 @@ def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> 
         if skip_damaged:
             return None
         raise UserError(f"{name}: {error}; mend or remove it, or leave such images out with --skip-damaged") from None
-    numbers = {field: int(labels[field]) for field in labels.dtype.names or ()}
+    numbers = {field: int(labels[field]) for field in FIELDS}
     return example.encode(example.ImageRecord(encoded, height, width, **numbers, source=name))
 
 
@@ -195,7 +197,7 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
         shards = -(-len(source) // plan["images_per_shard"])
         parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
         index = np.concatenate(parts)
-        dataset.write_aside(dataset.index_path(out, split), lambda path, index=index: _save(path, index))
+        dataset.write_aside(dataset.index_path(out, split), functools.partial(_save, array=index))
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)

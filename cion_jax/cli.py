@@ -1,0 +1,116 @@
+"""The `cion` command: a tree of functions whose signatures are the arguments and whose docstrings are the help."""
+
+import argparse
+import functools
+import inspect
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from cion_jax.config import World
+from cion_jax.errors import UserError
+from tfrecords_tools import commands as data
+
+Command = Callable[..., int | None]
+Tree = dict[str, Any]  # of commands, and of trees
+
+_GROUPS = {
+    "data": "Import, draw, check, look at and rewrite datasets.",
+    "import": "Read a dataset layout and write it as records.",
+}
+
+
+def demo(out: Annotated[Positional[Path], arg(metavar="OUT")] = Path("cion-demo"), world: World = World()) -> int:
+    """Draw a world of walking people, write it as records, check them, and show who is in it.
+
+    Needs no download and less than a minute. So far this is the first part of the way from tracklets to scores.
+
+    Args:
+        out: Folder to write; the same command finishes a killed run.
+    """
+    data.synth(out, world)
+    if data.check(out):
+        return 1
+    data.stats(out, picture=out / "stats.png")
+    data.sheet(out, out / "people.png", labels=out / "truth.npz")
+    data.sheet(out, out / "tracklets.png", by="tracklet")
+    return 0
+
+
+COMMANDS: Tree = {"demo": demo, "data": data.COMMANDS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments (default: the process's own) ask for, and return its exit code.
+
+    What a user can mend ends with one line on stderr and code 1, or 2 where the arguments cannot be read.
+    """
+    try:
+        settings, arguments = _settings_file(arguments)
+        return tyro.cli(
+            _subcommands(_with_defaults(COMMANDS, settings)),
+            prog="cion",
+            description="Pre-train person re-identification backbones from unlabelled video tracklets.",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+        ) or 0  # fmt: skip
+    except (UserError, OSError) as error:
+        print(f"cion: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cion: interrupted; repeat the command to take up what it was writing", file=sys.stderr)
+        return 130
+
+
+def _settings_file(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
+    """What the file named by --settings calls `settings` (None without the option), and the other arguments."""
+    parser = argparse.ArgumentParser(prog="cion", add_help=False, allow_abbrev=False)
+    parser.add_argument("--settings", type=Path)
+    chosen, others = parser.parse_known_args(arguments)
+    if chosen.settings is None:
+        return None, others
+    try:
+        settings = runpy.run_path(str(chosen.settings))["settings"]
+    except KeyError:
+        raise UserError(f"{chosen.settings}: defines no `settings`; see experiments/ for examples") from None
+    except Exception as error:
+        raise UserError(f"{chosen.settings}: {type(error).__name__}: {error}") from None
+    if not any(_takes(command, settings) for command in _leaves(COMMANDS)):
+        raise UserError(f"{chosen.settings}: no command takes settings of type {type(settings).__name__}")
+    return settings, others
+
+
+def _with_defaults(tree: Tree, settings: Any) -> Tree:
+    """The tree with these settings as the default of every command that takes some of their type."""
+
+    def replaced(command: Any) -> Any:
+        if isinstance(command, dict):
+            return _with_defaults(command, settings)
+        return functools.partial(command, **dict.fromkeys(_takes(command, settings), settings))
+
+    return tree if settings is None else {name: replaced(command) for name, command in tree.items()}
+
+
+def _takes(command: Command, settings: Any) -> list[str]:
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.annotation is type(settings)]
+
+
+def _leaves(tree: Tree) -> Iterator[Command]:
+    for command in tree.values():
+        yield from _leaves(command) if isinstance(command, dict) else (command,)
+
+
+def _subcommands(tree: Tree) -> Any:
+    """The tree as the nested union of types that tyro makes subcommands of."""
+    return Union[tuple(  # noqa: UP007  # made of as many types as there are commands
+        Annotated[_subcommands(command), subcommand(name, description=_GROUPS[name])]
+        if isinstance(command, dict)
+        else Annotated[Any, subcommand(name, constructor=command)]
+        for name, command in tree.items()
+    )]  # fmt: skip

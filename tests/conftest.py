@@ -1,0 +1,29 @@
+"""Fixtures that several tests share: datasets that are written once and never changed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sources import Blocks
+
+from cion_jax.config import Writing
+from cion_jax.data.writer import write_dataset
+
+
+@pytest.fixture(scope="session")
+def blocks() -> Blocks:
+    return Blocks(200)
+
+
+@pytest.fixture(scope="session")
+def dataset(blocks: Blocks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 training images in 5 shards, 20 query images in one. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "blocks"
+    write_dataset(folder, {"train": blocks, "query": Blocks(20, seed=1)}, Writing(images_per_shard=40, workers=1))
+    return folder
+
+
+@pytest.fixture
+def own_dataset(dataset: Path, tmp_path: Path) -> Path:
+    """A copy of it to do harm to."""
+    return Path(shutil.copytree(dataset, tmp_path / "own"))

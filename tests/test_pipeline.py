@@ -1,0 +1,107 @@
+"""Batches from records: the right pixels in the right order, on any number of hosts, from any position."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cion_jax.config import Reading
+from cion_jax.data import images
+from cion_jax.data.order import Order
+from cion_jax.data.pipeline import host_batches
+from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.errors import UserError
+
+READING = Reading(height=24, width=8, identities=4, instances=3, threads=2)
+
+
+@pytest.fixture(scope="module")
+def records(dataset: Path) -> Records:
+    return Records(dataset)
+
+
+@pytest.fixture(scope="module")
+def labels(records: Records) -> np.ndarray:
+    return np.asarray(records.index["identity"])
+
+
+def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labels: np.ndarray) -> None:
+    order = Order(labels, 4, 3)
+    batches = list(host_batches(records, labels, READING, epochs=2))
+    expected = [order.batch(epoch, number) for epoch in range(2) for number in range(order.batches)]
+    assert len(batches) == len(expected)
+    for batch, numbers in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(batch["number"], numbers.ravel())
+        assert batch["image"].shape == (12, 24, 8, 3) and batch["image"].dtype == np.uint8
+        assert batch["damaged"] == 0
+    for image, number in zip(batches[0]["image"], batches[0]["number"], strict=True):
+        np.testing.assert_array_equal(image, images.resize(records.pixels(number), 24, 8))
+
+
+def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> None:
+    whole = list(host_batches(records, labels, READING, epochs=1))
+    shares = [list(host_batches(records, labels, READING, epochs=1, host=host, hosts=2)) for host in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for key in ("image", "number"):
+            np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), batch[key])
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 7, 30])
+def test_position_is_saved_and_restored_exactly(drawn: int, records: Records, labels: np.ndarray) -> None:
+    data = host_batches(records, labels, READING, epochs=4)
+    straight = iter(data)
+    for _ in range(drawn):
+        next(straight)
+    state = straight.get_state()
+    expected = [next(straight)["number"] for _ in range(5)]
+    resumed = iter(host_batches(records, labels, replace(READING, threads=1), epochs=4))
+    resumed.set_state(state)
+    np.testing.assert_array_equal([next(resumed)["number"] for _ in range(5)], expected)
+
+
+def spoil(records: Records, *numbers: int) -> Records:
+    for number in numbers:
+        row = records.index[number]
+        with records.shard_path(row["shard"]).open("rb+") as file:
+            file.seek(int(row["offset"]) + 30)
+            file.write(b"\0\0\0")
+    return Records(records.folder)
+
+
+def test_damage_stops_or_is_replaced_within_the_group_and_counted(own_dataset: Path, labels: np.ndarray) -> None:
+    records = spoil(Records(own_dataset), 11, 12)
+    reading = replace(READING, instances=15, identities=3)
+    with pytest.raises(DamagedRecordError, match=r"image 1[12] of split train"):
+        list(host_batches(records, labels, reading, epochs=1))
+    order = Order(labels, 3, 15)
+    batches = list(host_batches(records, labels, replace(reading, skip_damaged=True), epochs=1))
+    for number, batch in enumerate(batches):
+        wanted = order.batch(0, number).ravel()
+        hit = np.isin(wanted, [11, 12])
+        assert batch["damaged"] == hit.sum()
+        assert not np.isin(batch["number"], [11, 12]).any()
+        np.testing.assert_array_equal(batch["number"][~hit], wanted[~hit])
+        np.testing.assert_array_equal(labels[batch["number"]], labels[wanted])
+        for image, found in zip(batch["image"], batch["number"], strict=True):
+            np.testing.assert_array_equal(image, images.resize(records.pixels(found), 24, 8))
+
+
+def test_a_group_without_a_whole_image_cannot_be_passed_over(own_dataset: Path) -> None:
+    records = spoil(Records(own_dataset), 0, 1)
+    labels = np.full(len(records), -1)
+    labels[:2] = 0
+    reading = replace(READING, identities=1, instances=2, skip_damaged=True)
+    with pytest.raises(DamagedRecordError, match="no other image of its group"):
+        list(host_batches(records, labels, reading, epochs=1))
+
+
+@pytest.mark.parametrize("hosts", [3, 8])
+def test_hosts_that_cannot_share_a_batch_are_told(hosts: int, records: Records, labels: np.ndarray) -> None:
+    with pytest.raises(UserError, match=f"cannot be shared by {hosts} hosts"):
+        host_batches(records, labels, READING, epochs=1, hosts=hosts)
+
+
+def test_labels_of_other_data_are_refused(records: Records) -> None:
+    with pytest.raises(UserError, match="7 labels for 200 images"):
+        host_batches(records, np.zeros(7, int), READING, epochs=1)

@@ -1,0 +1,182 @@
+"""Datasets are written whole, the same each time, and taken up where a killed run left them."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sources import Blocks, contents
+
+from cion_jax.config import Writing
+from cion_jax.data import dataset as layout
+from cion_jax.data import writer
+from cion_jax.data.records import Records
+from cion_jax.data.writer import write_dataset
+from cion_jax.errors import UserError
+
+SMALL = Writing(images_per_shard=40, workers=1)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_two_processes_write_the_same_bytes_as_one(dataset: Path, tmp_path: Path) -> None:
+    sources = {"train": Blocks(200), "query": Blocks(20, seed=1)}
+    write_dataset(tmp_path / "two", sources, Writing(images_per_shard=40, workers=2))
+    assert contents(tmp_path / "two") == contents(dataset)
+
+
+def test_shards_and_card_agree(dataset: Path) -> None:
+    splits, _ = layout.read_card(dataset)
+    assert splits["train"].shards == (40,) * 5 and splits["query"].shards == (20,)
+    for name, split in splits.items():
+        files = [layout.shard_path(dataset, name, n, len(split.shards)) for n in range(len(split.shards))]
+        assert sum(path.stat().st_size for path in files) == split.bytes
+    assert not (dataset / ".unfinished").exists()
+
+
+def test_fingerprint_depends_on_content_and_not_on_sharding(tmp_path: Path) -> None:
+    def written(name: str, source: Blocks, images_per_shard: int) -> str:
+        return write_dataset(tmp_path / name, {"train": source}, Writing(images_per_shard, workers=1))[
+            "train"
+        ].fingerprint
+
+    whole = written("a", Blocks(30), 30)
+    assert written("b", Blocks(30), 7) == whole
+    assert written("c", Blocks(30, seed=5), 30) != whole
+    assert written("d", Blocks(30, first=10), 30) != whole
+
+
+@pytest.mark.parametrize("survives", [0, 2, 5])
+def test_finished_shards_are_not_written_again(survives: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop in the middle the same call writes only what is missing, and ends with the same bytes."""
+    out, sources, write_shard = tmp_path / "out", {"train": Blocks(200)}, writer._write_shard
+    written: list[int] = []
+
+    def stopping(task: writer._Task) -> int:
+        if len(written) == survives:
+            raise KeyboardInterrupt
+        written.append(task.shard)
+        return write_shard(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_write_shard", stopping)
+        patch.setattr(writer, "_finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_dataset(out, sources, SMALL)
+    with pytest.raises(UserError, match="no finished dataset"):
+        Records(out)
+
+    again: list[int] = []
+    monkeypatch.setattr(writer, "_write_shard", lambda task: again.append(task.shard) or write_shard(task))
+    write_dataset(out, sources, SMALL)
+    assert sorted(written + again) == [0, 1, 2, 3, 4]
+    write_dataset(tmp_path / "straight", sources, SMALL)
+    assert contents(out) == contents(tmp_path / "straight")
+
+
+def test_a_finished_dataset_is_left_alone_by_the_same_call(own_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_write_shard", lambda task: pytest.fail("written again"))
+    before = contents(own_dataset)
+    write_dataset(own_dataset, {"train": Blocks(200), "query": Blocks(20, seed=1)}, SMALL)
+    assert contents(own_dataset) == before
+
+
+def something_else(out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.txt").write_text("draft")
+
+
+def another_dataset(out: Path) -> None:
+    write_dataset(out, {"train": Blocks(10)}, SMALL)
+
+
+def the_beginning_of_another(out: Path) -> None:
+    with pytest.raises(UserError, match="does not decode"):
+        write_dataset(out, {"train": Blocks(10, damaged=(3,))}, SMALL)
+
+
+@pytest.mark.parametrize("what", [something_else, another_dataset, the_beginning_of_another])
+def test_a_folder_that_holds_something_else_is_refused_untouched(what, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    what(out)
+    before = contents(out)
+    with pytest.raises(UserError, match="holds"):
+        write_dataset(out, {"train": Blocks(20)}, SMALL)
+    assert contents(out) == before
+
+
+def test_nothing_to_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no images"):
+        write_dataset(tmp_path / "out", {"train": Blocks(0)}, SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_image_stops_the_writing_and_is_named(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^blocks/57\.jpg: does not decode: .*--skip-damaged$"):
+        write_dataset(tmp_path / "out", {"train": Blocks(200, damaged=(57,))}, Writing(40, workers))
+
+
+def test_damaged_images_are_left_out_and_counted_on_request(tmp_path: Path) -> None:
+    source = Blocks(100, damaged=(3, 57))
+    split = write_dataset(tmp_path / "out", {"train": source}, Writing(40, workers=1, skip_damaged=True))["train"]
+    assert (split.images, split.left_out, split.shards) == (98, 2, (39, 39, 20))
+    frames = Records(tmp_path / "out").index["frame"]
+    np.testing.assert_array_equal(frames, np.setdiff1d(np.arange(100), source.damaged))
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    """The command itself, killed outright with its writing processes running, then repeated."""
+    world = [f"--{name}={value}" for name, value in (("identities", 12), ("videos", 6), ("test-identities", 4))]
+    options = [*world, "--height=64", "--width=32", "--images-per-shard=8", "--workers=2"]
+
+    def command(out: Path) -> list[str]:
+        start = "import sys; from cion_jax.cli import main; sys.exit(main())"
+        return [sys.executable, "-c", start, "data", "synth", str(out), *options]
+
+    def plan(out: Path) -> Path:
+        return out / ".unfinished" / "plan.json"
+
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    began = None
+    with subprocess.Popen(command(straight), stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if began is None and plan(straight).exists():
+                began = time.monotonic()
+            time.sleep(0.005)
+    assert process.returncode == 0 and began is not None
+    takes = time.monotonic() - began
+
+    moments = random.Random(0)
+    for _ in range(10):
+        with subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not plan(killed).exists() and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, takes / 3))
+            process.kill()
+    subprocess.run(command(killed), check=True, stdout=subprocess.DEVNULL)
+    assert contents(killed) == contents(straight)
+
+
+@pytest.mark.slow
+def test_writing_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    start = "import sys; from cion_jax.cli import main; sys.exit(main())"
+    size = ["--identities=400", "--videos=80", "--images-per-shard=100", "--workers=2"]
+    with subprocess.Popen([sys.executable, "-c", start, "data", "synth", str(tmp_path / "out"), *size]) as process:
+        parent, workers = psutil.Process(process.pid), []
+        while len(workers) < 2 and process.poll() is None:
+            time.sleep(0.01)
+            workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive

@@ -1,0 +1,116 @@
+"""Everything that can be wrong with a dataset folder, listed by shard and offset."""
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax.data import dataset, images
+from cion_jax.data.labels import FIELDS, read_labelling
+from cion_jax.data.progress import progress
+from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
+from cion_jax.errors import UserError
+
+#: Of each kind of nonsense in the labels this many are listed: one cause often spoils them all.
+_EXAMPLES = 20
+
+
+def problems(folder: Path) -> Iterator[str]:
+    """One line for each thing that is wrong: shards, checksums, images, index, labels, and labellings beside them.
+
+    A folder that is no dataset at all, or whose card or index cannot be read, is a UserError.
+    """
+    splits = [Records(folder, split) for split in dataset.read_card(folder)[0]]
+    with progress("checking images", sum(map(len, splits))) as advance, ThreadPoolExecutor() as pool:
+        for records in splits:
+            yield from _index_problems(records)
+            for images_done, found in pool.map(
+                functools.partial(_shard_problems, records), range(len(records.card.shards))
+            ):
+                advance(images_done)
+                yield from found
+            yield from _label_problems(records)
+    for path in sorted(folder.glob("*.npz")):
+        yield from _labelling_problems(path, splits)
+
+
+def _index_problems(records: Records) -> Iterator[str]:
+    path, index = dataset.index_path(records.folder, records.split), records.index
+    if dataset.fingerprint(index) != records.card.fingerprint:
+        yield f"{path}: not the content that {dataset.CARD} describes (fingerprints differ)"
+    if not np.array_equal(index["shard"], np.repeat(np.arange(len(records.card.shards)), records.card.shards)):
+        yield f"{path}: images are not in the shards that {dataset.CARD} describes"
+
+
+def _shard_problems(records: Records, shard: int) -> tuple[int, list[str]]:
+    """Images looked at and what is wrong: records must stand end to end as the index says, each whole and decodable."""
+    path, numbers = records.shard_path(shard), range(*np.searchsorted(records.index["shard"], [shard, shard + 1]))
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return len(numbers), [f"{path} at byte 0: {error.strerror}; its {len(numbers)} images are lost"]
+    found, end = [], 0
+    for number in numbers:
+        row = records.index[number]
+        if row["offset"] != end:
+            found.append(f"{records.where(number)}: the record before it ends at byte {end}")
+        end = int(row["offset"]) + int(row["length"]) + HEADER_BYTES + FOOTER_BYTES
+        found.extend(_record_problems(records, number))
+    if size != end:
+        found.append(f"{path} at byte {min(size, end)}: the shard has {size} bytes where the index describes {end}")
+    return len(numbers), found
+
+
+def _record_problems(records: Records, number: int) -> Iterator[str]:
+    try:
+        record = records[number]
+        height, width, _ = images.decode(record.image).shape
+    except DamagedRecordError as error:
+        yield str(error)
+    except images.ImageError as error:
+        yield f"{records.where(number)}: {error}"
+    else:
+        row = records.index[number]
+        wrong = [name for name in FIELDS if getattr(record, name) != row[name]]
+        if (record.height, record.width) != (height, width):
+            wrong.append("size")
+        if wrong:
+            yield f"{records.where(number)}: the record disagrees with index or image about {', '.join(wrong)}"
+
+
+def _label_problems(records: Records) -> Iterator[str]:
+    """A tracklet belongs to one video and one camera, and is in one place at a time; numbers below -1 mean nothing."""
+    index = records.index
+    for name in FIELDS:
+        for number in np.flatnonzero(index[name] < -1)[:_EXAMPLES]:
+            yield f"{records.where(number)}: {name} {index[name][number]} is below -1"
+    known = np.flatnonzero(index["tracklet"] >= 0)
+    for name in ("video", "camera"):
+        order = known[np.lexsort((index[name][known], index["tracklet"][known]))]
+        same = index["tracklet"][order][1:] == index["tracklet"][order][:-1]
+        for place in np.flatnonzero(same & (index[name][order][1:] != index[name][order][:-1]))[:_EXAMPLES]:
+            yield f"{records.where(order[place + 1])}: tracklet {index['tracklet'][order[place]]} has several {name}s"
+    framed = known[index["frame"][known] >= 0]
+    order = framed[np.lexsort((index["frame"][framed], index["tracklet"][framed]))]
+    pairs = index[order][["tracklet", "frame"]]
+    for place in np.flatnonzero(pairs[1:] == pairs[:-1])[:_EXAMPLES]:
+        tracklet, frame = pairs[place]
+        yield f"{records.where(order[place + 1])}: tracklet {tracklet} is twice in frame {frame}"
+
+
+def _labelling_problems(path: Path, splits: list[Records]) -> Iterator[str]:
+    """A labelling kept beside the data must belong to one of its splits and name every image."""
+    refusals = []
+    for records in splits:
+        try:
+            labels = read_labelling(path, records.card.fingerprint)
+        except UserError as error:
+            refusals.append(str(error))
+        else:
+            if labels.shape != (len(records),):
+                yield f"{path}: {labels.size} labels for {len(records)} images of split {records.split}"
+            return
+    yield refusals[0]

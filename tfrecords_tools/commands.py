@@ -1,0 +1,183 @@
+"""The `cion data` commands: each reads its arguments, calls one tool and says what came of it."""
+
+import inspect
+from collections.abc import Callable
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from cion_jax.config import World, Writing
+from cion_jax.data.dataset import Split, write_aside
+from cion_jax.data.labels import read_labelling, write_labelling
+from cion_jax.data.records import Records
+from cion_jax.data.source import Source
+from cion_jax.data.writer import write_dataset
+from cion_jax.errors import UserError
+from tfrecords_tools import repack as repacking
+from tfrecords_tools.importers import IMPORTERS
+
+Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
+Out = Annotated[Positional[Path], arg(metavar="OUT")]
+
+
+def synth(out: Out, world: World = World(), writing: Writing = Writing()) -> None:
+    """Draw a world of walking people and write it as a dataset.
+
+    The splits are train (tracklets with a tracker's mistakes, no identities), query and gallery (held-out people, in
+    the Market-1501 protocol). Who is who in train is kept apart, in OUT/truth.npz. `--settings FILE` starts from the
+    World that a Python file builds, as experiments/crowded_world.py does; further options override it.
+
+    Args:
+        out: Folder to write; a run that was killed is finished by the same command.
+    """
+    from tfrecords_tools.world import build, truth
+
+    sources = build(world)
+    splits = write_dataset(out, sources, writing)
+    if "train" in splits:
+        made = splits["train"].fingerprint, {"made by": "cion data synth", "seed": world.seed}
+        write_aside(out / "truth.npz", lambda path: write_labelling(path, truth(sources["train"]), *made))
+    _announce(out, splits)
+
+
+def check(folder: Folder) -> int:
+    """Read and decode every image, compare index, shards and labels, and list what is wrong by shard and offset.
+
+    Ends with code 0 if all is well, 1 if not.
+
+    Args:
+        folder: A dataset folder.
+    """
+    from tfrecords_tools.check import problems
+
+    found = 0
+    for found, problem in enumerate(problems(folder), start=1):  # noqa: B007
+        print(problem)
+    print(f"{folder}: {found} problem{'s' if found != 1 else ''} found")
+    return 1 if found else 0
+
+
+def stats(folder: Folder, picture: Path | None = None, json: bool = False) -> None:
+    """Count what a dataset holds and how it is distributed.
+
+    Args:
+        folder: A dataset folder.
+        picture: Also draw the histograms, as this PNG file.
+        json: Print JSON instead of a table.
+    """
+    from tfrecords_tools.stats import draw, statistics
+
+    found = statistics(folder)
+    if json:
+        print(dumps(found, indent=1))
+    else:
+        table = Table("", *found)
+        for name in dict.fromkeys(name for split in found.values() for name in split):
+            table.add_row(name, *(_cell(split.get(name)) for split in found.values()))
+        Console().print(table, "Triples are minimum, median and maximum; sizes are of up to 1,000 images.")
+    if picture is not None:
+        draw(folder, picture)
+
+
+def sheet(
+    folder: Folder,
+    out: Out,
+    split: str = "train",
+    by: str = "identity",
+    labels: Path | None = None,
+    only: tuple[int, ...] = (),
+    rows: int = 10,
+    columns: int = 10,
+) -> None:
+    """Draw a contact sheet: an identity (or tracklet, video, camera) in each row, its images side by side.
+
+    Args:
+        folder: A dataset folder.
+        out: The PNG file to write.
+        split: Which split.
+        by: What makes a row: identity, tracklet, video or camera.
+        labels: A labelling to take the identities from, such as FOLDER/truth.npz.
+        only: The labels to show; without any, rows are spread evenly over those with many images.
+        rows: How many rows, where `only` does not name them.
+        columns: Images per row, spread evenly over what there is.
+    """
+    from tfrecords_tools.sheet import draw_sheet, rows_of
+
+    records = Records(folder, split)
+    if by not in ("identity", "tracklet", "video", "camera"):
+        raise UserError(f"--by {by}: must be identity, tracklet, video or camera")
+    if rows < 1 or columns < 1:
+        raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing")
+    values = np.asarray(records.index[by]) if labels is None else read_labelling(labels, records.card.fingerprint)
+    draw_sheet(records, rows_of(values, only, rows, columns), out)
+    print(f"{out}: written")
+
+
+def repack(
+    folder: Folder,
+    out: Out,
+    order: repacking.Order = "same",
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    labels: Path | None = None,
+    writing: Writing = Writing(),
+) -> None:
+    """Write a dataset again with other shards, in another order, or with its images at another size.
+
+    Args:
+        folder: A dataset folder.
+        out: Folder to write.
+        order: As it is, shuffled, or grouped by identity (for stores where only sequential reading is fast).
+        seed: Seed of the order.
+        size: Height and width to resize images to; they are encoded again as JPEG. Without it no byte of them changes.
+        labels: A labelling of the train split to group by; it is carried over to OUT/labels.npz.
+    """
+    found = repacking.repack(folder, out, order=order, seed=seed, size=size, labelling=labels, writing=writing)
+    _announce(out, found)
+
+
+def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
+    """An importer as a command: its own arguments, then where and how to write."""
+
+    def command(source: Path, out: Path, writing: Writing, **options: Any) -> None:
+        _announce(out, write_dataset(out, importer(source, **options), writing))
+
+    own = inspect.signature(importer, eval_str=True).parameters
+    place, option = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("source", place, annotation=Annotated[Positional[Path], arg(metavar="SOURCE")]),
+        inspect.Parameter("out", place, annotation=Out),
+        *(parameter for name, parameter in own.items() if name != "source"),
+        inspect.Parameter("writing", option, annotation=Writing, default=Writing()),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = f"{inspect.getdoc(importer)}\n    out: Folder to write; the same command finishes a killed run."
+    return command
+
+
+def _announce(out: Path, splits: dict[str, Split]) -> None:
+    for name, split in splits.items():
+        left_out = f", {split.left_out:,} damaged ones left out" if split.left_out else ""
+        print(f"{out}: {name} has {split.images:,} images in {len(split.shards):,} shards{left_out}")
+
+
+def _cell(value: int | dict[str, float] | None) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{number:,.4g}" for number in value.values())
+    return "" if value is None else f"{value:,}"
+
+
+COMMANDS: dict[str, Any] = {
+    "import": {kind: _import(importer) for kind, importer in IMPORTERS.items()},
+    "synth": synth,
+    "check": check,
+    "stats": stats,
+    "sheet": sheet,
+    "repack": repack,
+}

@@ -1,0 +1,95 @@
+"""A dataset written again: other shards, another order, another image size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cion_jax.config import Writing
+from cion_jax.data import dataset, images
+from cion_jax.data.labels import FIELDS, LABELS, read_labelling, write_labelling
+from cion_jax.data.records import Records
+from cion_jax.data.writer import write_dataset
+from cion_jax.errors import UserError
+
+Order = Literal["same", "shuffled", "grouped"]
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """The images of a split in another order and perhaps another size, as a source for the writer."""
+
+    records: Records
+    numbers: np.ndarray
+    size: tuple[int, int] | None
+    """Height and width to resize to; None leaves the encoded bytes as they are."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.records.index[list(FIELDS)][self.numbers].astype(LABELS)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def part(self, start: int, stop: int) -> "Repacked":
+        return replace(self, numbers=self.numbers[start:stop])
+
+    def encoded(self) -> Iterator[tuple[bytes, str]]:
+        for number in self.numbers:
+            record = self.records[number]
+            if self.size in (None, (record.height, record.width)):
+                yield record.image, record.source
+            else:
+                assert self.size is not None
+                yield images.encode_jpeg(images.resize(self.records.pixels(number), *self.size)), record.source
+
+    def fingerprint(self) -> str:
+        return dataset.digest(self.records.card.fingerprint, self.size, self.numbers)
+
+
+def new_order(labels: np.ndarray, order: Order, seed: int) -> np.ndarray:
+    """Image numbers in the order to write them: as they are, shuffled, or shuffled identities each in one piece.
+
+    In a grouped order images without an identity come last.
+    """
+    if order == "same":
+        return np.arange(len(labels))
+    random = np.random.default_rng(seed)
+    if order == "shuffled":
+        return random.permutation(len(labels))
+    _, identity = np.unique(labels, return_inverse=True)
+    place = random.permutation(identity.max() + 1)[identity]
+    return np.lexsort((place, labels < 0))
+
+
+def repack(
+    folder: Path,
+    out: Path,
+    *,
+    order: Order,
+    seed: int,
+    size: tuple[int, int] | None,
+    labelling: Path | None,
+    writing: Writing,
+) -> dict[str, dataset.Split]:
+    """Write every split of a dataset again; a labelling of its train split is carried over as OUT/labels.npz."""
+    splits = {split: Records(folder, split) for split in dataset.read_card(folder)[0]}
+    labels = {split: np.asarray(records.index["identity"]) for split, records in splits.items()}
+    if labelling is not None:
+        if "train" not in splits:
+            raise UserError(f"{folder}: has no train split for the labels in {labelling}")
+        labels["train"] = read_labelling(labelling, splits["train"].card.fingerprint)
+    if order == "grouped" and all((found < 0).all() for found in labels.values()):
+        raise UserError(f"{folder}: no image has an identity to be grouped by; give --labels FILE")
+    numbers = {split: new_order(labels[split], order, seed) for split in splits}
+    sources = {split: Repacked(records, numbers[split], size) for split, records in splits.items()}
+    written = write_dataset(out, sources, writing)
+    if labelling is not None:
+        carried, source = labels["train"][numbers["train"]], {"carried over from": labelling.name}
+        dataset.write_aside(
+            out / "labels.npz",
+            lambda path: write_labelling(path, carried, written["train"].fingerprint, source),
+        )
+    return written

@@ -1,0 +1,51 @@
+"""A contact sheet: chosen identities or tracklets in rows, their images in columns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cion_jax.data import dataset, images
+from cion_jax.data.records import Records
+from cion_jax.errors import UserError
+
+_GAP, _CAPTION, _INK, _PAPER = 4, 64, (60, 60, 60), (250, 250, 248)
+
+
+def rows_of(labels: np.ndarray, chosen: Sequence[int], rows: int, columns: int) -> dict[int, np.ndarray]:
+    """Image numbers for each row of a sheet: of the chosen labels, or of `rows` evenly spread over those with the
+    most images; at most `columns` of them, evenly spread over a label's images."""
+    values, counts = np.unique(labels[labels >= 0], return_counts=True)
+    if not len(values):
+        raise UserError("no image of this split has such a label; try --by tracklet, or give --labels FILE")
+    if unknown := sorted(set(chosen) - set(values.tolist())):
+        raise UserError(f"no image is labelled {unknown[0]}; labels run from {values[0]} to {values[-1]}")
+    if not chosen:
+        full = values[counts >= min(columns, np.median(counts))]
+        chosen = full[np.unique(np.linspace(0, len(full) - 1, rows, dtype=int))].tolist()
+    return {label: _spread(np.flatnonzero(labels == label), columns) for label in chosen}
+
+
+def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
+    return numbers[np.unique(np.linspace(0, len(numbers) - 1, count, dtype=int))]
+
+
+def draw_sheet(
+    records: Records, rows: dict[int, np.ndarray], path: Path, *, height: int = 128, width: int = 64
+) -> None:
+    """Write the sheet as PNG; each image is captioned with its camera, each row with its label."""
+    font = ImageFont.load_default(size=12)
+    columns = max(len(numbers) for numbers in rows.values())
+    size = (_CAPTION + columns * (width + _GAP) + _GAP, len(rows) * (height + 16 + _GAP) + _GAP)
+    sheet = Image.new("RGB", size, _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for row, (label, numbers) in enumerate(rows.items()):
+        top = _GAP + row * (height + 16 + _GAP)
+        pen.text((_GAP, top + height / 2), str(label), fill=_INK, font=font)
+        for column, number in enumerate(numbers):
+            left = _CAPTION + column * (width + _GAP)
+            sheet.paste(Image.fromarray(images.resize(records.pixels(number), height, width)), (left, top))
+            caption = f"camera {records.index['camera'][number]}"
+            pen.text((left + width / 2, top + height), caption, fill=_INK, font=font, anchor="ma")
+    dataset.write_aside(path, lambda aside: sheet.save(aside, format="PNG"))
