@@ -6,13 +6,14 @@ import inspect
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from cion_jax.config import World
+from cion_jax.config import World, Writing
 from cion_jax.errors import UserError
 from tfrecords_tools import commands as data
 
@@ -33,7 +34,7 @@ def demo(out: Annotated[Positional[Path], arg(metavar="OUT")] = Path("cion-demo"
     Args:
         out: Folder to write; the same command finishes a killed run.
     """
-    data.synth(out, world)
+    data.synth(out, world, Writing(images_per_shard=1024))  # small shards, for every core to have one
     if data.check(out):
         return 1
     data.stats(out, picture=out / "stats.png")
@@ -80,7 +81,7 @@ def _settings_file(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
         raise UserError(f"{chosen.settings}: defines no `settings`; see experiments/ for examples") from None
     except Exception as error:
         raise UserError(f"{chosen.settings}: {type(error).__name__}: {error}") from None
-    if not any(_takes(command, settings) for command in _leaves(COMMANDS)):
+    if not is_dataclass(settings) or not any(_takes(command, settings) for command in _leaves(COMMANDS)):
         raise UserError(f"{chosen.settings}: no command takes settings of type {type(settings).__name__}")
     return settings, others
 

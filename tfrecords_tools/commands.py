@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.config import World, Writing
@@ -76,10 +76,12 @@ def stats(folder: Folder, picture: Path | None = None, json: bool = False) -> No
     if json:
         print(dumps(found, indent=1))
     else:
-        table = Table("", *found)
+        table = Table(Column(no_wrap=True), *(Column(split, overflow="fold") for split in found))
         for name in dict.fromkeys(name for split in found.values() for name in split):
             table.add_row(name, *(_cell(split.get(name)) for split in found.values()))
-        Console().print(table, "Triples are minimum, median and maximum; sizes are of up to 1,000 images.")
+        Console().print(
+            table, "a/b/c: minimum, median and maximum, where they differ; image sizes are those of up to 1,000 images"
+        )
     if picture is not None:
         draw(folder, picture)
 
@@ -169,7 +171,9 @@ def _announce(out: Path, splits: dict[str, Split]) -> None:
 
 def _cell(value: int | dict[str, float] | None) -> str:
     if isinstance(value, dict):
-        return "  ".join(f"{number:,.4g}" for number in value.values())
+        if value["min"] == value["max"]:
+            return f"{value['min']:,.0f}"
+        return "/".join(f"{number:,.0f}" for number in value.values())
     return "" if value is None else f"{value:,}"
 
 

@@ -1,5 +1,6 @@
 """What a dataset holds: counts, distributions, one picture."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,17 @@ from cion_jax.data.records import Records
 
 #: Image sizes are not in the index; this many records, evenly spread, are opened to learn them.
 _SAMPLE = 1000
+
+#: The distributions that are told of, and what each of them counts.
+_KINDS = {
+    "images per tracklet": "tracklets",
+    "images per identity": "identities",
+    "images per video": "videos",
+    "images per camera": "cameras",
+    "bytes per image": "images",
+    "height": "images",
+    "width": "images",
+}
 
 Statistics = dict[str, dict[str, int | dict[str, float]]]
 
@@ -33,17 +45,10 @@ def _split_statistics(records: Records) -> dict[str, int | dict[str, float]]:
 
 
 def _distributions(records: Records) -> dict[str, np.ndarray]:
-    index = records.index
-    sample = [records[number] for number in np.unique(np.linspace(0, len(index) - 1, _SAMPLE, dtype=int))]
-    return {
-        "images per tracklet": _counts(index["tracklet"]),
-        "images per identity": _counts(index["identity"]),
-        "images per video": _counts(index["video"]),
-        "images per camera": _counts(index["camera"]),
-        "bytes per image": np.array([len(record.image) for record in sample]),
-        "height": np.array([record.height for record in sample]),
-        "width": np.array([record.width for record in sample]),
-    }
+    sample = [records[number] for number in np.unique(np.linspace(0, len(records) - 1, _SAMPLE, dtype=int))]
+    per_label = [_counts(records.index[name]) for name in ("tracklet", "identity", "video", "camera")]
+    per_image = [[len(record.image), record.height, record.width] for record in sample]
+    return dict(zip(_KINDS, [*per_label, *np.array(per_image).T], strict=True))
 
 
 def _known(values: np.ndarray) -> np.ndarray:
@@ -59,16 +64,18 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 
 
 def draw(folder: Path, path: Path) -> None:
-    """One PNG with a histogram of each distribution, the splits over each other."""
+    """One PNG of histograms: a split in each row, what varies in some split in the columns."""
     from matplotlib.figure import Figure  # slow to import, and only this picture needs it
 
     splits = {split: _distributions(Records(folder, split)) for split in dataset.read_card(folder)[0]}
-    names = [name for name in next(iter(splits.values())) if any(len(found[name]) for found in splits.values())]
-    figure = Figure(figsize=(12, 3 * -(-len(names) // 3)), layout="constrained")
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(-(-len(names) // 3), 3, place)
-        values = {split: found[name] for split, found in splits.items() if len(found[name])}
-        axes.hist(list(values.values()), bins=24, label=list(values), histtype="stepfilled", alpha=0.6)
-        axes.set(xlabel=name, ylabel="images" if place > len(names) - 3 else "")
-        axes.legend(frameon=False)
-    dataset.write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=110))
+    names = [name for name in _KINDS if any(len(np.unique(found[name])) > 1 for found in splits.values())]
+    figure = Figure(figsize=(2 + 3 * len(names), 1 + 2.2 * len(splits)), layout="constrained")
+    for place, (split, name) in enumerate(itertools.product(splits, names)):
+        axes = figure.add_subplot(len(splits), len(names), place + 1)
+        if not len(splits[split][name]):
+            axes.set_axis_off()
+            continue
+        axes.hist(splits[split][name], bins=24, color="#4477aa")
+        axes.set(ylabel=f"{split}\n{_KINDS[name]}", xlabel=name)
+        axes.spines[["top", "right"]].set_visible(False)
+    dataset.write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=90))

@@ -26,7 +26,7 @@ def host_batches(
     exact position; a batch is the same whether the ones before were drawn or not.
     """
     if len(labels) != len(records):
-        raise UserError(f"{len(labels)} labels for {len(records)} images of {records.folder}; they belong to other data")
+        raise UserError(f"{len(labels)} labels for {len(records)} images of {records.folder}; they are not its own")
     share, left = divmod(reading.identities, hosts)
     if left or not share:
         raise UserError(f"{reading.identities} identities per batch cannot be shared by {hosts} hosts; use a multiple")

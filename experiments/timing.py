@@ -1,0 +1,49 @@
+"""How the benchmarks measure: contestants take turns, and what is printed are medians and ratios of one run."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+
+def environment(*packages: str) -> str:
+    """One line that says what the figures were measured on."""
+    return ", ".join(
+        [f"{len(os.sched_getaffinity(0))} cores ({platform.machine()})", f"Python {platform.python_version()}"]
+        + [f"{package} {_version(package)}" for package in packages]
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def rates(contestants: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Items per second of each contestant in each round; a call does some work and returns how many items it did.
+
+    They take turns, so that a machine that grows slower does so for all of them; one round before is not counted.
+    """
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, work in contestants.items():
+            began = time.perf_counter()
+            items = work()
+            if number:
+                found[name].append(items / (time.perf_counter() - began))
+    return found
+
+
+def table(found: Mapping[str, list[float]], unit: str) -> str:
+    """Markdown: median, range, and the first contestant's advantage, as the median of the ratios round by round."""
+    first = next(iter(found.values()))
+    lines = [f"| | {unit} (median) | range | first / this |", "|---|---|---|---|"]
+    for name, values in found.items():
+        ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
+        spread = f"{min(values):,.0f} to {max(values):,.0f}"
+        lines.append(f"| {name} | {statistics.median(values):,.0f} | {spread} | {ratio:.2f} |")
+    return "\n".join(lines)
