@@ -25,29 +25,48 @@ def header(data: bytes) -> tuple[int, int]:
 
     The first `HEADER_BYTES` of a file are enough unless it carries long metadata in front.
     """
-    height, width = _jpeg_header(data)[:2] if data.startswith(_JPEG) else _png_size(data)
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"claims {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed")
-    if not height * width:
-        raise ImageError(f"claims {width} x {height} pixels")
-    return height, width
+    return _header(data)[:2]
 
 
 def decode(data: bytes) -> np.ndarray:
     """Pixels, uint8 (height, width, 3), of JPEG or PNG bytes; a damaged or truncated image is an ImageError."""
-    header(data)
-    jpeg = data.startswith(_JPEG)
+    height, width, _ = _header(data)
+    pixels = np.empty((height, width, 3), np.uint8)
+    decode_into(pixels, data)
+    return pixels
+
+
+def decode_into(out: np.ndarray, data: bytes) -> None:
+    """Decode JPEG or PNG bytes into an array, resized to its height and width where they are others."""
+    height, width, colours = _header(data)
     try:
-        if jpeg and _jpeg_header(data)[2] not in ("CMYK", "YCCK"):  # print colours are left to Pillow
-            return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-        with Image.open(io.BytesIO(data), formats=("JPEG" if jpeg else "PNG",)) as image:
-            if image.mode.startswith("I"):
-                raise ImageError("has 16 bits per channel; convert it to 8 first")
-            return np.asarray(image.convert("RGB"))
+        if colours in ("PNG", "CMYK", "YCCK"):  # print colours are left to Pillow
+            out[:] = resize(_decode_with_pillow(data), *out.shape[:2])
+        elif out.shape == (height, width, 3):  # the common case, and the fast one: no copy is made
+            simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=out)
+        else:
+            out[:] = resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), *out.shape[:2])
     except UnidentifiedImageError:
         raise ImageError("damaged header") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what the decoders raise on damaged bytes
         raise ImageError(f"does not decode: {error}") from None
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        if image.mode.startswith("I"):
+            raise ValueError("it has 16 bits per channel; convert it to 8 first")
+        return np.asarray(image.convert("RGB"))
+
+
+def _header(data: bytes) -> tuple[int, int, str]:
+    """Height, width and colours, the latter "PNG" for that format; claims of no or too many pixels are refused."""
+    height, width, colours = _jpeg_header(data) if data.startswith(_JPEG) else _png_header(data)
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"claims {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed")
+    if not height * width:
+        raise ImageError(f"claims {width} x {height} pixels")
+    return height, width, colours
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, str]:
@@ -59,13 +78,13 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str]:
         raise ImageError("damaged header") from None
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
+def _png_header(data: bytes) -> tuple[int, int, str]:
     if not data.startswith(_PNG):
         raise ImageError("neither JPEG nor PNG" if data else "empty")
     if len(data) < 24 or data[12:16] != b"IHDR":
         raise ImageError("damaged header")
     width, height = struct.unpack(">II", data[16:24])
-    return height, width
+    return height, width, "PNG"
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

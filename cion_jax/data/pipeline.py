@@ -7,7 +7,6 @@ import grain
 import numpy as np
 
 from cion_jax.config import Reading
-from cion_jax.data import images
 from cion_jax.data.order import Order
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.errors import UserError
@@ -62,22 +61,20 @@ class _Decode:
         image = np.empty((*numbers.shape, self._reading.height, self._reading.width, 3), np.uint8)
         for place in np.ndindex(numbers.shape):
             try:
-                image[place] = self._pixels(int(numbers[place]))
+                self._records.pixels_into(image[place], numbers[place])
             except DamagedRecordError as error:
                 if not self._reading.skip_damaged:
                     raise
                 damaged += 1
-                found[place], image[place] = self._substitute(numbers[place[0]], place[1], error)
+                found[place] = self._substitute(image[place], np.roll(numbers[place[0]], -place[1])[1:], error)
         return {"image": image.reshape(-1, *image.shape[2:]), "number": found.ravel(), "damaged": np.array(damaged)}
 
-    def _pixels(self, number: SupportsIndex) -> np.ndarray:
-        return images.resize(self._records.pixels(number), self._reading.height, self._reading.width)
-
-    def _substitute(self, group: np.ndarray, slot: int, error: DamagedRecordError) -> tuple[SupportsIndex, np.ndarray]:
-        """The next whole image of the same group; where none is left the damage cannot be passed over."""
-        for number in np.roll(group, -slot)[1:]:
+    def _substitute(self, out: np.ndarray, others: np.ndarray, error: DamagedRecordError) -> int:
+        """Fill in the next whole image of the same group; where none is left the damage cannot be passed over."""
+        for number in others:
             try:
-                return number, self._pixels(number)
+                self._records.pixels_into(out, number)
+                return number
             except DamagedRecordError:
                 continue
-        raise DamagedRecordError(f"{error} (and no other image of its group of {len(group)} is whole)")
+        raise DamagedRecordError(f"{error} (and no other image of its group is whole)")

@@ -71,6 +71,14 @@ class Records:
         except images.ImageError as error:
             raise self._damaged(number, str(error)) from None
 
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+        """The decoded image, resized to an array's height and width and written there: the way batches are filled."""
+        payload = self.payload(number)
+        try:
+            images.decode_into(out, example.image_of(payload))
+        except ValueError as error:
+            raise self._damaged(number, str(error)) from None
+
     def shard_path(self, shard: int) -> Path:
         """The file of a shard."""
         return dataset.shard_path(self.folder, self.split, shard, len(self.card.shards))
