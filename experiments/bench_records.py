@@ -68,7 +68,8 @@ def _tf_data(records: Records, calls: int | None = None) -> Callable[[], int]:
         return tf.io.decode_jpeg(example["image"], channels=3)
 
     shards = [str(records.shard_path(shard)) for shard in range(len(records.card.shards))]
-    data = tf.data.TFRecordDataset(shards).map(decode, calls or tf.data.AUTOTUNE).batch(_BATCH).prefetch(tf.data.AUTOTUNE)
+    decoded = tf.data.TFRecordDataset(shards).map(decode, calls or tf.data.AUTOTUNE)
+    data = decoded.batch(_BATCH).prefetch(tf.data.AUTOTUNE)
     return lambda: sum(len(batch) for batch in data.as_numpy_iterator())
 
 

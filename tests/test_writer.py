@@ -19,6 +19,7 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 
+COMMAND = "import sys; from cion_jax.cli import main; sys.exit(main())"
 SMALL = Writing(images_per_shard=40, workers=1)
 
 
@@ -134,34 +135,24 @@ def test_damaged_images_are_left_out_and_counted_on_request(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    """The command itself, killed outright with its writing processes running, then repeated."""
+    """The command itself, killed outright with its writing processes running, from its first shard to its last."""
     world = [f"--{name}={value}" for name, value in (("identities", 12), ("videos", 6), ("test-identities", 4))]
     options = [*world, "--height=64", "--width=32", "--images-per-shard=8", "--workers=2"]
 
     def command(out: Path) -> list[str]:
-        start = "import sys; from cion_jax.cli import main; sys.exit(main())"
-        return [sys.executable, "-c", start, "data", "synth", str(out), *options]
-
-    def plan(out: Path) -> Path:
-        return out / ".unfinished" / "plan.json"
+        return [sys.executable, "-c", COMMAND, "data", "synth", str(out), *options]
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    began = None
-    with subprocess.Popen(command(straight), stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            if began is None and plan(straight).exists():
-                began = time.monotonic()
-            time.sleep(0.005)
-    assert process.returncode == 0 and began is not None
-    takes = time.monotonic() - began
-
+    subprocess.run(command(straight), check=True, stdout=subprocess.DEVNULL)
+    shards = len(list(straight.glob("*.tfrecord-*")))
     moments = random.Random(0)
-    for _ in range(10):
+    for finished in sorted(moments.sample(range(shards), 10)):
         with subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while not plan(killed).exists() and process.poll() is None:
-                time.sleep(0.002)
-            time.sleep(moments.uniform(0, takes / 3))
+            while len(list((killed / ".unfinished").glob("*.npy"))) < finished and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.03))
             process.kill()
+        assert process.returncode == -signal.SIGKILL
     subprocess.run(command(killed), check=True, stdout=subprocess.DEVNULL)
     assert contents(killed) == contents(straight)
 
@@ -169,9 +160,8 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_writing_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
-    start = "import sys; from cion_jax.cli import main; sys.exit(main())"
     size = ["--identities=400", "--videos=80", "--images-per-shard=100", "--workers=2"]
-    with subprocess.Popen([sys.executable, "-c", start, "data", "synth", str(tmp_path / "out"), *size]) as process:
+    with subprocess.Popen([sys.executable, "-c", COMMAND, "data", "synth", str(tmp_path / "out"), *size]) as process:
         parent, workers = psutil.Process(process.pid), []
         while len(workers) < 2 and process.poll() is None:
             time.sleep(0.01)
