@@ -78,7 +78,7 @@ def with_index(folder: Path, **changes: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"offset": (50, 7)}, "image 50 of split train"),
+        ({"offset": (50, 7)}, "the record before it ends at byte"),
         ({"video": (50, 99)}, "tracklet 10 has several videos"),
         ({"camera": (50, 99)}, "tracklet 10 has several cameras"),
         ({"frame": (50, 51)}, "tracklet 10 is twice in frame 51"),

@@ -73,11 +73,15 @@ def test_damage_names_shard_and_offset(byte: int, own_dataset: Path) -> None:
     assert Records(own_dataset)[89] == records[89] and Records(own_dataset)[91] == records[91]
 
 
-def test_a_whole_record_in_the_wrong_place_is_noticed(own_dataset: Path) -> None:
+def test_a_whole_record_that_is_another_one_is_noticed(own_dataset: Path) -> None:
     """Every checksum in the shard is good, but it is not the shard that was indexed."""
     records = Records(own_dataset)
-    records.shard_path(1).write_bytes(records.shard_path(0).read_bytes())
-    with pytest.raises(DamagedRecordError, match="00001-of-00005"):
+    payload = bytearray(records.payload(40))
+    payload[len(payload) // 2] ^= 1
+    with records.shard_path(1).open("rb+") as file:
+        file.seek(int(records.index["offset"][40]))
+        file.write(tfrecord.frame(bytes(payload))[0])
+    with pytest.raises(DamagedRecordError, match=r"00001-of-00005 .*not the record that the index knows"):
         Records(own_dataset)[40]
 
 
