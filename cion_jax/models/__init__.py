@@ -1,0 +1,1 @@
+"""Ten families of backbones, one chapter each, and the projection head."""

@@ -1,0 +1,237 @@
+"""What several families share. Images and maps are NHWC; names and defaults are PyTorch's, so that weights move freely.
+
+The compute type is that of the input: a layer casts its parameters to it, and norms take their statistics in float32
+or better. So the same network runs in bfloat16, float32 or float64 without being told.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+Initializer = Callable[..., Array]
+
+#: What PyTorch gives a kernel when nobody says otherwise: uniform within 1 / sqrt(fan-in).
+torch_default: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+#: Of linears and tables: PyTorch cuts this normal at +-2, a hundred deviations away.
+normal_02: Initializer = nn.initializers.normal(0.02)
+kaiming_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def uniform_bias(fan_in: int) -> Initializer:
+    """PyTorch's default for the bias of a layer with so many inputs per output."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Linear(nn.Module):
+    """y = x W + b over the last axis."""
+
+    features: int
+    bias: bool = True
+    init: Initializer = normal_02
+    bias_init: Initializer | None = nn.initializers.zeros
+    """None is PyTorch's default, which depends on the fan-in."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        y = x @ kernel.astype(x.dtype)
+        if self.bias:
+            y += self.param("bias", self.bias_init or uniform_bias(x.shape[-1]), (self.features,)).astype(x.dtype)
+        return y
+
+
+class Conv(nn.Module):
+    """A square convolution, zero-padded by half its kernel unless told otherwise."""
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int | None = None
+    groups: int = 1
+    bias: bool = False
+    init: Initializer = torch_default
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inputs, size = x.shape[-1] // self.groups, self.kernel
+        kernel = self.param("kernel", self.init, (size, size, inputs, self.features)).astype(x.dtype)
+        if size == 1 and self.groups == 1:  # a matrix product, which XLA differentiates far faster on CPU
+            y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+        else:
+            edge = (size // 2 if self.padding is None else self.padding,) * 2
+            strides, layout = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
+            y = lax.conv_general_dilated(
+                x, kernel, strides, (edge, edge), dimension_numbers=layout, feature_group_count=self.groups
+            )
+        if self.bias:
+            y += self.param("bias", uniform_bias(size * size * inputs), (self.features,)).astype(x.dtype)
+        return y
+
+
+def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Array, bias: Array) -> Array:
+    factor = lax.rsqrt(variance + epsilon) * scale
+    return (x - mean) * factor + bias
+
+
+def _widened(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class LayerNorm(nn.Module):
+    """Over the channels of each position."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = _widened(x)
+        mean, variance = wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True)
+        return _normalise(wide, mean, variance, self.epsilon, scale, bias).astype(x.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Over the positions of each image and channel; it keeps no statistics."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = _widened(x)
+        mean, variance = wide.mean((1, 2), keepdims=True), wide.var((1, 2), keepdims=True)
+        return _normalise(wide, mean, variance, 1e-5, scale, bias).astype(x.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Over images and positions of the global batch; as in PyTorch the running variance is the unbiased one.
+
+    Under jit over a mesh the batch is the global one, whatever devices hold it.
+    """
+
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "var", jnp.ones, shape)
+        wide = _widened(x)
+        if not train:
+            return _normalise(wide, mean.value, variance.value, 1e-5, scale, bias).astype(x.dtype)
+        axes = tuple(range(x.ndim - 1))
+        now_mean, now_variance = wide.mean(axes), wide.var(axes)
+        if not self.is_initializing():
+            count = x.size // x.shape[-1]
+            mean.value = 0.9 * mean.value + 0.1 * now_mean
+            variance.value = 0.9 * variance.value + 0.1 * now_variance * (count / max(count - 1, 1))
+        return _normalise(wide, now_mean, now_variance, 1e-5, scale, bias).astype(x.dtype)
+
+
+class IBN(nn.Module):
+    """The first half of the channels through InstanceNorm, the other through BatchNorm (IBN-a, Pan et al. 2018)."""
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        half = x.shape[-1] // 2
+        return jnp.concatenate(
+            [InstanceNorm(name="IN")(x[..., :half]), BatchNorm(name="BN")(x[..., half:], train)], axis=-1
+        )
+
+
+def gelu(x: Array) -> Array:
+    """The exact GELU, with the error function."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+class Mlp(nn.Module):
+    """Two linears with a GELU between."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return Linear(x.shape[-1], name="fc2")(gelu(Linear(self.hidden, name="fc1")(x)))
+
+
+def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
+    """Softmax attention over (..., heads, tokens, width); the softmax is taken in float32 or better."""
+    scores = _widened(q @ jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5
+    if bias is not None:
+        scores += bias
+    return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over (batch, tokens, channels)."""
+
+    heads: int
+    qkv_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, tokens, channels = x.shape
+        qkv = Linear(3 * channels, self.qkv_bias, name="qkv")(x)
+        q, k, v = qkv.reshape(batch, tokens, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        mixed = attend(q, k, v).swapaxes(1, 2).reshape(batch, tokens, channels)
+        return Linear(channels, name="proj")(mixed)
+
+
+def drop_path(module: nn.Module, x: Array, rate: float, train: bool) -> Array:
+    """Leave out a residual branch for a random share of the images, and scale it up for the others."""
+    if not train or not rate:
+        return x
+    kept = jax.random.bernoulli(module.make_rng("drop_path"), 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def drop_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Rates that rise linearly from 0 over all blocks to `last`, by stage and block."""
+    rates = np.linspace(0.0, last, sum(depths)).tolist()
+    starts = np.cumsum([0, *depths])
+    return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=False)]
+
+
+def maybe_remat(block: type[nn.Module], remat: bool) -> Any:
+    """A block whose activations are computed again in the backward pass, if asked; called as block(...)(x, train)."""
+    return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
+def keep(module: nn.Module, name: str, x: Array) -> Array:
+    """Offer an intermediate to callers who ask for features by name."""
+    module.sow("features", name, x, init_fn=lambda: x, reduce_fn=lambda _, new: new)
+    return x
+
+
+def resize_positions(table: Array, height: int, width: int) -> Array:
+    """A (1, H, W, C) table of positions at another size, as PyTorch's bicubic resampling by a scale factor gives it.
+
+    With A = -0.75, no antialiasing and indices clamped to the edge; the scale is (new + 0.1) / old, the 0.1 being part
+    of the published models.
+    """
+    if table.shape[1:3] == (height, width):
+        return table
+    rows = _bicubic(table.shape[1], height).astype(table.dtype)
+    columns = _bicubic(table.shape[2], width).astype(table.dtype)
+    return jnp.einsum("oh,pw,bhwc->bopc", rows, columns, table)
+
+
+def _bicubic(old: int, new: int) -> np.ndarray:
+    """The (new, old) matrix of one axis."""
+    place = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
+    first = np.floor(place).astype(int)
+    matrix = np.zeros((new, old))
+    for tap in range(-1, 3):
+        distance = np.abs(place - (first + tap))
+        near = 1.25 * distance**3 - 2.25 * distance**2 + 1
+        far = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        np.add.at(matrix, (np.arange(new), np.clip(first + tap, 0, old - 1)), np.where(distance <= 1, near, far))
+    return matrix

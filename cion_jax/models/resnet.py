@@ -1,0 +1,76 @@
+"""ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), plain and with IBN-a (Pan et al.,
+"Two at Once", ECCV 2018), which mixes instance into batch normalisation to look past style.
+
+As usual in person re-identification the last stage keeps its resolution: the total stride is 16, and 256x128 images end
+as 16x8 maps. Names are torchvision's.
+
+    basic block        x + norm(conv3(relu(norm(conv3(x)))))
+    bottleneck block   x + norm(conv1(relu(norm(conv3(relu(norm(conv1(x))))))))
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from cion_jax.models.layers import IBN, BatchNorm, Conv, keep, kaiming_out, maybe_remat
+
+ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4".split()
+
+
+class Block(nn.Module):
+    """A residual block. `width` is that of its 3x3 convolution."""
+
+    width: int
+    stride: int
+    ibn: bool
+    bottleneck: bool
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        if self.bottleneck:  # width, kernel and stride of each convolution
+            convs = [(self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)]
+        else:
+            convs = [(self.width, 3, self.stride), (self.width, 3, 1)]
+        y = x
+        for number, (features, kernel, stride) in enumerate(convs, 1):
+            norm = IBN if self.ibn and number == 1 else BatchNorm
+            y = Conv(features, kernel, stride, init=kaiming_out, name=f"conv{number}")(y)
+            y = norm(name=f"bn{number}")(y, train)
+            if number < len(convs):
+                y = nn.relu(y)
+        if x.shape != y.shape:
+            x = Conv(y.shape[-1], 1, self.stride, init=kaiming_out, name="downsample.0")(x)
+            x = BatchNorm(name="downsample.1")(x, train)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """The network: a stem of stride 4, four stages, and the mean over the map."""
+
+    depths: tuple[int, ...]
+    bottleneck: bool = True
+    ibn: bool = False
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        block = maybe_remat(Block, self.remat)
+        x = Conv(64, 7, 2, init=kaiming_out, name="conv1")(x)
+        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, depth in enumerate(self.depths, 1):
+            for number in range(depth):
+                stride = 2 if number == 0 and stage in (2, 3) else 1
+                ibn = self.ibn and stage < 4
+                x = block(32 << stage, stride, ibn, self.bottleneck, name=f"layer{stage}.{number}")(x, train)
+            x = keep(self, f"stage{stage}", x)
+        return jnp.mean(x, axis=(1, 2))
+
+
+_DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+VARIANTS = {
+    f"resnet{size}{'_ibn' * ibn}": ResNet(depths, bottleneck=size >= 50, ibn=bool(ibn))
+    for ibn in (0, 1)
+    for size, depths in _DEPTHS.items()
+}

@@ -1,0 +1,96 @@
+"""The 32 backbones by name, as pairs of pure functions: this is the seam behind which Flax modules stay."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cion_jax.errors import UserError
+from cion_jax.models import resnet
+
+#: A pytree of arrays: {"params": ..., "batch_stats": ...}, the latter only where there is a BatchNorm.
+Variables = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its weights."""
+
+    name: str
+    family: str
+    paper: str
+    order: Sequence[str]
+    """The names of layers and parameters in the order in which PyTorch registers them."""
+    _module: nn.Module
+
+    def init(self, key: Array, height: int = 256, width: int = 128, param_dtype: Any = jnp.float32) -> Variables:
+        """Fresh variables. The image size matters where a family has a table of positions."""
+        image = jnp.zeros((1, height, width, 3))
+        variables = jax.jit(lambda key: self._module.init(key, image, False))(key)
+        variables.pop("features", None)
+        return jax.tree.map(lambda leaf: leaf.astype(param_dtype), variables)
+
+    def shapes(self, height: int = 256, width: int = 128) -> Variables:
+        """The shapes and types of `init`'s result, without computing it."""
+        return jax.eval_shape(lambda key: self.init(key, height, width), jax.random.key(0))
+
+    def apply(
+        self,
+        variables: Variables,
+        images: Array,
+        *,
+        train: bool = False,
+        rng: Array | None = None,
+        return_features: bool = False,
+    ) -> Any:
+        """Features (N, width) of images (N, H, W, 3), computed in the images' type.
+
+        With `train` batch statistics are used, and the result is a pair: features, and the variables with running
+        statistics moved on; `rng` is for drop path, where a backbone has it. With `return_features` the features become
+        a pair of themselves and a dict of named intermediates.
+        """
+        mutable = ["features"] * return_features + ["batch_stats"] * train
+        rngs = None if rng is None else {"drop_path": rng}
+        out, state = self._module.apply(variables, images, train, mutable=mutable, rngs=rngs)
+        features = (out, dict(state["features"])) if return_features else out
+        if not train:
+            return features
+        return features, variables | {name: state[name] for name in ("batch_stats",) if name in state}
+
+
+@dataclass(frozen=True)
+class _Family:
+    name: str
+    paper: str
+    chapter: Any
+
+
+_FAMILIES = (
+    _Family("ResNet", "arXiv 1512.03385, IBN-a 1807.09441", resnet),
+)  # fmt: skip
+
+#: Family by backbone name.
+ZOO: dict[str, _Family] = {name: family for family in _FAMILIES for name in family.chapter.VARIANTS}
+
+
+def backbone(name: str, **options: Any) -> Backbone:
+    """A backbone by its name.
+
+    Options replace fields of the network: `remat=True` computes activations again in the backward pass, `drop_path=0.1`
+    sets the last block's rate where a family has drop path.
+    """
+    if name not in ZOO:
+        near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ZOO)}"
+        raise UserError(f"no backbone is called {name!r}; {hint}")
+    family = ZOO[name]
+    try:
+        module = family.chapter.VARIANTS[name].clone(**options)
+    except TypeError:
+        raise UserError(f"{name} has no option {' or '.join(options)}") from None
+    return Backbone(name, family.name, family.paper, family.chapter.ORDER, module)

@@ -1,0 +1,1 @@
+"""Weights to and from PyTorch: names by rule, files without PyTorch."""
