@@ -33,13 +33,13 @@ class Linear(nn.Module):
 
     features: int
     bias: bool = True
-    init: Initializer = normal_02
+    kernel_init: Initializer = normal_02
     bias_init: Initializer | None = nn.initializers.zeros
     """None is PyTorch's default, which depends on the fan-in."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         y = x @ kernel.astype(x.dtype)
         if self.bias:
             y += self.param("bias", self.bias_init or uniform_bias(x.shape[-1]), (self.features,)).astype(x.dtype)
@@ -55,12 +55,12 @@ class Conv(nn.Module):
     padding: int | None = None
     groups: int = 1
     bias: bool = False
-    init: Initializer = torch_default
+    kernel_init: Initializer = torch_default
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         inputs, size = x.shape[-1] // self.groups, self.kernel
-        kernel = self.param("kernel", self.init, (size, size, inputs, self.features)).astype(x.dtype)
+        kernel = self.param("kernel", self.kernel_init, (size, size, inputs, self.features)).astype(x.dtype)
         if size == 1 and self.groups == 1:  # a matrix product, which XLA differentiates far faster on CPU
             y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from cion_jax.models.layers import IBN, BatchNorm, Conv, keep, kaiming_out, maybe_remat
+from cion_jax.models.layers import IBN, BatchNorm, Conv, kaiming_out, keep, maybe_remat
 
-ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4".split()
+ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4"
 
 
 class Block(nn.Module):
@@ -34,12 +34,12 @@ class Block(nn.Module):
         y = x
         for number, (features, kernel, stride) in enumerate(convs, 1):
             norm = IBN if self.ibn and number == 1 else BatchNorm
-            y = Conv(features, kernel, stride, init=kaiming_out, name=f"conv{number}")(y)
+            y = Conv(features, kernel, stride, kernel_init=kaiming_out, name=f"conv{number}")(y)
             y = norm(name=f"bn{number}")(y, train)
             if number < len(convs):
                 y = nn.relu(y)
         if x.shape != y.shape:
-            x = Conv(y.shape[-1], 1, self.stride, init=kaiming_out, name="downsample.0")(x)
+            x = Conv(y.shape[-1], 1, self.stride, kernel_init=kaiming_out, name="downsample.0")(x)
             x = BatchNorm(name="downsample.1")(x, train)
         return nn.relu(x + y)
 
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
-        x = Conv(64, 7, 2, init=kaiming_out, name="conv1")(x)
+        x = Conv(64, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.depths, 1):

@@ -1,7 +1,7 @@
 """The 32 backbones by name, as pairs of pure functions: this is the seam behind which Flax modules stay."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.errors import UserError
-from cion_jax.models import resnet
+from cion_jax.models import convnext, edgenext, fastvit, ghostnet, repvit, resnet, swin, vit, volo
 
 #: A pytree of arrays: {"params": ..., "batch_stats": ...}, the latter only where there is a BatchNorm.
 Variables = dict[str, Any]
@@ -26,18 +26,20 @@ class Backbone:
     paper: str
     order: Sequence[str]
     """The names of layers and parameters in the order in which PyTorch registers them."""
+    image_size: tuple[int, int]
+    """Height and width that tables of positions are made for; images of other sizes are taken all the same."""
     _module: nn.Module
 
-    def init(self, key: Array, height: int = 256, width: int = 128, param_dtype: Any = jnp.float32) -> Variables:
-        """Fresh variables. The image size matters where a family has a table of positions."""
-        image = jnp.zeros((1, height, width, 3))
+    def init(self, key: Array, param_dtype: Any = jnp.float32) -> Variables:
+        """Fresh variables."""
+        image = jnp.zeros((1, *self.image_size, 3))
         variables = jax.jit(lambda key: self._module.init(key, image, False))(key)
         variables.pop("features", None)
         return jax.tree.map(lambda leaf: leaf.astype(param_dtype), variables)
 
-    def shapes(self, height: int = 256, width: int = 128) -> Variables:
+    def shapes(self) -> Variables:
         """The shapes and types of `init`'s result, without computing it."""
-        return jax.eval_shape(lambda key: self.init(key, height, width), jax.random.key(0))
+        return jax.eval_shape(self.init, jax.random.key(0))
 
     def apply(
         self,
@@ -71,26 +73,37 @@ class _Family:
 
 
 _FAMILIES = (
-    _Family("ResNet", "arXiv 1512.03385, IBN-a 1807.09441", resnet),
-)  # fmt: skip
+    _Family("ResNet", "arXiv 1512.03385, 1807.09441", resnet),
+    _Family("ConvNeXt", "arXiv 2201.03545", convnext),
+    _Family("EdgeNeXt", "arXiv 2206.10589", edgenext),
+    _Family("GhostNet", "arXiv 1911.11907", ghostnet),
+    _Family("RepViT", "arXiv 2307.09283", repvit),
+    _Family("FastViT", "arXiv 2303.14189", fastvit),
+    _Family("ViT", "arXiv 2010.11929, 2111.12084", vit),
+    _Family("Swin", "arXiv 2103.14030", swin),
+    _Family("VOLO", "arXiv 2106.13112", volo),
+)
 
 #: Family by backbone name.
 ZOO: dict[str, _Family] = {name: family for family in _FAMILIES for name in family.chapter.VARIANTS}
 
 
-def backbone(name: str, **options: Any) -> Backbone:
-    """A backbone by its name.
+def backbone(name: str, *, image_size: tuple[int, int] = (256, 128), **options: Any) -> Backbone:
+    """A backbone by its name, with tables of positions, where it has them, for images of a height and width.
 
-    Options replace fields of the network: `remat=True` computes activations again in the backward pass, `drop_path=0.1`
-    sets the last block's rate where a family has drop path.
+    Further options replace fields of the network: `remat=True` computes activations again in the backward pass,
+    `drop_path=0.1` sets the last block's rate where a family has drop path.
     """
     if name not in ZOO:
         near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ZOO)}"
         raise UserError(f"no backbone is called {name!r}; {hint}")
     family = ZOO[name]
+    module = family.chapter.VARIANTS[name]
+    if hasattr(module, "image_size"):
+        options["image_size"] = image_size
     try:
-        module = family.chapter.VARIANTS[name].clone(**options)
+        module = module.clone(**options)
     except TypeError:
         raise UserError(f"{name} has no option {' or '.join(options)}") from None
-    return Backbone(name, family.name, family.paper, family.chapter.ORDER, module)
+    return Backbone(name, family.name, family.paper, family.chapter.ORDER.split(), image_size, module)

@@ -1,6 +1,6 @@
 """Pytree <-> state_dict by rule. A parameter's path joined by dots is its PyTorch key, but for the last word:
 
-    kernel -> weight (transposed), scale -> weight, mean -> running_mean, var -> running_var, all others stay.
+kernel -> weight (transposed), scale -> weight, mean -> running_mean, var -> running_var, all others stay.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -49,7 +49,9 @@ def from_state_dict(
     ]
     if missing or unexpected or misshapen:
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-        raise UserError("the weights do not fit: " + "; ".join(f"{len(k)} {kind}: {_some(k)}" for kind, k in kinds.items() if k))
+        raise UserError(
+            "the weights do not fit: " + "; ".join(f"{len(k)} {kind}: {_some(k)}" for kind, k in kinds.items() if k)
+        )
 
     def value(key: str) -> Any:
         path, leaf = wanted[key]

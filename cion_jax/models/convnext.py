@@ -1,0 +1,6 @@
+"""convnext: to be written."""
+
+import flax.linen as nn
+
+ORDER = ""
+VARIANTS: dict[str, nn.Module] = {}
