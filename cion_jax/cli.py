@@ -13,6 +13,8 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from cion_jax.commands.weights import export, import_
+from cion_jax.commands.zoo import zoo
 from cion_jax.config import World, Writing
 from cion_jax.errors import UserError
 from tfrecords_tools import commands as data
@@ -43,7 +45,7 @@ def demo(out: Annotated[Positional[Path], arg(metavar="OUT")] = Path("cion-demo"
     return 0
 
 
-COMMANDS: Tree = {"demo": demo, "data": data.COMMANDS}
+COMMANDS: Tree = {"demo": demo, "data": data.COMMANDS, "zoo": zoo, "import": import_, "export": export}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -61,7 +61,7 @@ def state(name: str) -> dict[str, np.ndarray]:
         elif key.endswith("num_batches_tracked"):
             values[key] = np.zeros((), np.int64)
         else:
-            values[key] = golden(name)["relative_position_index"]
+            values[key] = golden(name)["relative_position_index"].astype(dtype)
     return values
 
 

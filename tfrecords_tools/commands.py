@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
+from cion_jax.aside import write_aside
 from cion_jax.config import World, Writing
-from cion_jax.data.dataset import Split, write_aside
+from cion_jax.data.dataset import Split
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.source import Source

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cion_jax.data import dataset, images
+from cion_jax.aside import write_aside
+from cion_jax.data import images
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 
@@ -48,4 +49,4 @@ def draw_sheet(
             sheet.paste(Image.fromarray(images.resize(records.pixels(number), height, width)), (left, top))
             caption = f"camera {records.index['camera'][number]}"
             pen.text((left + width / 2, top + height), caption, fill=_INK, font=font, anchor="ma")
-    dataset.write_aside(path, lambda aside: sheet.save(aside, format="PNG"))
+    write_aside(path, lambda aside: sheet.save(aside, format="PNG"))

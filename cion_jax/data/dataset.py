@@ -8,8 +8,6 @@ dataset_info.json, features.json         the same told to TFDS
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,19 +73,6 @@ def fingerprint(index: np.ndarray) -> str:
         for name in _CONTENT:
             total.update(np.ascontiguousarray(rows[name]).tobytes())
     return total.hexdigest()
-
-
-def write_aside(path: Path, write: Callable[[Path], object], aside: Path | None = None) -> None:
-    """Let `write` fill a file beside its place (or in the folder `aside`), then move it there whole and durable."""
-    unfinished = (aside or path.parent) / f".{path.name}.{os.getpid()}"
-    try:
-        write(unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def write_card(path: Path, splits: dict[str, Split], plan: dict) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cion_jax.aside import write_aside
 from cion_jax.config import Writing
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
@@ -78,7 +79,7 @@ def _claim(out: Path, plan: dict) -> bool:
     if out.exists() and (not out.is_dir() or any(path != _unfinished(out) for path in out.iterdir())):
         raise UserError(f"{out}: already holds something else; {advice}")
     _unfinished(out).mkdir(parents=True, exist_ok=True)
-    dataset.write_aside(plan_path, lambda path: path.write_text(json.dumps(plan)))
+    write_aside(plan_path, lambda path: path.write_text(json.dumps(plan)))
     return True
 
 
@@ -166,8 +167,8 @@ def _write_shard(task: _Task) -> int:
 
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
     aside = _unfinished(task.out)
-    dataset.write_aside(shard, write, aside)
-    dataset.write_aside(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
+    write_aside(shard, write, aside)
+    write_aside(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
     return len(task.source)
 
 
@@ -197,8 +198,8 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
         shards = -(-len(source) // plan["images_per_shard"])
         parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
         index = np.concatenate(parts)
-        dataset.write_aside(dataset.index_path(out, split), functools.partial(_save, array=index))
+        write_aside(dataset.index_path(out, split), functools.partial(_save, array=index))
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)
-    dataset.write_aside(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan))
+    write_aside(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan))

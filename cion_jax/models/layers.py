@@ -5,6 +5,7 @@ or better. So the same network runs in bfloat16, float32 or float64 without bein
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,9 @@ torch_default: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "
 #: Of linears and tables: PyTorch cuts this normal at +-2, a hundred deviations away.
 normal_02: Initializer = nn.initializers.normal(0.02)
 kaiming_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+BATCH_EPSILON = 1e-5
 
 
 def uniform_bias(fan_in: int) -> Initializer:
@@ -56,6 +60,8 @@ class Conv(nn.Module):
     groups: int = 1
     bias: bool = False
     kernel_init: Initializer = torch_default
+    bias_init: Initializer | None = None
+    """None is PyTorch's default, which depends on the fan-in."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -64,14 +70,38 @@ class Conv(nn.Module):
         if size == 1 and self.groups == 1:  # a matrix product, which XLA differentiates far faster on CPU
             y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
-            edge = (size // 2 if self.padding is None else self.padding,) * 2
-            strides, layout = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
-            y = lax.conv_general_dilated(
-                x, kernel, strides, (edge, edge), dimension_numbers=layout, feature_group_count=self.groups
-            )
+            edge = size // 2 if self.padding is None else self.padding
+            convolve = partial(_convolve, stride=self.stride, edge=edge, groups=self.groups)
+            if self.groups == x.shape[-1] == self.features:
+                y = lax.platform_dependent(
+                    x, kernel, cpu=partial(_sum_taps, stride=self.stride, edge=edge), default=convolve
+                )
+            else:
+                y = convolve(x, kernel)
         if self.bias:
-            y += self.param("bias", uniform_bias(size * size * inputs), (self.features,)).astype(x.dtype)
+            bias_init = self.bias_init or uniform_bias(size * size * inputs)
+            y += self.param("bias", bias_init, (self.features,)).astype(x.dtype)
         return y
+
+
+def _convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
+    strides, edges, layout = (stride, stride), ((edge, edge), (edge, edge)), ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=layout, feature_group_count=groups)
+
+
+def _sum_taps(x: Array, kernel: Array, stride: int, edge: int) -> Array:
+    """A depthwise convolution as a sum of shifted products: XLA's own is many times slower on CPU."""
+    kernel, padded = jnp.asarray(kernel), jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    size = kernel.shape[0]
+    height, width = (length - size + 1 for length in padded.shape[1:3])
+
+    def add(total: Array, tap: Array) -> tuple[Array, None]:
+        row, column = tap // size, tap % size
+        seen = lax.dynamic_slice(padded, (0, row, column, 0), (len(x), height, width, x.shape[-1]))
+        return total + widened(seen[:, ::stride, ::stride] * kernel[row, column, 0]), None
+
+    start = widened(jnp.zeros((len(x), -(-height // stride), -(-width // stride), x.shape[-1]), x.dtype))
+    return lax.scan(add, start, jnp.arange(size * size))[0].astype(x.dtype)
 
 
 def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Array, bias: Array) -> Array:
@@ -79,7 +109,8 @@ def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Ar
     return (x - mean) * factor + bias
 
 
-def _widened(x: Array) -> Array:
+def widened(x: Array) -> Array:
+    """In float32, or in float64 if it is that already."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -92,7 +123,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = _widened(x)
+        wide = widened(x)
         mean, variance = wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True)
         return _normalise(wide, mean, variance, self.epsilon, scale, bias).astype(x.dtype)
 
@@ -104,7 +135,7 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = _widened(x)
+        wide = widened(x)
         mean, variance = wide.mean((1, 2), keepdims=True), wide.var((1, 2), keepdims=True)
         return _normalise(wide, mean, variance, 1e-5, scale, bias).astype(x.dtype)
 
@@ -124,16 +155,16 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
-        wide = _widened(x)
+        wide = widened(x)
         if not train:
-            return _normalise(wide, mean.value, variance.value, 1e-5, scale, bias).astype(x.dtype)
+            return _normalise(wide, mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(x.dtype)
         axes = tuple(range(x.ndim - 1))
         now_mean, now_variance = wide.mean(axes), wide.var(axes)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
             mean.value = 0.9 * mean.value + 0.1 * now_mean
             variance.value = 0.9 * variance.value + 0.1 * now_variance * (count / max(count - 1, 1))
-        return _normalise(wide, now_mean, now_variance, 1e-5, scale, bias).astype(x.dtype)
+        return _normalise(wide, now_mean, now_variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
 
 
 class IBN(nn.Module):
@@ -145,6 +176,19 @@ class IBN(nn.Module):
         return jnp.concatenate(
             [InstanceNorm(name="IN")(x[..., :half]), BatchNorm(name="BN")(x[..., half:], train)], axis=-1
         )
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by gates that the mean over the map decides (Hu et al. 2018)."""
+
+    hidden: int
+    gate: Callable[[Array], Array] = nn.hard_sigmoid
+    names: tuple[str, str] = ("conv_reduce", "conv_expand")
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = nn.relu(Conv(self.hidden, bias=True, name=self.names[0])(x.mean((1, 2), keepdims=True)))
+        return x * self.gate(Conv(x.shape[-1], bias=True, name=self.names[1])(y))
 
 
 def gelu(x: Array) -> Array:
@@ -164,7 +208,7 @@ class Mlp(nn.Module):
 
 def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
     """Softmax attention over (..., heads, tokens, width); the softmax is taken in float32 or better."""
-    scores = _widened(q @ jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5
+    scores = widened(q @ jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5
     if bias is not None:
         scores += bias
     return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v

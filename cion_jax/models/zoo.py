@@ -1,8 +1,8 @@
 """The 32 backbones by name, as pairs of pure functions: this is the seam behind which Flax modules stay."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -28,7 +28,10 @@ class Backbone:
     """The names of layers and parameters in the order in which PyTorch registers them."""
     image_size: tuple[int, int]
     """Height and width that tables of positions are made for; images of other sizes are taken all the same."""
+    is_fused: bool
+    """Whether this is the single-branch form, which only computes features."""
     _module: nn.Module
+    _fuse: Callable[[Variables], Variables] | None
 
     def init(self, key: Array, param_dtype: Any = jnp.float32) -> Variables:
         """Fresh variables."""
@@ -63,6 +66,25 @@ class Backbone:
         if not train:
             return features
         return features, variables | {name: state[name] for name in ("batch_stats",) if name in state}
+
+    def fused(self, variables: Variables) -> tuple["Backbone", Variables]:
+        """The single-branch form for inference and its variables: equal outputs, fewer parameters and operations."""
+        form = self.fused_form()
+        assert self._fuse is not None
+        return form, self._fuse(variables)
+
+    def fused_form(self) -> "Backbone":
+        """The single-branch form of this backbone, without weights."""
+        if self._fuse is None:
+            raise UserError(f"{self.name} has no branches to fuse; take it as it is")
+        return replace(self, is_fused=True, _module=self._module.clone(fused=True), _fuse=None)
+
+
+def place(key: str, order: Sequence[str]) -> list[tuple[int, int]]:
+    """Sorts dotted names as PyTorch registers them: numbers by value, words by their place in a family's order."""
+    leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    rank = {name: number for number, name in enumerate((*order, *(leaf for leaf in leaves if leaf not in order)))}
+    return [(0, int(word)) if word.isdigit() else (1, rank[word]) for word in key.split(".")]
 
 
 @dataclass(frozen=True)
@@ -106,4 +128,6 @@ def backbone(name: str, *, image_size: tuple[int, int] = (256, 128), **options: 
         module = module.clone(**options)
     except TypeError:
         raise UserError(f"{name} has no option {' or '.join(options)}") from None
-    return Backbone(name, family.name, family.paper, family.chapter.ORDER.split(), image_size, module)
+    chapter = family.chapter
+    fuse = getattr(chapter, "fuse", None)
+    return Backbone(name, family.name, family.paper, chapter.ORDER.split(), image_size, False, module, fuse)

@@ -3,6 +3,7 @@
 kernel -> weight (transposed), scale -> weight, mean -> running_mean, var -> running_var, all others stay.
 """
 
+import fnmatch
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,11 @@ import jax
 import numpy as np
 
 from cion_jax.errors import UserError
-
-State = dict[str, np.ndarray]
+from cion_jax.models.swin import relative_positions
+from cion_jax.models.zoo import place
+from cion_jax.torch_io.arrays import State
 
 _LAST = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}  # HWIO -> OIHW, IO -> OI
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0)}
 
@@ -25,8 +26,8 @@ def state_dict(variables: Mapping[str, Any], order: Sequence[str]) -> State:
     `order` has the names of layers and parameters as PyTorch registers them; wherever two keys first differ it decides.
     """
     state = {key: _to_torch(path, np.asarray(leaf)) for key, path, leaf in _leaves(variables)}
-    state |= {key: value for known in list(state) for key, value in _derived(known, state[known])}
-    return {key: state[key] for key in sorted(state, key=lambda key: _place(key, order))}
+    state |= {key: value for known in list(state) for key, value in _derived(known)}
+    return {key: state[key] for key in sorted(state, key=lambda key: place(key, order))}
 
 
 def from_state_dict(
@@ -34,18 +35,20 @@ def from_state_dict(
 ) -> dict[str, Any]:
     """The pytree with a template's structure, shapes and types, and the values of a state_dict.
 
-    Every key that is missing, unexpected or of another shape is named in one UserError. Keys in `allow` pass: what they
-    miss stays as in the template (which then must hold arrays), what they have too much is left out.
+    Every key that is missing, unexpected or of another shape is named in one UserError. Keys that match a pattern in
+    `allow` (as fc.*) pass: what is missing or misshapen stays as in the template (which then must hold arrays), what is
+    too much is left out.
     """
     wanted = {key: (path, leaf) for key, path, leaf in _leaves(template)}
     shapes = {key: _torch_shape(path, leaf.shape) for key, (path, leaf) in wanted.items()}
-    derived = {key for known, shape in shapes.items() for key, _ in _derived(known, np.empty(shape, np.int8))}
-    missing = [key for key in wanted if key not in state and key not in allow]
-    unexpected = [key for key in state if key not in wanted and key not in derived and key not in allow]
+    derived = {key for known in wanted for key, _ in _derived(known)}
+    allowed = {key for key in wanted.keys() | state.keys() for pattern in allow if fnmatch.fnmatchcase(key, pattern)}
+    missing = [key for key in wanted if key not in state and key not in allowed]
+    unexpected = [key for key in state if key not in wanted and key not in derived and key not in allowed]
     misshapen = [
         f"{key} is {tuple(state[key].shape)}, not {shapes[key]}"
         for key in wanted
-        if key in state and key not in allow and tuple(state[key].shape) != shapes[key]
+        if key in state and key not in allowed and tuple(state[key].shape) != shapes[key]
     ]
     if missing or unexpected or misshapen:
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
@@ -79,25 +82,13 @@ def _torch_shape(path: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]
     return tuple(shape[axis] for axis in _TO_TORCH[len(shape)]) if path[-1] == "kernel" else tuple(shape)
 
 
-def _derived(key: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _derived(key: str) -> Iterator[tuple[str, np.ndarray]]:
     """Buffers that PyTorch saves beside this one and that hold nothing of their own."""
     stem, _, last = key.rpartition(".")
     if last == "running_var":
         yield f"{stem}.num_batches_tracked", np.zeros((), np.int64)
     if last == "relative_position_bias_table":
-        yield f"{stem}.relative_position_index", relative_positions((int(np.sqrt(len(value))) + 1) // 2)
-
-
-def relative_positions(window: int) -> np.ndarray:
-    """For each pair of places in a square window, the row of its table of relative positions."""
-    rows, columns = np.divmod(np.arange(window**2), window)
-    down, right = (axis[:, None] - axis[None, :] + window - 1 for axis in (rows, columns))
-    return down * (2 * window - 1) + right
-
-
-def _place(key: str, order: Sequence[str]) -> list[tuple[int, int]]:
-    rank = {name: number for number, name in enumerate((*order, *(leaf for leaf in _LEAVES if leaf not in order)))}
-    return [(0, int(word)) if word.isdigit() else (1, rank[word]) for word in key.split(".")]
+        yield f"{stem}.relative_position_index", relative_positions()
 
 
 def _some(items: Sequence[str], most: int = 8) -> str:

@@ -1,0 +1,106 @@
+"""What every family promises beyond parity: other sizes, types, rematerialisation, features by name, drop path."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cion_jax.errors import UserError
+from cion_jax.models.zoo import backbone
+
+#: The smallest of each family.
+SMALL = [
+    "resnet18_ibn", "convnext_tiny", "edgenext_x_small", "ghostnet_0_5", "repvit_m0_9", "fastvit_sa12", "vit_tiny",
+    "swin_tiny", "volo_d1",
+]  # fmt: skip
+IMAGES = np.random.default_rng(0).standard_normal((2, 128, 64, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict:
+    """Variables of each small backbone, made when first asked for."""
+    return {}
+
+
+def variables_of(name: str, fresh: dict) -> dict:
+    if name not in fresh:
+        fresh[name] = backbone(name).init(jax.random.key(0))
+    return fresh[name]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_any_size_and_bfloat16_and_features_by_name(name: str, fresh: dict) -> None:
+    model, variables = backbone(name), variables_of(name, fresh)
+    apply = jax.jit(lambda variables, images: model.apply(variables, images, return_features=True))
+    features, maps = apply(variables, IMAGES)
+    assert {"stage1", "stage4"} <= set(maps) or "tokens" in maps
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(maps))
+    half, _ = apply(variables, IMAGES.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    assert np.abs(half.astype(np.float32) - features).max() < 0.1 * np.abs(features).max()
+    wide, _ = apply(variables, np.ones((1, 96, 160, 3), np.float32))
+    assert wide.shape == (1, features.shape[1]) and np.isfinite(wide).all()
+
+
+def gradient(name: str, remat: bool) -> Callable:
+    model = backbone(name, remat=remat)
+
+    def loss(params: dict, rest: dict) -> jax.Array:
+        return jnp.square(model.apply(rest | {"params": params}, IMAGES, train=True, rng=jax.random.key(1))[0]).sum()
+
+    return jax.grad(loss)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_rematerialisation_is_there_when_asked_for(name: str) -> None:
+    shapes = backbone(name).shapes()
+    plain, again = (str(jax.make_jaxpr(gradient(name, remat))(shapes["params"], shapes)) for remat in (False, True))
+    assert "remat" not in plain and again.count("remat") >= 8
+
+
+@pytest.mark.parametrize("name", ["resnet18_ibn", "vit_tiny"])
+def test_rematerialisation_changes_no_number(name: str, fresh: dict) -> None:
+    variables = variables_of(name, fresh)
+    plain, again = (jax.jit(gradient(name, remat))(variables["params"], variables) for remat in (False, True))
+    for one, other in zip(*map(jax.tree.leaves, (plain, again)), strict=True):
+        np.testing.assert_allclose(other, one, atol=2e-4 * (1 + np.abs(one).max()))
+
+
+@pytest.mark.parametrize(
+    "name", ["convnext_tiny", "edgenext_x_small", "fastvit_sa12", "vit_tiny", "swin_tiny", "volo_d1"]
+)
+def test_drop_path_is_random_in_training_only(name: str, fresh: dict) -> None:
+    model, variables = backbone(name, drop_path=0.5), variables_of(name, fresh)
+    # Fresh layer scales are next to nothing; with branches that count, leaving one out shows.
+    params = jax.tree.map(lambda leaf: jnp.where(jnp.abs(leaf - 1e-5).max() < 2e-5, 0.5, leaf), variables["params"])
+    variables = variables | {"params": params}
+    train = jax.jit(lambda key: model.apply(variables, IMAGES, train=True, rng=key)[0])
+    one, same, other = (train(jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-3
+    np.testing.assert_array_equal(model.apply(variables, IMAGES), backbone(name).apply(variables, IMAGES))
+
+
+def test_position_tables_follow_the_image_size() -> None:
+    table = backbone("vit_tiny", image_size=(384, 128)).shapes()["params"]["pos_embed"]
+    assert table.shape == (1, 1 + 24 * 8, 192)
+    assert backbone("volo_d1", image_size=(384, 128)).shapes()["params"]["pos_embed"].shape == (1, 24, 8, 384)
+
+
+def test_parameters_can_be_kept_in_another_type() -> None:
+    variables = backbone("resnet18").init(jax.random.key(0), param_dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_an_unknown_backbone_is_answered_with_near_ones() -> None:
+    with pytest.raises(UserError, match="did you mean resnet50_ibn"):
+        backbone("resnet50_inb")
+    with pytest.raises(UserError, match="resnet18 has no option depth"):
+        backbone("resnet18", depth=3)
+
+
+def test_statistics_of_a_fresh_model_are_untouched_by_init() -> None:
+    for leaf in jax.tree.leaves(backbone("resnet18").init(jax.random.key(0))["batch_stats"]):
+        assert set(np.unique(leaf)) <= {0.0, 1.0}
