@@ -1,5 +1,6 @@
 """Fixtures that several tests share: datasets that are written once and never changed."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from sources import Blocks
 
 from cion_jax.config import Writing
 from cion_jax.data.writer import write_dataset
+
+# Programs of the tests run once or twice: compiling them fast beats compiling them well. Read when JAX starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(scope="session")
