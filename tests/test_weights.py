@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from golden_weights import state, weight
+from golden_weights import images, state, weight
 
 from cion_jax.cli import main
 from cion_jax.errors import UserError
@@ -13,7 +13,7 @@ from cion_jax.models import head
 from cion_jax.models.zoo import backbone
 from cion_jax.torch_io.files import read_state, write_state
 from cion_jax.torch_io.mapping import from_state_dict, state_dict
-from cion_jax.torch_io.weights import convert, load, reidzoo
+from cion_jax.torch_io.weights import Weights, convert, load, reidzoo, save
 
 
 def golden_head(inputs: int) -> dict[str, np.ndarray]:
@@ -51,6 +51,25 @@ def test_a_checkpoint_comes_in_and_goes_out_unchanged(name: str, tmp_path: Path)
     assert same(read_state(tmp_path / "plain.safetensors"), dict(sorted(state(name).items())))
     prefixes = {key.split("backbone.")[0] for key in reidzoo(load(ours)) if "backbone." in key}
     assert prefixes == ({"module."} if name == "resnet18_ibn" else {""})
+
+
+def test_the_fused_form_is_exported_and_kept(tmp_path: Path) -> None:
+    write_state(tmp_path / "trained.pth", state("repvit_m0_9"))
+    ours = tmp_path / "ours.safetensors"
+    assert main(["import", str(tmp_path / "trained.pth"), str(ours), "--backbone=repvit_m0_9"]) == 0
+    assert main(["export", str(ours), str(tmp_path / "fused.pth"), "--fused"]) == 0
+    weights = load(ours)
+    form, variables = weights.backbone.fused(weights.variables)
+    exported = read_state(tmp_path / "fused.pth")
+    assert same(exported, state_dict(variables, form.order))
+    assert not any("running" in key for key in exported) and len(exported) < len(state("repvit_m0_9")) / 3
+    save(tmp_path / "fused.safetensors", Weights(form, variables))
+    again = load(tmp_path / "fused.safetensors")
+    assert again.backbone.is_fused and same(state_dict(again.variables, form.order), exported)
+    small = images()[1]
+    expected = np.asarray(jax.jit(weights.backbone.apply)(weights.variables, small))
+    found = np.asarray(jax.jit(form.apply)(again.variables, small))
+    assert np.abs(found - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-4
 
 
 def test_all_that_does_not_fit_is_told_at_once() -> None:
