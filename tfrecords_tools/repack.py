@@ -60,8 +60,8 @@ def new_order(labels: np.ndarray, order: Order, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     if order == "shuffled":
         return random.permutation(len(labels))
-    _, identity = np.unique(labels, return_inverse=True)
-    place = random.permutation(identity.max() + 1)[identity]
+    values, identity = np.unique(labels, return_inverse=True)
+    place = random.permutation(len(values))[identity]
     return np.lexsort((place, labels < 0))
 
 

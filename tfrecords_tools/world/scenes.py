@@ -57,7 +57,7 @@ def _ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera,
     draw.rectangle((0, camera.base, WIDTH, HEIGHT), colour)
     if not tiles:
         return
-    joint, vanishing = _shift(colour, rng.choice([0.75, 1.2])), rng.uniform(0.2, 0.8) * WIDTH
+    joint, vanishing = _shift(colour, float(rng.choice([0.75, 1.2]))), rng.uniform(0.2, 0.8) * WIDTH
     for line in range(-3 * tiles, 4 * tiles):
         x = line * WIDTH / tiles
         share = (camera.base - camera.horizon) / (HEIGHT - camera.horizon)
