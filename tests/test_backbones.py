@@ -106,3 +106,8 @@ def test_an_unknown_backbone_is_answered_with_near_ones() -> None:
 def test_statistics_of_a_fresh_model_are_untouched_by_init() -> None:
     for leaf in jax.tree.leaves(backbone("resnet18").init(jax.random.key(0))["batch_stats"]):
         assert set(np.unique(leaf)) <= {0.0, 1.0}
+
+
+def test_only_the_unknown_options_are_named() -> None:
+    with pytest.raises(UserError, match=r"^vit_tiny has no option height$"):
+        backbone("vit_tiny", height=3, remat=True)

@@ -56,15 +56,15 @@ def _show(name: str, json: bool) -> None:
     from cion_jax.models.zoo import backbone
 
     model = backbone(name)
-    rows = layers(model)
+    rows, size = layers(model), measure(model)
     stages: dict[str, int] = {}
     for row in rows:
         stages[row.stage] = stages.get(row.stage, 0) + row.parameters
     if json:
-        found = {**asdict(measure(model)), "stages": stages, "layers": [asdict(row) for row in rows]}
+        found = {**asdict(size), "stages": stages, "layers": [asdict(row) for row in rows]}
         print(dumps(found, indent=1))
         return
-    console, size = Console(), measure(model)
+    console = Console()
     table = Table("layer", "shapes", Column("parameters", justify="right"))
     for row in rows:
         table.add_row(row.name, row.shapes, f"{row.parameters:,}")

@@ -61,8 +61,8 @@ def _part(out: Path, split: str, shard: int) -> Path:
     return _unfinished(out) / f"{split}-{shard:05d}.npy"
 
 
-def _shard_count(source: Source, writing: Writing) -> int:
-    return -(-len(source) // writing.images_per_shard)
+def _shard_count(source: Source, images_per_shard: int) -> int:
+    return -(-len(source) // images_per_shard)
 
 
 def _claim(out: Path, plan: dict) -> bool:
@@ -99,7 +99,7 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
     """What is left to write; lazily, so that only parts of sources under way exist twice."""
     size = writing.images_per_shard
     for split, source in sources.items():
-        shards = _shard_count(source, writing)
+        shards = _shard_count(source, size)
         for shard in range(shards):
             if not _part(out, split, shard).exists():
                 part = source.part(shard * size, min((shard + 1) * size, len(source)))
@@ -108,7 +108,7 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
 
 def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) -> None:
     tasks, total = _tasks(out, sources, writing), sum(map(len, sources.values()))
-    shards = sum(_shard_count(source, writing) for source in sources.values())
+    shards = sum(_shard_count(source, writing.images_per_shard) for source in sources.values())
     workers = min(writing.workers or len(os.sched_getaffinity(0)), shards)
     with progress("writing images", total) as advance:
         advance(total - sum(len(task.source) for task in _tasks(out, sources, writing)))
@@ -195,7 +195,7 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
 
     splits = {}
     for split, source in sources.items():
-        shards = -(-len(source) // plan["images_per_shard"])
+        shards = _shard_count(source, plan["images_per_shard"])
         parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
         index = np.concatenate(parts)
         write_aside(dataset.index_path(out, split), functools.partial(_save, array=index))

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import flax.linen as nn
@@ -65,7 +65,7 @@ class Backbone:
         features = (out, dict(state["features"])) if return_features else out
         if not train:
             return features
-        return features, variables | {name: state[name] for name in ("batch_stats",) if name in state}
+        return features, variables | {name: moved for name, moved in state.items() if name == "batch_stats"}
 
     def fused(self, variables: Variables) -> tuple["Backbone", Variables]:
         """The single-branch form for inference and its variables: equal outputs, fewer parameters and operations."""
@@ -120,14 +120,11 @@ def backbone(name: str, *, image_size: tuple[int, int] = (256, 128), **options: 
         near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ZOO)}"
         raise UserError(f"no backbone is called {name!r}; {hint}")
-    family = ZOO[name]
-    module = family.chapter.VARIANTS[name]
+    family, chapter = ZOO[name], ZOO[name].chapter
+    module, fuse = chapter.VARIANTS[name], getattr(chapter, "fuse", None)
+    if unknown := sorted(options.keys() - {field.name for field in fields(module)}):
+        raise UserError(f"{name} has no option {' or '.join(unknown)}")
     if hasattr(module, "image_size"):
         options["image_size"] = image_size
-    try:
-        module = module.clone(**options)
-    except TypeError:
-        raise UserError(f"{name} has no option {' or '.join(options)}") from None
-    chapter = family.chapter
-    fuse = getattr(chapter, "fuse", None)
+    module = module.clone(**options)
     return Backbone(name, family.name, family.paper, chapter.ORDER.split(), image_size, False, module, fuse)
