@@ -15,6 +15,7 @@ import tyro
 from PIL import Image
 
 from cion_jax.config import Reading, World, Writing
+from cion_jax.data.order import Order
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
@@ -54,9 +55,8 @@ def main(images: int = 6000, rounds: int = 7) -> None:
 
 def _ours(records: Records) -> Callable[[], int]:
     """Tracklets as identities, as at the start of a pre-training; one epoch, with its repetitions counted as images."""
-    reading = Reading(identities=_BATCH // 4, instances=4)
-    labels = np.asarray(records.index["tracklet"])
-    return lambda: sum(len(batch["image"]) for batch in host_batches(records, labels, reading, epochs=1))
+    order = Order(records.index["tracklet"], _BATCH // 4, 4)
+    return lambda: sum(len(batch["image"]) for batch in host_batches(records, order, Reading(), epochs=1))
 
 
 def _tf_data(records: Records, calls: int | None = None) -> Callable[[], int]:

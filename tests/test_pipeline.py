@@ -13,7 +13,7 @@ from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.errors import UserError
 
-READING = Reading(height=24, width=8, identities=4, instances=3, threads=2)
+READING = Reading(height=24, width=8, threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def labels(records: Records) -> np.ndarray:
 
 def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labels: np.ndarray) -> None:
     order = Order(labels, 4, 3)
-    batches = list(host_batches(records, labels, READING, epochs=2))
+    batches = list(host_batches(records, order, READING, epochs=2))
     expected = [order.batch(epoch, number) for epoch in range(2) for number in range(order.batches)]
     assert len(batches) == len(expected)
     for batch, numbers in zip(batches, expected, strict=True):
@@ -40,8 +40,9 @@ def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labe
 
 
 def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> None:
-    whole = list(host_batches(records, labels, READING, epochs=1))
-    shares = [list(host_batches(records, labels, READING, epochs=1, host=host, hosts=2)) for host in range(2)]
+    order = Order(labels, 4, 3)
+    whole = list(host_batches(records, order, READING, epochs=1))
+    shares = [list(host_batches(records, order, READING, epochs=1, host=host, hosts=2)) for host in range(2)]
     for batch, *parts in zip(whole, *shares, strict=True):
         for key in ("image", "number"):
             np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), batch[key])
@@ -49,15 +50,17 @@ def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> N
 
 @pytest.mark.parametrize("drawn", [0, 1, 7, 30])
 def test_position_is_saved_and_restored_exactly(drawn: int, records: Records, labels: np.ndarray) -> None:
-    data = host_batches(records, labels, READING, epochs=4)
-    straight = iter(data)
+    order = Order(labels, 4, 3)
+    straight = iter(host_batches(records, order, READING, epochs=4))
     for _ in range(drawn):
         next(straight)
     state = straight.get_state()
     expected = [next(straight)["number"] for _ in range(5)]
-    resumed = iter(host_batches(records, labels, replace(READING, threads=1), epochs=4))
+    resumed = iter(host_batches(records, order, replace(READING, threads=1), epochs=4))
     resumed.set_state(state)
     np.testing.assert_array_equal([next(resumed)["number"] for _ in range(5)], expected)
+    started = iter(host_batches(records, order, READING, epochs=4, start=drawn))
+    np.testing.assert_array_equal([next(started)["number"] for _ in range(5)], expected)
 
 
 def spoil(records: Records, *numbers: int) -> Records:
@@ -71,11 +74,10 @@ def spoil(records: Records, *numbers: int) -> Records:
 
 def test_damage_stops_or_is_replaced_within_the_group_and_counted(own_dataset: Path, labels: np.ndarray) -> None:
     records = spoil(Records(own_dataset), 11, 12)
-    reading = replace(READING, instances=15, identities=3)
-    with pytest.raises(DamagedRecordError, match=r"image 1[12] of split train"):
-        list(host_batches(records, labels, reading, epochs=1))
     order = Order(labels, 3, 15)
-    batches = list(host_batches(records, labels, replace(reading, skip_damaged=True), epochs=1))
+    with pytest.raises(DamagedRecordError, match=r"image 1[12] of split train"):
+        list(host_batches(records, order, READING, epochs=1))
+    batches = list(host_batches(records, order, replace(READING, skip_damaged=True), epochs=1))
     for number, batch in enumerate(batches):
         wanted = order.batch(0, number).ravel()
         hit = np.isin(wanted, [11, 12])
@@ -91,17 +93,17 @@ def test_a_group_without_a_whole_image_cannot_be_passed_over(own_dataset: Path) 
     records = spoil(Records(own_dataset), 0, 1)
     labels = np.full(len(records), -1)
     labels[:2] = 0
-    reading = replace(READING, identities=1, instances=2, skip_damaged=True)
+    reading = replace(READING, skip_damaged=True)
     with pytest.raises(DamagedRecordError, match="no other image of its group"):
-        list(host_batches(records, labels, reading, epochs=1))
+        list(host_batches(records, Order(labels, 1, 2), reading, epochs=1))
 
 
 @pytest.mark.parametrize("hosts", [3, 8])
 def test_hosts_that_cannot_share_a_batch_are_told(hosts: int, records: Records, labels: np.ndarray) -> None:
     with pytest.raises(UserError, match=f"cannot be shared by {hosts} hosts"):
-        host_batches(records, labels, READING, epochs=1, hosts=hosts)
+        host_batches(records, Order(labels, 4, 3), READING, epochs=1, hosts=hosts)
 
 
 def test_labels_of_other_data_are_refused(records: Records) -> None:
     with pytest.raises(UserError, match="7 labels for 200 images"):
-        host_batches(records, np.zeros(7, int), READING, epochs=1)
+        host_batches(records, Order(np.zeros(7, int), 4, 3), READING, epochs=1)

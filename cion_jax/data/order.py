@@ -29,6 +29,7 @@ class Order:
         if identities < 1 or instances < 1:
             raise UserError(f"a batch of {identities} identities x {instances} images is empty; both must be positive")
         labels = np.asarray(labels)
+        self.images = len(labels)
         self._images = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
         if not len(self._images):
             raise UserError(f"none of {len(labels)} images has an identity, so there is nothing to draw")

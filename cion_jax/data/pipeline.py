@@ -15,22 +15,23 @@ Batch = dict[str, np.ndarray]
 
 
 def host_batches(
-    records: Records, labels: np.ndarray, reading: Reading, *, epochs: int, host: int = 0, hosts: int = 1
+    records: Records, order: Order, reading: Reading, *, epochs: int, start: int = 0, host: int = 0, hosts: int = 1
 ) -> grain.IterDataset:
     """One host's share of every batch of the epochs 0..epochs-1, in order, as a Grain dataset.
+
+    The first `start` batches, counted from the beginning of epoch 0, are left out without being read.
 
     A batch has `image` (uint8, rows x height x width x 3), `number` (the image's number in the records, rows) and
     `damaged` (images replaced because their record was damaged, a scalar); an identity's K images stand in
     consecutive rows. `iter(...)` gives an iterator whose `get_state()` and `set_state(state)` save and restore the
     exact position; a batch is the same whether the ones before were drawn or not.
     """
-    if len(labels) != len(records):
-        raise UserError(f"{len(labels)} labels for {len(records)} images of {records.folder}; they are not its own")
-    share, left = divmod(reading.identities, hosts)
+    if order.images != len(records):
+        raise UserError(f"{order.images} labels for {len(records)} images of {records.folder}; they are not its own")
+    share, left = divmod(order.identities, hosts)
     if left or not share:
-        raise UserError(f"{reading.identities} identities per batch cannot be shared by {hosts} hosts; use a multiple")
-    order = Order(labels, reading.identities, reading.instances, reading.seed)
-    numbers = _Numbers(order, slice(host * share, (host + 1) * share), epochs)
+        raise UserError(f"{order.identities} identities per batch cannot be shared by {hosts} hosts; use a multiple")
+    numbers = _Numbers(order, slice(host * share, (host + 1) * share), start, epochs)
     # A thread decodes whole batches: smaller pieces cost more in hand-overs than they gain (experiments.bench_records).
     threads = reading.threads or len(os.sched_getaffinity(0))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -38,16 +39,16 @@ def host_batches(
 
 
 class _Numbers:
-    """The image numbers of one batch after the other: the given rows of every batch of all epochs."""
+    """The image numbers of one batch after the other: the given rows of every batch from the start on."""
 
-    def __init__(self, order: Order, rows: slice, epochs: int):
-        self._order, self._rows, self._epochs = order, rows, epochs
+    def __init__(self, order: Order, rows: slice, start: int, epochs: int):
+        self._order, self._rows, self._start, self._epochs = order, rows, start, epochs
 
     def __len__(self) -> int:
-        return self._epochs * self._order.batches
+        return self._epochs * self._order.batches - self._start
 
-    def __getitem__(self, step: SupportsIndex) -> np.ndarray:
-        return self._order.batch(*divmod(int(step), self._order.batches), self._rows)
+    def __getitem__(self, number: SupportsIndex) -> np.ndarray:
+        return self._order.batch(*divmod(self._start + int(number), self._order.batches), self._rows)
 
 
 class _Decode:
