@@ -34,21 +34,23 @@ def init(key: Array, inputs: int, prototypes: int, hidden: int = 2048, bottlenec
 
 
 def bottleneck(variables: Variables, features: Array) -> Array:
-    """Unit vectors (N, 256) of features (N, inputs)."""
+    """Unit vectors (N, 256) of features (N, inputs), in float32 or better: the loss divides them by a temperature."""
     x, params = features, variables["params"]
     for name in _LAYERS:
         layer = params[name]
         x = x @ layer["kernel"].astype(x.dtype) + layer["bias"].astype(x.dtype)
         x = gelu(x) if name != _LAYERS[-1] else x
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def prototypes(variables: Variables) -> Array:
     """The effective rows (K, 256) of the last layer."""
     last = variables["params"]["last_layer"]
-    return last["weight_g"] * last["weight_v"] / jnp.linalg.norm(last["weight_v"], axis=-1, keepdims=True)
+    # lengths first: a product with all of weight_v would be kept for the backward pass
+    return last["weight_v"] * (last["weight_g"] / jnp.linalg.norm(last["weight_v"], axis=-1, keepdims=True))
 
 
 def apply(variables: Variables, features: Array) -> Array:
     """Logits (N, K). For small K, or to check against: training never makes them."""
-    return bottleneck(variables, features) @ prototypes(variables).astype(features.dtype).T
+    return bottleneck(variables, features) @ prototypes(variables).T

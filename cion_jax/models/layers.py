@@ -71,11 +71,12 @@ class Conv(nn.Module):
             y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
             edge = size // 2 if self.padding is None else self.padding
-            convolve = partial(_convolve, stride=self.stride, edge=edge, groups=self.groups)
+            how = {"stride": self.stride, "edge": edge}
+            convolve = partial(_convolve, groups=self.groups, **how)
             if self.groups == x.shape[-1] == self.features:
-                y = lax.platform_dependent(
-                    x, kernel, cpu=partial(_sum_taps, stride=self.stride, edge=edge), default=convolve
-                )
+                y = lax.platform_dependent(x, kernel, cpu=partial(_sum_taps, **how), default=convolve)
+            elif self.groups == 1 and x.shape[1] * x.shape[2] < size * size:
+                y = lax.platform_dependent(x, kernel, cpu=partial(_one_product, **how), default=convolve)
             else:
                 y = convolve(x, kernel)
         if self.bias:
@@ -87,6 +88,14 @@ class Conv(nn.Module):
 def _convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     strides, edges, layout = (stride, stride), ((edge, edge), (edge, edge)), ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=layout, feature_group_count=groups)
+
+
+def _one_product(x: Array, kernel: Array, stride: int, edge: int) -> Array:
+    """A convolution as one matrix product: on maps smaller than its kernel XLA's own is 100 times slower on CPU."""
+    size, padded = kernel.shape[0], jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    height, width = (length - size + 1 for length in padded.shape[1:3])
+    taps = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
+    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _sum_taps(x: Array, kernel: Array, stride: int, edge: int) -> Array:
@@ -230,8 +239,11 @@ class Attention(nn.Module):
 
 
 def drop_path(module: nn.Module, x: Array, rate: float, train: bool) -> Array:
-    """Leave out a residual branch for a random share of the images, and scale it up for the others."""
-    if not train or not rate:
+    """Leave out a residual branch for a random share of the images, and scale it up for the others.
+
+    Only where there is an rng for it: a teacher, which is given none, keeps every branch.
+    """
+    if not train or not rate or not module.has_rng("drop_path"):
         return x
     kept = jax.random.bernoulli(module.make_rng("drop_path"), 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
     return jnp.where(kept, x / (1 - rate), 0)
