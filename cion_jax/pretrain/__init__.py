@@ -1,0 +1,1 @@
+"""Identity-guided self-distillation: loss, schedules, optimizer, step, loop, checkpoints, journal."""

@@ -1,0 +1,264 @@
+"""Identity-guided self-distillation: one view of an image teaches all views of all images of its identity.
+
+With h(a, b) = -softmax((teacher_a - center) / 0.04) . log_softmax(student_b / 0.1), teacher view u, student view v:
+
+    L(u, v) = 1 / (K (K - 1) + 1) [ mean over images of h(x_u, x_v)
+                                    + sum over instances i != j of the mean over identities of h(x^i_u, x^j_v) ]
+
+averaged over the 2 (V - 1) pairs u != v. h is linear in log_softmax, so sums over views and instances can be taken
+inside it: `_others` and `_mix` are all that is left of them. K = 1 is plain DINO. `closed` says this on logits.
+
+`blocked` never makes logits. log_softmax is linear in them but for one number per row, its log-sum-exp, and they are
+linear in the bottleneck vectors z. With q the softmax of the teacher and W the prototypes,
+
+    loss = sum over images and u of [ others(lse(z W' / 0.1)) - (q W) . mix(others(z)) / 0.1 ] / (2 (V - 1) B)
+
+where others() sums over the views v != u. lse and q W are gathered block by block of prototypes with a running
+log-sum-exp, and the gradient goes over the blocks again.
+
+Arrays are batch-major, (B, V, ...) for the student, whose first two views are those of the teacher, (B, 2, ...);
+an identity's K images are consecutive rows of B. C is the number of prototypes, D the width of the bottleneck.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import logsumexp
+from jax.sharding import Mesh, PartitionSpec
+
+from cion_jax.errors import UserError
+
+
+def closed(
+    student_BxVxC: Array,
+    teacher_Bx2xC: Array,
+    center_C: Array,
+    *,
+    instances: int,
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.04,
+) -> Array:
+    """The loss from logits: for few prototypes, or to check against."""
+    images, views, _ = student_BxVxC.shape
+    targets = jax.nn.softmax(jax.lax.stop_gradient(teacher_Bx2xC - center_C) / teacher_temperature)
+    logs = _others(jax.nn.log_softmax(student_BxVxC / student_temperature))
+    return -(targets * _mix(logs, instances)).sum() / (2 * (views - 1) * images)
+
+
+def blocked(
+    student_BxVxD: Array,
+    teacher_Bx2xD: Array,
+    prototypes_CxD: Array,
+    teacher_prototypes_CxD: Array,
+    center_C: Array,
+    *,
+    instances: int,
+    student_temperature: float,
+    teacher_temperature: float,
+    block: int,
+    axis: str | None = None,
+) -> tuple[Array, Array]:
+    """The loss, and the mean entropy of the teacher's targets (in nats), from bottleneck vectors and prototypes.
+
+    No array of rows x prototypes is made, only rows x block. Gradients reach the student's vectors and prototypes.
+    Products are taken in the student's type and summed, like everything else, in float32 or wider.
+    Inside `jax.shard_map`, `axis` is the mesh axis that shares out prototypes and center.
+    """
+    how = _How(instances, student_temperature, teacher_temperature, min(block, len(center_C)), axis)
+    student = student_BxVxD if axis is None else jax.lax.pcast(student_BxVxD, axis, to="varying")
+    return _distil(how, student, prototypes_CxD, teacher_Bx2xD, teacher_prototypes_CxD, center_C)
+
+
+def sharded(
+    mesh: Mesh,
+    student_BxVxD: Array,
+    teacher_Bx2xD: Array,
+    prototypes_CxD: Array,
+    teacher_prototypes_CxD: Array,
+    center_C: Array,
+    *,
+    instances: int,
+    student_temperature: float,
+    teacher_temperature: float,
+    block: int,
+) -> tuple[Array, Array]:
+    """`blocked` on a mesh of axes ("data", "model"): images are shared out over one, prototypes over the other."""
+    _check_shares(mesh, len(student_BxVxD), len(prototypes_CxD), instances)
+    axis = "model" if mesh.shape["model"] > 1 else None  # sums over one device would still be copies
+    each = partial(
+        blocked, instances=instances, student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature, block=block, axis=axis,
+    )  # fmt: skip
+    if mesh.size == 1:
+        return each(student_BxVxD, teacher_Bx2xD, prototypes_CxD, teacher_prototypes_CxD, center_C)
+
+    def share(student: Array, teacher: Array, prototypes: Array, *fixed: Array) -> tuple[Array, Array]:
+        prototypes = jax.lax.pcast(prototypes, "data", to="varying")  # so their gradients are summed once, at the end
+        return jax.lax.pmean(each(student, teacher, prototypes, *fixed), "data")
+
+    data, model = PartitionSpec("data"), PartitionSpec(axis)
+    on_mesh = jax.shard_map(share, mesh=mesh, in_specs=(data, data, model, model, model), out_specs=PartitionSpec())
+    return on_mesh(student_BxVxD, teacher_Bx2xD, prototypes_CxD, teacher_prototypes_CxD, center_C)
+
+
+def next_center(center_C: Array, teacher_Bx2xD: Array, teacher_prototypes_CxD: Array, momentum: float) -> Array:
+    """The center after a batch: it follows the mean of the teacher's logits, which are the logits of the mean."""
+    mean_D = teacher_Bx2xD.astype(center_C.dtype).mean((0, 1))
+    return momentum * center_C + (1 - momentum) * (teacher_prototypes_CxD.astype(center_C.dtype) @ mean_D)
+
+
+def _check_shares(mesh: Mesh, images: int, prototypes: int, instances: int) -> None:
+    data, model = mesh.shape["data"], mesh.shape["model"]
+    if images % (data * instances):
+        raise UserError(
+            f"batch {images}: {data} devices cannot share it in whole identities of {instances} images; "
+            f"choose a multiple of {data * instances}"
+        )
+    if prototypes % model:
+        raise UserError(
+            f"head.prototypes {prototypes}: {model} devices (model_axis) cannot share them evenly; change one"
+        )
+
+
+def _others(rows_BxVxN: Array) -> Array:
+    """For each of the two teacher views, the sum over all views but itself: (B, 2, N)."""
+    return rows_BxVxN.sum(1, keepdims=True) - rows_BxVxN[:, :2]
+
+
+def _others_transposed(rows_Bx2xN: Array, views: int) -> Array:
+    """For each student view, the sum over the teacher views but itself: (B, V, N)."""
+    return rows_Bx2xN.sum(1, keepdims=True) - jnp.pad(rows_Bx2xN, ((0, 0), (0, views - 2), (0, 0)))
+
+
+def _mix(rows_Bx2xN: Array, instances: int) -> Array:
+    """What an image is compared with: once itself, K times each other image of its identity; weights add up to 1.
+
+    (Both are means, over B images and over B / K identities.) As a matrix it is symmetric.
+    """
+    by_identity = rows_Bx2xN.reshape(-1, instances, *rows_Bx2xN.shape[1:])
+    mixed = instances * by_identity.sum(1, keepdims=True) - (instances - 1) * by_identity
+    return mixed.reshape(rows_Bx2xN.shape) / (instances * (instances - 1) + 1)
+
+
+class _How(NamedTuple):
+    """The static settings of a loss."""
+
+    instances: int
+    student_temperature: float
+    teacher_temperature: float
+    block: int
+    axis: str | None
+
+    def sum(self, shares: Any) -> Any:
+        """Over the devices that share the prototypes."""
+        return shares if self.axis is None else jax.lax.psum(shares, self.axis)
+
+    def logsumexp(self, shares: Array) -> Array:
+        """The same for log-sum-exps."""
+        if self.axis is None:
+            return shares
+        largest = jax.lax.pmax(shares, self.axis)
+        return largest + jnp.log(jax.lax.psum(jnp.exp(shares - largest), self.axis))
+
+
+class _Block(NamedTuple):
+    """A block of prototypes and the logits of all rows for it.
+
+    Where blocks do not divide the prototypes the last one reaches back, which saves padded copies of them:
+    `fresh` are those that were in no block before.
+    """
+
+    start: Array
+    fresh: Array
+    prototypes: Array
+    student: Array
+    teacher: Array
+
+
+def _product(equation: str, a: Array, b: Array, like: Array) -> Array:
+    """A product in the type of `like`, summed in float32 or wider."""
+    wide = jnp.promote_types(like.dtype, jnp.float32)
+    return jnp.einsum(equation, a.astype(like.dtype), b.astype(like.dtype), preferred_element_type=wide)
+
+
+def _logits(how: _How, number: Array, arrays: tuple[Array, ...]) -> _Block:
+    student, prototypes, teacher, teacher_prototypes, center = arrays
+    start = jnp.minimum(number * how.block, len(prototypes) - how.block)
+    fresh = start + jnp.arange(how.block) >= number * how.block
+    rows, teacher_rows, middle = (
+        jax.lax.dynamic_slice_in_dim(x, start, how.block) for x in (prototypes, teacher_prototypes, center)
+    )
+    of_student = _product("bvd,cd->bvc", student, rows, student) / how.student_temperature
+    of_teacher = (_product("bud,cd->buc", teacher, teacher_rows, student) - middle) / how.teacher_temperature
+    return _Block(start, fresh, rows, of_student, of_teacher)
+
+
+def _scan(how: _How, step: Callable[[Any, Array], Any], start: Any, prototypes: Array) -> Any:
+    """The state after a step for each block."""
+    blocks = -(-len(prototypes) // how.block)
+    return jax.lax.scan(lambda state, number: (step(state, number), None), start, jnp.arange(blocks))[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _distil(how: _How, *arrays: Array) -> tuple[Array, Array]:
+    return _forward(how, *arrays)[0]
+
+
+def _forward(how: _How, *arrays: Array) -> tuple[tuple[Array, Array], tuple[tuple[Array, ...], Array, Array, Array]]:
+    """Loss and entropy; for the gradient, both log-sum-exps and the mean prototype under the targets, (B, 2, D)."""
+
+    def step(state: tuple[Array, ...], number: Array) -> tuple[Array, ...]:
+        lse, lse_t, level, mean = state
+        block = _logits(how, number, arrays)
+        lse = jnp.logaddexp(lse, logsumexp(block.student, axis=-1, keepdims=True, where=block.fresh))
+        new_t = jnp.logaddexp(lse_t, logsumexp(block.teacher, axis=-1, keepdims=True, where=block.fresh))
+        fade, targets = jnp.exp(lse_t - new_t), jnp.where(block.fresh, jnp.exp(block.teacher - new_t), 0)
+        level = fade * level + (targets * block.teacher).sum(-1, keepdims=True)
+        mean = fade * mean + _product("buc,cd->bud", targets, block.prototypes, student)
+        return lse, new_t, level, mean
+
+    student, prototypes, *_ = arrays
+    images, views, _ = student.shape
+    wide = student.astype(jnp.promote_types(student.dtype, jnp.float32))
+    like = wide + prototypes[0]  # never computed: its type says on which devices of a mesh values differ
+    none, mean = jnp.full_like(like[..., :1], -jnp.inf), jnp.zeros_like(like[:, :2])
+    lse, lse_t, level, mean = _scan(how, step, (none, none[:, :2], mean[..., :1], mean), prototypes)
+    lse, whole_t = jnp.split(how.logsumexp(jnp.concatenate([lse, lse_t], 1)), [views], 1)
+    level, mean = level * jnp.exp(lse_t - whole_t), mean * jnp.exp(lse_t - whole_t)
+    agreement = (mean * _mix(_others(wide), how.instances)).sum() / how.student_temperature
+    agreement, level = how.sum((agreement, level))
+    loss = (_others(lse).sum() - agreement) / (2 * (views - 1) * images)
+    return (loss, (whole_t - level).mean()), (arrays, lse, whole_t, mean)
+
+
+def _backward(
+    how: _How, saved: tuple[tuple[Array, ...], Array, Array, Array], gradients: tuple[Array, Array]
+) -> tuple[Array | None, ...]:
+    """Gradients of student and prototypes. The shares of devices are summed where shard_map's arrays are replicated."""
+    arrays, lse, lse_t, mean = saved
+    student, prototypes, *_ = arrays
+    images, views, _ = student.shape
+    wide = student.astype(jnp.promote_types(student.dtype, jnp.float32))
+    scale = gradients[0] / (2 * (views - 1) * images * how.student_temperature)
+    pairs = _others_transposed(jnp.ones((1, 2, 1), wide.dtype), views)
+    weighted, mixed = pairs * wide, _mix(_others(wide), how.instances)
+
+    def step(state: tuple[Array, Array], number: Array) -> tuple[Array, Array]:
+        pull, push = state
+        block = _logits(how, number, arrays)
+        chances, targets = jnp.exp(block.student - lse), jnp.exp(block.teacher - lse_t)
+        here = _product("bvc,bvd->cd", chances, weighted, student) - _product("buc,bud->cd", targets, mixed, student)
+        push = jax.lax.dynamic_update_slice_in_dim(push, (scale * here).astype(push.dtype), block.start, 0)
+        fresh = jnp.where(block.fresh, chances, 0)
+        return pull + _product("bvc,cd->bvd", fresh, block.prototypes, student), push
+
+    pull, push = _scan(how, step, (jnp.zeros_like(wide), jnp.zeros_like(prototypes)), prototypes)
+    pull = pairs * pull - _others_transposed(_mix(mean, how.instances), views)
+    return (scale * pull).astype(student.dtype), push, None, None, None
+
+
+_distil.defvjp(_forward, _backward)
