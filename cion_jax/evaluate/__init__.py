@@ -1,0 +1,1 @@
+"""From weights and records to features, and from features to retrieval scores."""

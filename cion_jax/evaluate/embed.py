@@ -1,0 +1,191 @@
+"""From images to features: a unit vector per image, computed on all devices of this process."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol, SupportsIndex
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from cion_jax.config import Crops
+from cion_jax.data.images import ImageError, decode_into
+from cion_jax.errors import UserError
+from cion_jax.models.zoo import Backbone, Variables
+
+Precision = Literal["float32", "bfloat16"]
+
+_MOST_THREADS = 16  # each decodes a batch of its own, and as many wait in memory
+
+
+class Images(Protocol):
+    """Images that can be had by number, from any thread; `data.records.Records` is one."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        ...
+
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+        """Write an image into a uint8 array, resized to its height and width."""
+        ...
+
+    def where(self, number: SupportsIndex) -> str:
+        """Where the image stands, for messages."""
+        ...
+
+
+class ImageFolder:
+    """The JPEG and PNG files anywhere below a folder, in the order of their paths; hidden ones are left out."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names = sorted(_images_below(folder))
+        if not self.names:
+            raise UserError(f"{folder}: no .jpg, .jpeg or .png below this folder; name one that holds images")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+        """Decode an image into an array, resized to its height and width."""
+        path = self.folder / self.names[number]
+        try:
+            decode_into(out, path.read_bytes())
+        except ImageError as error:
+            raise UserError(f"{path}: {error}; mend or remove it") from None
+
+    def where(self, number: SupportsIndex) -> str:
+        """The path of an image."""
+        return str(self.folder / self.names[number])
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}; name a folder of images that can be read") from None
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in [Path(place, name) for name in files if not name.startswith(".")]:
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                if not path.is_file():
+                    raise UserError(f"{path}: not a file, or a link to nowhere; mend or remove it")
+                yield path.relative_to(folder).as_posix()
+
+
+Embedder = Callable[[np.ndarray], Array]
+
+
+def embedder(
+    model: Backbone, variables: Variables, *, flip: bool = False, precision: Precision = "float32"
+) -> Embedder:
+    """The function from pixels, uint8 (N, H, W, 3), to unit vectors, float32 (N, width), that stay on the devices.
+
+    N is a multiple of the number of local devices, which share the images. The call returns before the work is done.
+
+    Args:
+        model: The backbone.
+        variables: Its variables; they are copied to every local device.
+        flip: Add the features of the mirror image before the length is made 1.
+        precision: What the backbone computes in.
+    """
+    mesh = jax.make_mesh((jax.local_device_count(),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
+    everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    variables = jax.device_put(variables, everywhere)
+    return lambda pixels: _forward(model.apply, variables, jax.device_put(pixels, shared), flip, precision)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _forward(
+    apply: Callable[..., Array], variables: Variables, pixels: Array, flip: bool, precision: Precision
+) -> Array:
+    """One program for all calls with the same backbone and shapes: a trainer that embeds again compiles nothing."""
+    images = (pixels.astype(jnp.float32) / 255 - jnp.array(Crops.mean)) / jnp.array(Crops.std)
+    images = images.astype(precision)
+    features_NxD = apply(variables, images).astype(jnp.float32)
+    if flip:
+        features_NxD += apply(variables, images[:, :, ::-1]).astype(jnp.float32)
+    return features_NxD / jnp.linalg.norm(features_NxD, axis=1, keepdims=True)
+
+
+def embed(
+    run: Embedder, images: Images, spans: Sequence[range], *, image_size: tuple[int, int], batch: int = 256
+) -> Iterator[np.ndarray]:
+    """The features of each span of image numbers, in order, float32 (len(span), width).
+
+    Every span is filled up to the same number of rows, so that all are one program. Threads decode some spans ahead,
+    and the next is on its way to the devices while one is computed.
+
+    Args:
+        run: What `embedder` returned.
+        images: Where the pixels come from.
+        spans: Consecutive numbers of images, at most `batch` at a time, as `cut` makes them.
+        image_size: Height and width to which images are resized.
+        batch: Images that the devices take together.
+    """
+    rows = -(-batch // jax.local_device_count()) * jax.local_device_count()
+
+    def decode(span: range) -> np.ndarray:
+        pixels = np.zeros((rows, *image_size, 3), np.uint8)
+        for place, number in zip(pixels, span, strict=False):
+            images.pixels_into(place, number)
+        return pixels
+
+    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    batches = iter(grain.MapDataset.source(spans).map(decode).to_iter_dataset(ahead))
+    computing = [run(next(batches))] if spans else []
+    for number, span in enumerate(spans, 1):
+        computing += [run(next(batches))] if number < len(spans) else []
+        features = np.asarray(computing.pop(0))[: len(span)]
+        broken = not_unit(features)
+        if len(broken):
+            raise UserError(
+                f"{images.where(span[broken[0]])}: the network gives no finite feature for it; compute in float32, and "
+                "if that does not help take other weights"
+            )
+        yield features
+
+
+def cut(numbers: range, most: int) -> list[range]:
+    """Consecutive numbers in spans of at most so many."""
+    return [numbers[start : start + most] for start in range(0, len(numbers), most)]
+
+
+def not_unit(features: np.ndarray) -> np.ndarray:
+    """The rows that are no unit vectors: those with a NaN or an infinity, and those of another length."""
+    squares = np.einsum("nd,nd->n", features, features)
+    return np.flatnonzero(~(np.abs(squares - 1) < 1e-3))
+
+
+def features(
+    model: Backbone,
+    variables: Variables,
+    images: Images,
+    *,
+    image_size: tuple[int, int],
+    flip: bool = False,
+    precision: Precision = "float32",
+    batch: int = 256,
+) -> np.ndarray:
+    """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`."""
+    run = embedder(model, variables, flip=flip, precision=precision)
+    return np.concatenate([*embed(run, images, cut(range(len(images)), batch), image_size=image_size, batch=batch)])
+
+
+def width(model: Backbone, variables: Variables, image_size: tuple[int, int]) -> int:
+    """How many numbers a feature has; an image size with which the backbone does not work is refused, unread."""
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    height, columns = image_size
+    mistake = f"{model.name} cannot take images of {height}x{columns}; larger ones it can, say 256x128"
+    try:
+        program, shape = jax.make_jaxpr(model.apply, return_shape=True)(variables, image)
+    except Exception as error:  # each family stumbles in its own way
+        raise UserError(mistake) from error
+    if any(0 in value.aval.shape for step in program.eqns for value in step.outvars):  # nothing is left of the image
+        raise UserError(mistake)
+    return shape.shape[1]
