@@ -1,6 +1,8 @@
 """Every setting, as frozen dataclasses: the comment under a field is its help text on the command line."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,18 +19,12 @@ class Writing:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a training batch is drawn and decoded on the host."""
+    """How images are decoded on the host."""
 
     height: int = 256
     """Rows of every decoded image; other sizes are resized on the host."""
     width: int = 128
     """Columns of every decoded image."""
-    identities: int = 16
-    """P: different identities in one batch, over all hosts together."""
-    instances: int = 4
-    """K: images of each identity, in consecutive rows of the batch."""
-    seed: int = 0
-    """Seed of the order; epoch and labels are the only other things it depends on."""
     threads: int = 0
     """Threads that decode, each a batch of its own; 0 means one per core."""
     skip_damaged: bool = False
@@ -71,3 +67,128 @@ class World:
     """Columns of every drawn image."""
     quality: int = 92
     """JPEG quality."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The views of an image that student and teacher see."""
+
+    global_size: tuple[int, int] = (256, 128)
+    """Height and width of the two global crops, which teacher and student see."""
+    local_size: tuple[int, int] = (128, 64)
+    """Height and width of the local crops, which the student alone sees."""
+    local_crops: int = 8
+    """Local crops of each image."""
+    global_scale: tuple[float, float] = (0.8, 1.0)
+    """Smallest and largest share of the image's area in a global crop."""
+    local_scale: tuple[float, float] = (0.05, 0.8)
+    """The same for a local crop."""
+    aspect: tuple[float, float] = (0.4, 0.6)
+    """Smallest and largest width / height of the cut-out, before it is resized."""
+    flip: float = 0.5
+    """Probability of a left-right flip."""
+    jitter: float = 0.8
+    """Probability that colours are jittered, in an order of its own for each crop."""
+    jitter_strength: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    """Largest change of brightness, contrast, saturation (as a factor 1 +- x) and hue (as a turn of the wheel)."""
+    grey: float = 0.2
+    """Probability that colours are dropped."""
+    blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
+    """Probability of a Gaussian blur: first global crop, second global crop, local crops."""
+    blur_radius: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest radius of the blur, in pixels of the crop."""
+    solarize: float = 0.2
+    """Probability that the second global crop is solarized (values of 128 and above inverted)."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel of the finished crop, whose values are 0 to 1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Each channel is divided by this at the very end."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The projection head and the loss behind it."""
+
+    prototypes: int = 65536
+    """Rows of the last layer; ReIDZoo checkpoints have 65336."""
+    hidden: int = 2048
+    """Width of the two hidden layers."""
+    bottleneck: int = 256
+    """Width of the unit vectors that meet the prototypes."""
+    block: int = 8192
+    """Prototypes that the loss looks at together; smaller blocks need less memory."""
+    student_temperature: float = 0.1
+    """Divides the student's logits."""
+    teacher_temperature: float = 0.04
+    """Divides the teacher's centered logits."""
+    center_momentum: float = 0.9
+    """How much of the center stays at each step; the rest is the mean of the teacher's logits."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Optimizer and schedules."""
+
+    optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
+    """AdamW, LARS with momentum 0.9, or SGD with momentum 0.9."""
+    learning_rate: float = 5e-4
+    """Peak for 256 images in a batch; it grows in proportion with the batch."""
+    learning_rate_end: float = 1e-6
+    """Where the learning rate ends, not scaled."""
+    warmup: float = 10
+    """Epochs in which the learning rate rises from 0."""
+    weight_decay: float = 0.04
+    """At the start; biases, norms and other vectors are never decayed."""
+    weight_decay_end: float = 0.4
+    """At the end."""
+    clip: float = 3.0
+    """Largest norm of each parameter's gradient, one by one; 0 leaves gradients as they are."""
+    frozen: int = 1
+    """Epochs at the start in which the prototypes stand still."""
+    momentum: float = 0.996
+    """Share of the teacher that stays at the first step; it rises to 1."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pre-training, from labelled or unlabelled records to a backbone."""
+
+    backbone: str = "resnet50_ibn"
+    """What to train; `cion zoo` lists the names."""
+    level: Literal["instance", "tracklet", "identity"] = "identity"
+    """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels)."""
+    labels: Path | None = None
+    """A labelling of the data for the identity level; without it the identities in the records are used."""
+    epochs: int = 100
+    """Passes over the data."""
+    batch: int = 960
+    """Images in a step, over all devices; a multiple of every number of instances."""
+    instances: tuple[int, ...] = (2, 4, 6, 8)
+    """K, images of an identity in a batch, stage by stage; the instance level has only 1."""
+    stages: tuple[int, ...] = (0, 40, 60, 80)
+    """The epoch at which each stage begins."""
+    image_size: tuple[int, int] = (256, 128)
+    """Height and width to which images are decoded, before crops are taken."""
+    crops: Crops = Crops()
+    head: Head = Head()
+    optimization: Optimization = Optimization()
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """What networks compute in; parameters, norms, softmax and loss are float32 in any case."""
+    accumulate: int = 1
+    """Parts of the batch that go through the networks one after the other; batch statistics are those of a part."""
+    remat: bool = False
+    """Compute activations again in the backward pass, to save memory."""
+    model_axis: int = 1
+    """Devices that share the prototypes; the others share the batch."""
+    seed: int = 0
+    """Weights, order and augmentation follow from it."""
+    keep: int = 3
+    """Newest checkpoints to keep."""
+    keep_every: int = 20
+    """Also keep, for good, the checkpoint at every so many epochs; 0 keeps none."""
+    checkpoint_steps: int = 1000
+    """A checkpoint is written at the end of each epoch, and every so many steps within one."""
+    threads: int = 0
+    """Threads that decode images; 0 means one per core."""
+    skip_damaged: bool = False
+    """Replace a damaged record by another image of its identity and count it, instead of stopping."""

@@ -175,17 +175,3 @@ def features(
     """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`."""
     run = embedder(model, variables, flip=flip, precision=precision)
     return np.concatenate([*embed(run, images, cut(range(len(images)), batch), image_size=image_size, batch=batch)])
-
-
-def width(model: Backbone, variables: Variables, image_size: tuple[int, int]) -> int:
-    """How many numbers a feature has; an image size with which the backbone does not work is refused, unread."""
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    height, columns = image_size
-    mistake = f"{model.name} cannot take images of {height}x{columns}; larger ones it can, say 256x128"
-    try:
-        program, shape = jax.make_jaxpr(model.apply, return_shape=True)(variables, image)
-    except Exception as error:  # each family stumbles in its own way
-        raise UserError(mistake) from error
-    if any(0 in value.aval.shape for step in program.eqns for value in step.outvars):  # nothing is left of the image
-        raise UserError(mistake)
-    return shape.shape[1]

@@ -25,7 +25,7 @@ from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
-from cion_jax.evaluate.embed import ImageFolder, Images, Precision, cut, embed, embedder, width
+from cion_jax.evaluate.embed import ImageFolder, Images, Precision, cut, embed, embedder
 from cion_jax.models.zoo import Backbone, Variables
 
 CARD = "features.json"
@@ -90,7 +90,7 @@ def write_features(
         "format": _FORMAT,
         "backbone": model.name,
         "weights": digest(variables),
-        "width": width(model, variables, image_size),
+        "width": model.width(image_size),
         "image_size": list(image_size),
         "flip": flip,
         "precision": precision,

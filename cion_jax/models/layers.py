@@ -71,12 +71,13 @@ class Conv(nn.Module):
             y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
             edge = size // 2 if self.padding is None else self.padding
-            how = {"stride": self.stride, "edge": edge}
-            convolve = partial(_convolve, groups=self.groups, **how)
+            convolve = partial(_convolve, stride=self.stride, edge=edge, groups=self.groups)
             if self.groups == x.shape[-1] == self.features:
-                y = lax.platform_dependent(x, kernel, cpu=partial(_sum_taps, **how), default=convolve)
+                on_cpu = partial(_sum_taps, stride=self.stride, edge=edge)
+                y = lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
             elif self.groups == 1 and x.shape[1] * x.shape[2] < size * size:
-                y = lax.platform_dependent(x, kernel, cpu=partial(_one_product, **how), default=convolve)
+                on_cpu = partial(_one_product, stride=self.stride, edge=edge)
+                y = lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
             else:
                 y = convolve(x, kernel)
         if self.bias:
@@ -104,6 +105,7 @@ def _sum_taps(x: Array, kernel: Array, stride: int, edge: int) -> Array:
     size = kernel.shape[0]
     height, width = (length - size + 1 for length in padded.shape[1:3])
 
+    @jax.checkpoint  # or the backward pass would be handed a copy of x for each tap
     def add(total: Array, tap: Array) -> tuple[Array, None]:
         row, column = tap // size, tap % size
         seen = lax.dynamic_slice(padded, (0, row, column, 0), (len(x), height, width, x.shape[-1]))

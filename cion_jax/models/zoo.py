@@ -44,6 +44,21 @@ class Backbone:
         """The shapes and types of `init`'s result, without computing it."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
+    def width(self, image_size: tuple[int, int]) -> int:
+        """Numbers in a feature; a size of images with which the network does not work is refused, without computing."""
+        height, columns = image_size
+        mistake = f"{self.name} cannot take images of {height}x{columns}; larger ones it can, say 256x128"
+        image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+        try:
+            program, out = jax.make_jaxpr(self.apply, return_shape=True)(self.shapes(), image)
+        except Exception as error:  # each family stumbles in its own way
+            raise UserError(mistake) from error
+        if any(
+            0 in value.aval.shape for step in program.eqns for value in step.outvars
+        ):  # nothing is left of the image
+            raise UserError(mistake)
+        return out.shape[-1]
+
     def apply(
         self,
         variables: Variables,

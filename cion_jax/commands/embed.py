@@ -1,0 +1,54 @@
+"""`cion embed`: from weights and images to features."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from cion_jax.errors import UserError
+
+
+def embed(
+    weights: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS")],
+    data: Annotated[Positional[Path], arg(metavar="DATA")],
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    split: str | None = None,
+    flip: bool = False,
+    batch: int = 256,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    image_size: tuple[int, int] | None = None,
+) -> None:
+    """Compute a feature for each image, on all devices of this machine; the same command finishes a killed run.
+
+    DATA is a folder that `cion data` wrote, or any folder of JPEG and PNG files. OUT gets a folder for each split with
+    the features in shards (unit vectors, .npy) and the labels of their images.
+
+    Args:
+        weights: A run of `cion pretrain`, whose teacher is taken, or a file that `cion import` wrote.
+        data: The images.
+        out: Folder to write.
+        split: Embed this split only; without it all of them.
+        flip: Add the features of each image's mirror image.
+        batch: Images that the devices take together.
+        precision: What the network computes in; features are float32 in any case.
+        image_size: Height and width to which images are resized; without it those that the weights were made for.
+    """
+    from cion_jax.evaluate.features import open_images, write_features
+    from cion_jax.torch_io.weights import load
+
+    teacher = weights / "teacher.safetensors"
+    if weights.is_dir() and not teacher.exists():
+        raise UserError(f"{weights}: not a run ({teacher.name} is missing); name one of `cion pretrain`, or weights")
+    found = load(teacher if weights.is_dir() else weights)
+    card = write_features(
+        out,
+        open_images(data, split),
+        found.backbone,
+        found.variables,
+        image_size=image_size or found.backbone.image_size,
+        flip=flip,
+        precision=precision,
+        batch=batch,
+    )
+    counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
+    print(f"{out}: features, {card['width']} wide: {counts}")
