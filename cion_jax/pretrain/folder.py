@@ -1,0 +1,42 @@
+"""The folder of a run belongs to one set of settings."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from cion_jax.aside import write_aside
+from cion_jax.config import Pretraining
+from cion_jax.errors import UserError
+
+SETTINGS = "settings.json"
+#: What a run may be gone on with otherwise: the numbers that come out do not depend on it but for rounding.
+_FREE = {"keep", "keep_every", "checkpoint_steps", "threads", "model_axis", "remat", "block"}
+
+
+def claim(out: Path, settings: Pretraining) -> None:
+    """Make the folder a run's own, or see that it is the run of these settings."""
+    path, asked = out / SETTINGS, _flat(dataclasses.asdict(settings))
+    if path.exists():
+        try:
+            begun = _flat(json.loads(path.read_text()))
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+        names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
+        if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
+            raise UserError(
+                f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: holds something else than a run; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
+    write_aside(path, lambda aside: aside.write_text(text))
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, those of inner groups beside the others, as JSON has them."""
+    found: dict[str, Any] = {}
+    for name, value in json.loads(json.dumps(settings, default=str)).items():
+        found |= _flat(value) if isinstance(value, dict) else {name: value}
+    return found

@@ -1,0 +1,216 @@
+"""The loop: batches in, checkpoints and a journal out, until the last epoch, whatever happens in between.
+
+RUN/settings.json          what was asked for
+RUN/checkpoints/           what a repeated command goes on from
+RUN/teacher.safetensors    the teacher's weights, anew after each epoch
+RUN/metrics.jsonl, RUN/tensorboard/
+"""
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cion_jax.config import Pretraining, Reading
+from cion_jax.data.order import Order
+from cion_jax.data.pipeline import host_batches
+from cion_jax.data.records import Records
+from cion_jax.errors import UserError
+from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position, is_finite
+from cion_jax.pretrain.folder import claim
+from cion_jax.pretrain.journal import Journal, profile
+from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, labels_of, model_of, order_of, segments
+from cion_jax.pretrain.schedules import rates
+from cion_jax.pretrain.signals import asked_to_stop
+from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, teacher_of
+from cion_jax.pretrain.step import Recipe, images_placement, train_step
+from cion_jax.torch_io.weights import Weights, save
+
+#: From the teacher's backbone and the labels in use to new labels, one per image.
+Relabel = Callable[[Variables, np.ndarray], np.ndarray]
+
+#: Steps that are under way before the oldest one's metrics are waited for: enough for the device never to stand idle.
+AHEAD = 2
+
+
+def pretrain(
+    settings: Pretraining,
+    data: Path,
+    out: Path,
+    *,
+    profile_steps: int = 0,
+    relabellings: Mapping[int, Relabel] | None = None,
+) -> bool:
+    """Train a backbone on a dataset's train split and leave all that came of it in a folder.
+
+    A run that was stopped or killed goes on where its last checkpoint was written, to the same numbers.
+
+    Args:
+        settings: What to train, and how.
+        data: A dataset folder.
+        out: The run's folder.
+        profile_steps: Steps to trace for TensorBoard, after the first few.
+        relabellings: At the beginning of these epochs, labels are made anew.
+
+    Returns:
+        Whether the run came to its end; if not, it was asked to stop and has written a checkpoint.
+    """
+    check(settings, jax.device_count())
+    records, model = Records(data), model_of(settings)
+    check_sizes(settings, model)
+    claim(out, settings)
+    mesh, anew = mesh_of(jax.device_count(), settings.model_axis), relabellings or {}
+    with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
+        checkpoint = _begin(settings, model, mesh, records, checkpoints)
+        begun = int(checkpoint.state.step)
+        total = begun + _steps_left(settings, checkpoint, anew)
+        verb = "was finished with" if begun == total else "goes on after" if begun else "begins with"
+        print(f"{out}: {verb} step {begun:,} of {total:,}", file=sys.stderr)
+        with (
+            Journal(out, total, begun, settings.batch, flops(settings, model)) as journal,
+            profile(out, begun, profile_steps) as traced,
+            asked_to_stop() as asked,
+        ):
+            loop = _Loop(settings, model, mesh, records, out, checkpoints, journal, traced)
+            return loop.run(checkpoint, anew, asked)
+
+
+def _begin(
+    settings: Pretraining, model: Backbone, mesh: Mesh, records: Records, checkpoints: Checkpoints
+) -> Checkpoint:
+    """The newest whole checkpoint, or a fresh start."""
+    make = partial(fresh, model, settings.head, settings.optimization)
+    shapes = jax.eval_shape(make, jax.random.key(settings.seed))
+    places = placement(mesh, shapes)
+    template = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places)
+    found, complaints = checkpoints.restore(template)
+    for complaint in complaints:
+        print(f"cion: {complaint}", file=sys.stderr)
+    note = {"data": records.card.fingerprint}
+    if found is None:
+        state = jax.jit(make, out_shardings=places)(jax.random.key(settings.seed))
+        return Checkpoint(state, labels_of(settings, records), Position(0, 0), note)
+    if found.note["data"] != note["data"]:
+        raise UserError(f"{records.folder}: not the data that this run was begun with; give that, or another --out")
+    return found._replace(note=note)
+
+
+def _steps_left(settings: Pretraining, checkpoint: Checkpoint, relabellings: Mapping[int, Relabel]) -> int:
+    """Steps to the end if labels stay as they are."""
+    epochs = segments(settings, checkpoint.position.epoch, relabellings)
+    batches = [
+        len(part) * order_of(settings, checkpoint.labels, instances_at(settings, part.start)).batches for part in epochs
+    ]
+    return sum(batches) - checkpoint.position.batch
+
+
+@dataclass
+class _Loop:
+    """What a run holds on to while its state moves on."""
+
+    settings: Pretraining
+    model: Backbone
+    mesh: Mesh
+    records: Records
+    out: Path
+    checkpoints: Checkpoints
+    journal: Journal
+    traced: Callable[[int], None]
+    under_way: deque[tuple[int, float, dict[str, Any], float]] = field(default_factory=deque)
+    """Number, time in epochs, metrics and waiting of the steps that the device may still be busy with."""
+    last: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last step that is done."""
+    compiled: dict[int, Any] = field(default_factory=dict)
+    """The step for each K."""
+
+    def run(self, checkpoint: Checkpoint, relabellings: Mapping[int, Relabel], asked: Callable[[], bool]) -> bool:
+        """Train from a checkpoint to the end, or until asked to stop; say which."""
+        settings, (state, labels, position, note) = self.settings, checkpoint
+        whole, number = NamedSharding(self.mesh, PartitionSpec()), int(state.step)
+        for epochs in segments(settings, position.epoch, relabellings):
+            if position.batch == 0 and epochs.start in relabellings:
+                labels = relabellings[epochs.start](teacher_of(state)[0], labels)
+            instances = instances_at(settings, epochs.start)
+            order, step = order_of(settings, labels, instances), self._step(instances, state)
+            for images, damaged, waited in self._batches(order, epochs, position.batch):
+                now = rates(settings.optimization, settings.batch, settings.epochs, *position, order.batches)
+                state, metrics = step(state, images, jax.device_put(now, whole))
+                told = now.told() | {"instances": instances, "damaged": damaged}
+                self._note(number, position.epoch + (position.batch + 1) / order.batches, metrics | told, waited)
+                position, number = position.after(order.batches), number + 1
+                stopping = asked()
+                if stopping or position.batch == 0 or number % settings.checkpoint_steps == 0:
+                    self._save(Checkpoint(state, labels, position, note))
+                if stopping and position.epoch < settings.epochs:
+                    return False
+        return True
+
+    def _step(self, instances: int, state: TrainState) -> Any:
+        if instances not in self.compiled:
+            recipe = Recipe(self.settings, self.model, instances, self.mesh)
+            self.compiled[instances] = train_step(recipe, jax.eval_shape(lambda: state))
+        return self.compiled[instances]
+
+    def _batches(self, order: Order, epochs: range, first: int) -> Iterator[tuple[jax.Array, int, float]]:
+        """Images on the devices, how many were replaced, and how long they were waited for; one batch ahead of use."""
+        settings, place = self.settings, images_placement(self.mesh)
+        reading = Reading(*settings.image_size, threads=settings.threads, skip_damaged=settings.skip_damaged)
+        start = epochs.start * order.batches + first
+        share = {"host": jax.process_index(), "hosts": jax.process_count()}
+        batches = iter(host_batches(self.records, order, reading, epochs=epochs.stop, start=start, **share))
+        before = None
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            waited = time.monotonic() - began
+            if before is not None:
+                yield before
+            if batch is None:
+                return
+            parts = batch["image"].reshape(settings.accumulate, -1, *batch["image"].shape[1:])
+            before = jax.make_array_from_process_local_data(place, parts), int(batch["damaged"]), waited
+
+    def _note(self, number: int, epoch: float, metrics: dict[str, Any], waited: float) -> None:
+        """Put a step's metrics into the journal as soon as that does not hold up the device."""
+        self.under_way.append((number, epoch, metrics, waited))
+        if len(self.under_way) > AHEAD:
+            self._settle_one()
+
+    def _settle_one(self) -> None:
+        number, epoch, metrics, waited = self.under_way.popleft()
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.traced(number)
+        self.journal.record(number, epoch, values, waited)
+        if lost := {name: value for name, value in values.items() if not math.isfinite(value)}:
+            self._stop(number, ", ".join(f"{name} is {value}" for name, value in lost.items()))
+        self.last = values
+
+    def _stop(self, number: int, lost: str) -> NoReturn:
+        newest = self.checkpoints.newest
+        good = "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest:,}"
+        was = ", ".join(f"{name} {value:.4g}" for name, value in self.last.items())
+        raise UserError(f"{self.out}: step {number:,}: {lost}; {good}. The step before: {was or 'none'}")
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint of a state that has been seen to be finite; after an epoch, weights before.
+
+        A run that is killed between the two writes both again; the other way round it could end without its weights.
+        """
+        while self.under_way:
+            self._settle_one()
+        if not is_finite(checkpoint.state):  # what metrics do not show, as statistics of features that overflow
+            self._stop(int(checkpoint.state.step), "parameters or statistics are no longer finite")
+        if checkpoint.position.batch == 0 and jax.process_index() == 0:
+            body, head = teacher_of(checkpoint.state)
+            save(self.out / "teacher.safetensors", Weights(self.model, body, head))
+        self.checkpoints.save(checkpoint)

@@ -1,0 +1,107 @@
+"""What a pre-training will do, settled before anything is computed: who is who, which K when, and whether it can be."""
+
+from collections.abc import Collection, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cion_jax.config import Pretraining
+from cion_jax.data.labels import read_labelling
+from cion_jax.data.order import Order
+from cion_jax.data.records import Records
+from cion_jax.errors import UserError
+from cion_jax.models.complexity import multiply_adds
+from cion_jax.models.zoo import Backbone, backbone
+
+
+def instances_at(settings: Pretraining, epoch: int) -> int:
+    """K in an epoch."""
+    if settings.level == "instance":
+        return 1
+    return [count for begin, count in zip(settings.stages, settings.instances, strict=True) if begin <= epoch][-1]
+
+
+def segments(settings: Pretraining, first: int, cuts: Collection[int]) -> Iterator[range]:
+    """The epochs from `first` on, in runs of one K, cut where labels change."""
+    begin = first
+    for epoch in range(first + 1, settings.epochs + 1):
+        if epoch in {settings.epochs, *cuts} or instances_at(settings, epoch) != instances_at(settings, begin):
+            yield range(begin, epoch)
+            begin = epoch
+
+
+def order_of(settings: Pretraining, labels: np.ndarray, instances: int) -> Order:
+    """The order of batches with K instances."""
+    return Order(labels, settings.batch // instances, instances, settings.seed)
+
+
+def labels_of(settings: Pretraining, records: Records) -> np.ndarray:
+    """Who counts as the same person at the level that the settings ask for; -1 is left out."""
+    if settings.labels is not None and settings.level != "identity":
+        raise UserError(f"labels are for the identity level, not for {settings.level}; leave out one of the two")
+    if settings.level == "instance":
+        return np.arange(len(records))
+    if settings.level == "tracklet":
+        return np.array(records.index["tracklet"], np.int64)
+    if settings.labels is not None:
+        return read_labelling(settings.labels, records.card.fingerprint)
+    labels = np.array(records.index["identity"], np.int64)
+    if not len(labels) or labels.max() < 0:
+        raise UserError(
+            f"{records.folder}: nobody in split {records.split} has an identity; "
+            "give a labelling with --labels, or choose --level tracklet"
+        )
+    return labels
+
+
+def model_of(settings: Pretraining) -> Backbone:
+    """The backbone, with tables of positions for the global crops."""
+    options = {"remat": True} if settings.remat else {}
+    return backbone(settings.backbone, image_size=settings.crops.global_size, **options)
+
+
+def check(settings: Pretraining, devices: int) -> None:
+    """Refuse what cannot work, by name, before anything is computed."""
+    if len(settings.stages) != len(settings.instances) or not settings.stages or settings.stages[0] != 0:
+        raise UserError(
+            f"stages {settings.stages} and instances {settings.instances} must pair up, the first at epoch 0"
+        )
+    if list(settings.stages) != sorted(set(settings.stages)) or min(settings.instances) < 1:
+        raise UserError(f"stages {settings.stages} must rise, and instances {settings.instances} be positive")
+    if settings.epochs < 1 or settings.accumulate < 1:
+        raise UserError(f"epochs ({settings.epochs}) and accumulate ({settings.accumulate}) must be at least 1")
+    shares = devices // settings.model_axis * settings.accumulate
+    for instances in sorted({instances_at(settings, epoch) for epoch in range(settings.epochs)}):
+        if settings.batch % (instances * shares) or settings.batch < 1:
+            parts = f"{devices // settings.model_axis} devices x {settings.accumulate} parts x {instances} instances"
+            fitting = -(-settings.batch // (instances * shares)) * instances * shares
+            raise UserError(f"a batch of {settings.batch} images does not split into {parts}; {fitting} would")
+    if settings.head.prototypes % settings.model_axis:
+        raise UserError(f"{settings.head.prototypes} prototypes cannot be shared by {settings.model_axis} devices")
+
+
+def check_sizes(settings: Pretraining, model: Backbone) -> None:
+    """Refuse sizes of crops that the backbone cannot take."""
+    model.width(settings.crops.global_size)
+    if settings.crops.local_crops:
+        model.width(settings.crops.local_size)
+
+
+def flops(settings: Pretraining, model: Backbone) -> float:
+    """Floating-point operations that the networks need for a batch: forward for the teacher, three times that to learn.
+
+    Head and loss are counted, augmentation and recomputation are not.
+    """
+
+    head, crops = settings.head, settings.crops
+
+    def forward(size: tuple[int, int]) -> int:
+        image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+        traced, out = jax.make_jaxpr(model.apply, return_shape=True)(model.shapes(), image)
+        top = head.hidden * (out.shape[-1] + head.hidden + head.bottleneck) + head.bottleneck * head.prototypes
+        return multiply_adds(traced.jaxpr) + top
+
+    globals_ = 2 * forward(crops.global_size)
+    locals_ = crops.local_crops * forward(crops.local_size) if crops.local_crops else 0
+    return 2.0 * settings.batch * (4 * globals_ + 3 * locals_)

@@ -1,0 +1,58 @@
+"""Learning rate, weight decay and the teacher's momentum as functions of the time in epochs.
+
+Time is (epoch + batch / batches): it runs on evenly when the number of batches changes with the stage or the labels,
+and so do the schedules.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cion_jax.config import Optimization
+
+Number = float | np.ndarray | jax.Array
+
+
+class Rates(NamedTuple):
+    """What changes from step to step from outside."""
+
+    learning_rate: Number
+    weight_decay: Number
+    renewal: Number
+    """Share of the teacher that is taken from the student: 1 - momentum, in whose place float32 would lose it."""
+    frozen: bool | np.ndarray | jax.Array
+    """Whether the prototypes stand still."""
+
+    def told(self) -> dict[str, Number]:
+        """Those that a journal names, as people know them."""
+        return {
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "momentum": 1 - self.renewal,
+        }
+
+
+def rates(settings: Optimization, images: int, epochs: int, epoch: int, batch: int, batches: int) -> Rates:
+    """The rates of one step: batch number `batch` of `batches` in an epoch, of `images` images.
+
+    The warm-up's last step has the peak rate, and so has the step after it, as in the published code.
+    """
+    time, step = epoch + batch / batches, 1 / batches
+    peak = settings.learning_rate * images / 256
+    if time < settings.warmup:
+        rising = settings.warmup - step
+        learning_rate = peak * min(1.0, time / rising) if rising > 0 else 0.0
+    else:
+        learning_rate = _cosine(peak, settings.learning_rate_end, (time - settings.warmup) / (epochs - settings.warmup))
+    return Rates(
+        learning_rate,
+        _cosine(settings.weight_decay, settings.weight_decay_end, time / epochs),
+        _cosine(1 - settings.momentum, 0.0, time / epochs),
+        epoch < settings.frozen,
+    )
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))

@@ -1,0 +1,155 @@
+"""One step of training as one XLA program: crops, teacher, student, loss, gradients, update.
+
+Arrays are batch-major: views of an image stand together, so that flattening them keeps the batch's sharding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cion_jax.config import Optimization, Pretraining
+from cion_jax.data.augment import multi_crop
+from cion_jax.models import head
+from cion_jax.models.zoo import Backbone
+from cion_jax.pretrain import loss
+from cion_jax.pretrain.optimizer import optimizer
+from cion_jax.pretrain.schedules import Rates
+from cion_jax.pretrain.state import Params, TrainState, placement
+
+Metrics = dict[str, Array]
+#: Global crops (B, 2, H, W, 3) and local crops (B, n, h, w, 3).
+Views = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What stays the same from step to step, and is compiled in."""
+
+    settings: Pretraining
+    model: Backbone
+    instances: int
+    """K, images of an identity in consecutive rows of the batch."""
+    mesh: Mesh
+
+
+def train_step(recipe: Recipe, shapes: TrainState) -> Callable[[TrainState, Array, Rates], tuple[TrainState, Metrics]]:
+    """The jitted step for uint8 images (parts, batch / parts, H, W, 3); the state that it is given is used up."""
+    settings = recipe.settings
+    places = placement(recipe.mesh, shapes)
+    whole = NamedSharding(recipe.mesh, PartitionSpec())
+
+    def step(state: TrainState, images: Array, rates: Rates) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+
+        def views(part: Array, number: Array) -> tuple[Views, Array]:
+            crops_key, path_key = jax.random.split(jax.random.fold_in(key, number))
+            return multi_crop(part, crops_key, settings.crops, jnp.dtype(settings.precision)), path_key
+
+        slopes, statistics, center, metrics = gradients(recipe, state, images, views)
+        norms = {"gradient_norm": optax.tree.norm(slopes), "center_norm": jnp.linalg.norm(center)}
+        return update(settings.optimization, state, slopes, statistics, center, rates), metrics | norms
+
+    ins, outs = (places, images_placement(recipe.mesh), whole), (places, whole)
+    return jax.jit(step, in_shardings=ins, out_shardings=outs, donate_argnums=0)
+
+
+def images_placement(mesh: Mesh) -> NamedSharding:
+    """Where images (parts, batch / parts, ...) live."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def gradients(
+    recipe: Recipe, state: TrainState, parts: Any, views: Callable[[Any, Array], tuple[Views, Array]]
+) -> tuple[Params, dict[str, Any], Array, Metrics]:
+    """Gradients of the mean loss over all parts of a batch, batch statistics and center moved on, and metrics.
+
+    `parts` are arrays whose first axis counts the parts, which go through the networks one after the other; `views`
+    makes the crops of part number n, and a key for drop path.
+    """
+    gradient = jax.grad(distil, has_aux=True)
+
+    def add(carry: tuple[Any, Any], part: tuple[Any, Array]) -> tuple[tuple[Any, Any], tuple[Array, Metrics]]:
+        statistics, total = carry
+        crops, key = views(*part)
+        found, (statistics, *beside) = gradient(state.student, recipe, state, statistics, crops, key)
+        return (statistics, jax.tree.map(jnp.add, total, found)), tuple(beside)
+
+    count = len(jax.tree.leaves(parts)[0])
+    begin = state.statistics, jax.tree.map(jnp.zeros_like, state.student)
+    if count == 1:  # a loop of one would stay a loop, in which XLA runs convolutions on a CPU 20 times slower
+        (statistics, total), (center, metrics) = add(begin, (jax.tree.map(lambda leaf: leaf[0], parts), jnp.array(0)))
+    else:
+        (statistics, total), beside = jax.lax.scan(add, begin, (parts, jnp.arange(count)))
+        center, metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), beside)
+    return jax.tree.map(lambda leaf: leaf / count, total), statistics, center, metrics
+
+
+def update(
+    settings: Optimization,
+    state: TrainState,
+    gradients: Params,
+    statistics: dict[str, Any],
+    center: Array,
+    rates: Rates,
+) -> TrainState:
+    """The next state: the student follows the gradients, the teacher the student's parameters."""
+    updates, moments = optimizer(settings, rates).update(gradients, state.moments, state.student)
+    student = optax.apply_updates(state.student, updates)
+    teacher = jax.tree.map(lambda old, new: old + rates.renewal * (new - old), state.teacher, student)
+    return TrainState(state.step + 1, student, teacher, statistics, moments, center)
+
+
+def distil(
+    student: Params, recipe: Recipe, state: TrainState, statistics: dict[str, Any], crops: Views, key: Array
+) -> tuple[Array, tuple[dict[str, Any], Array, Metrics]]:
+    """The loss of one part of a batch; beside it batch statistics and center moved on, and metrics."""
+    globals_, locals_ = crops
+    model, shape = recipe.model, recipe.settings.head
+    global_key, local_key = jax.random.split(key)
+    features, teacher_moved = _forward(model, state.teacher, statistics["teacher"], globals_, None)
+    teacher = _bottlenecks(state.teacher, features, globals_)
+    seen, moved = _forward(model, student, statistics["student"], globals_, global_key)
+    views = [_bottlenecks(student, seen, globals_)]
+    if locals_.shape[1]:
+        seen, moved = _forward(model, student, moved, locals_, local_key)
+        views.append(_bottlenecks(student, seen, locals_))
+    rows, teacher_rows = (head.prototypes({"params": params["head"]}) for params in (student, state.teacher))
+    value, entropy = loss.sharded(
+        recipe.mesh,
+        jnp.concatenate(views, axis=1),
+        teacher,
+        rows,
+        teacher_rows,
+        state.center,
+        instances=recipe.instances,
+        student_temperature=shape.student_temperature,
+        teacher_temperature=shape.teacher_temperature,
+        block=shape.block,
+    )
+    center = loss.next_center(state.center, teacher, teacher_rows, shape.center_momentum)
+    metrics = {"loss": value, "entropy": entropy, "feature_std": _spread(features)}
+    return value, ({"student": moved, "teacher": teacher_moved}, center, metrics)
+
+
+def _forward(model: Backbone, params: Params, statistics: Any, views: Array, key: Array | None) -> tuple[Array, Any]:
+    """Features of all views of all images, in one batch, and the running statistics moved on."""
+    variables = {"params": params["backbone"]} | ({"batch_stats": statistics} if statistics else {})
+    features, moved = model.apply(variables, views.reshape(-1, *views.shape[2:]), train=True, rng=key)
+    return features, moved.get("batch_stats", {})
+
+
+def _bottlenecks(params: Params, features: Array, views: Array) -> Array:
+    return head.bottleneck({"params": params["head"]}, features).reshape(*views.shape[:2], -1)
+
+
+def _spread(features: Array) -> Array:
+    """Standard deviation of unit features over the batch, times the root of their width: 0 when all have become one."""
+    features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    unit = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+    return unit.std(axis=0).mean() * jnp.sqrt(features.shape[-1])
