@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+#: Networks are fed values 0 to 1, less the mean of each channel, divided by the deviation: ImageNet's, as everywhere.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -99,10 +102,6 @@ class Crops:
     """Smallest and largest radius of the blur, in pixels of the crop."""
     solarize: float = 0.2
     """Probability that the second global crop is solarized (values of 128 and above inverted)."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel of the finished crop, whose values are 0 to 1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Each channel is divided by this at the very end."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from PIL import Image
 from sources import Blocks, contents
 
 from cion_jax.cli import main
-from cion_jax.config import Crops
+from cion_jax.config import DEVIATION, MEAN
 from cion_jax.data import images
 from cion_jax.data.labels import FIELDS
 from cion_jax.data.records import Records
@@ -53,7 +53,7 @@ def decoded(records: Records) -> np.ndarray:
 
 
 def by_hand(variables: Variables, pixels: np.ndarray, model: Backbone = TINY, flip: bool = False) -> np.ndarray:
-    x = ((pixels / 255 - np.array(Crops().mean)) / np.array(Crops().std)).astype(np.float32)
+    x = ((pixels / 255 - np.array(MEAN)) / np.array(DEVIATION)).astype(np.float32)
     apply = jax.jit(model.apply)
     found = np.asarray(apply(variables, x)) + (np.asarray(apply(variables, x[:, :, ::-1])) if flip else 0)
     return found / np.linalg.norm(found, axis=1, keepdims=True)

@@ -68,11 +68,30 @@ def gradient_of(name: str) -> Any:
         parts = jax.tree.map(lambda leaf: leaf[None], crops)
         return gradients(recipe, begin, parts, lambda part, number: (part, jax.random.key(0)))
 
-    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 3})  # it runs twelve times
+    return fast_jit(run)
 
 
-def vector(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
+def fast_jit(function: Any) -> Any:
+    """Compiled well: it runs twelve times."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 3})
+
+
+@fast_jit
+def lengths(before: TrainState, after: TrainState, slopes: Any) -> dict[str, Any]:
+    """What is recorded of a step beside the loss."""
+    found = {
+        "center_norm": jnp.linalg.norm(after.center),
+        "student_teacher_distance": optax.tree.norm(optax.tree.sub(after.student, after.teacher)),
+        "gradients": jax.tree.map(lambda leaf: optax.tree.norm(leaf).reshape((1,) * leaf.ndim), slopes),
+    }
+    for who in ("student", "teacher"):
+        old, new = getattr(before, who), getattr(after, who)
+        found[f"{who}_norm"] = optax.tree.norm(new)
+        found[f"{who}_delta"] = optax.tree.norm(optax.tree.sub(new, old))
+        leaves = jax.tree_util.tree_leaves_with_path(after.statistics[who])
+        for last in ("mean", "var") if leaves else ():
+            found[f"{who}_bn_{last}_norm"] = optax.tree.norm([leaf for path, leaf in leaves if path[-1].key == last])
+    return found
 
 
 def torch_names(params: Any, name: str) -> State:
@@ -87,7 +106,7 @@ def run(name: str, clip: float, dtype: Any) -> Iterator[tuple[TrainState, Any, A
     """State after each step, its gradients and its metrics."""
     current = start_of(name, dtype)
     chosen = settings(clip)
-    advance = jax.jit(functools.partial(update, chosen.optimization))
+    advance = fast_jit(functools.partial(update, chosen.optimization))
     for step in STEPS:
         now = rates(chosen.optimization, 8, 2, *divmod(step, 3), 3)
         recorded = golden(f"trajectory_{name}")
@@ -130,19 +149,11 @@ def recorded_run(name: str, clip: float, dtype: Any) -> None:
     begin = before = start_of(name, dtype)
     for step, (after, slopes, metrics) in enumerate(run(name, clip, dtype)):
         recorded.near("loss", metrics["loss"], step)
-        for who in ("student", "teacher"):
-            old, new = vector(getattr(before, who)), vector(getattr(after, who))
-            recorded.near(f"{who}_norm", np.linalg.norm(new), step)
-            recorded.near(f"{who}_delta", np.linalg.norm(new - old), step)
-            leaves = jax.tree_util.tree_leaves_with_path(after.statistics[who])
-            for last in ("mean", "var") if leaves else ():
-                values = vector([value for path, value in leaves if path[-1].key == last])
-                recorded.near(f"{who}_bn_{last}_norm", np.linalg.norm(values), step)
-        recorded.near("center_norm", np.linalg.norm(after.center), step)
-        apart = np.linalg.norm(vector(after.student) - vector(after.teacher))
-        recorded.near("student_teacher_distance", apart, step)
+        found = jax.device_get(lengths(before, after, slopes))
+        norms = {key: value.item() for key, value in torch_names(found.pop("gradients"), name).items()}
+        for key, value in found.items():
+            recorded.near(key, value, step)
         if recorded.exact:  # in float32 a gradient that is nearly zero is all noise
-            norms = {key: np.linalg.norm(value) for key, value in torch_names(slopes, name).items()}
             recorded.near("grad_norm_all", [norms[key] for key in recorded.arrays["grad_all_names"]], step)
             recorded.near("grad_norms", [norms[key] for key in recorded.arrays["grad_names"]], step)
         before = after

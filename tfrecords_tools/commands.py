@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.aside import write_aside
-from cion_jax.config import World, Writing
+from cion_jax.config import Crops, World, Writing
 from cion_jax.data.dataset import Split
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
@@ -121,6 +121,24 @@ def sheet(
     print(f"{out}: written")
 
 
+def views(folder: Folder, out: Out, split: str = "train", rows: int = 6, seed: int = 0, crops: Crops = Crops()) -> None:
+    """Draw what augmentation makes of images: in each row an image, its two global crops and its local crops.
+
+    Args:
+        folder: A dataset folder.
+        out: The PNG file to write.
+        split: Which split.
+        rows: How many images, spread evenly over the split.
+        seed: Other crops for another number.
+    """
+    from tfrecords_tools.views import draw_views
+
+    if rows < 1:
+        raise UserError(f"--rows {rows}: must be at least 1")
+    draw_views(Records(folder, split), crops, out, rows=rows, seed=seed)
+    print(f"{out}: written")
+
+
 def repack(
     folder: Folder,
     out: Out,
@@ -184,5 +202,6 @@ COMMANDS: dict[str, Any] = {
     "check": check,
     "stats": stats,
     "sheet": sheet,
+    "views": views,
     "repack": repack,
 }

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cion_jax.config import Crops
+from cion_jax.config import DEVIATION, MEAN
 from cion_jax.data.images import ImageError, decode_into
 from cion_jax.errors import UserError
 from cion_jax.models.zoo import Backbone, Variables
@@ -104,7 +104,7 @@ def _forward(
     apply: Callable[..., Array], variables: Variables, pixels: Array, flip: bool, precision: Precision
 ) -> Array:
     """One program for all calls with the same backbone and shapes: a trainer that embeds again compiles nothing."""
-    images = (pixels.astype(jnp.float32) / 255 - jnp.array(Crops.mean)) / jnp.array(Crops.std)
+    images = (pixels.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
     images = images.astype(precision)
     features_NxD = apply(variables, images).astype(jnp.float32)
     if flip:

@@ -1,0 +1,112 @@
+"""How fast are crops made? Ours, compiled for this CPU, against Pillow and numpy making the same views one by one.
+
+python -m experiments.bench_augment
+"""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from cion_jax.config import DEVIATION, MEAN, Crops
+from cion_jax.data.augment import multi_crop
+from experiments.timing import environment, rates, table
+
+CROPS = Crops()
+
+
+def main(batch: int = 64, rounds: int = 7) -> None:
+    """Make the default crops of 256x128 images in turn with each contestant.
+
+    Args:
+        batch: Images in one call.
+        rounds: How often each is called; the printed figures are medians.
+    """
+    # Of one image: of a loop over several, XLA counts the work of one turn only.
+    work: Any = _compiled(np.zeros((1, 256, 128, 3), np.uint8))[0].cost_analysis()
+    images = np.random.default_rng(0).integers(0, 256, (batch, 16, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+    compiled, seconds = _compiled(images)
+    cores = len(os.sched_getaffinity(0))
+    print(environment("jax", "numpy", "pillow"))
+    views = 2 + CROPS.local_crops
+    print(f"{batch} images of 256x128, {views} crops each; compiled in {seconds:.1f} s to a program of", end=" ")
+    print(f"{work['flops'] / 1e6:,.0f} MFLOP per image\n")
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        contestants = {
+            f"multi_crop, jitted, {cores} cores": _ours(compiled, images),
+            "Pillow, one process": lambda: len([_with_pillow((image, seed)) for seed, image in enumerate(images)]),
+            f"Pillow, {cores} processes": lambda: len(
+                list(pool.map(_with_pillow, zip(images, range(batch), strict=True), chunksize=batch // cores))
+            ),
+        }
+        print(table(rates(contestants, rounds), "images/s"))
+
+
+def _compiled(images: np.ndarray) -> tuple[jax.stages.Compiled, float]:
+    began = time.perf_counter()
+    traced = jax.jit(lambda images, key: multi_crop(images, key, CROPS, jnp.float32))
+    return traced.lower(images, jax.random.key(0)).compile(), time.perf_counter() - began
+
+
+def _ours(compiled: jax.stages.Compiled, images: np.ndarray) -> Callable[[], int]:
+    key = jax.random.key(0)
+    return lambda: len(jax.block_until_ready(compiled(images, key))[0])
+
+
+def _with_pillow(job: tuple[np.ndarray, int]) -> float:
+    """All crops of one image, as a worker of a data loader makes them; their sum, so that none need be sent back."""
+    image, random = Image.fromarray(job[0]), np.random.default_rng(job[1])
+    scales = [CROPS.global_scale] * 2 + [CROPS.local_scale] * CROPS.local_crops
+    sizes = [CROPS.global_size] * 2 + [CROPS.local_size] * CROPS.local_crops
+    blurs = [*CROPS.blur[:2], *CROPS.blur[2:] * CROPS.local_crops]
+    crops = [_crop(image, *view, random) for view in zip(scales, sizes, blurs, strict=True)]
+    if random.random() < CROPS.solarize:
+        crops[1] = ImageOps.solarize(crops[1], 128)
+    finished = [(np.asarray(crop, np.float32) / 255 - MEAN) / DEVIATION for crop in crops]
+    return float(sum(crop.sum() for crop in finished))
+
+
+def _crop(
+    image: Image.Image, scale: tuple[float, float], size: tuple[int, int], blur: float, random: np.random.Generator
+) -> Image.Image:
+    left, top, width, height = _box(*image.size, scale, random)
+    crop = image.crop((left, top, left + width, top + height)).resize(size[::-1], Image.Resampling.BICUBIC)
+    if random.random() < CROPS.flip:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if random.random() < CROPS.jitter:
+        changes = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
+        for number in random.permutation(4):
+            change = random.uniform(-1, 1) * CROPS.jitter_strength[number]
+            crop = _turn_hue(crop, change) if number == 3 else changes[number](crop).enhance(1 + change)
+    if random.random() < CROPS.grey:
+        crop = crop.convert("L").convert("RGB")
+    if random.random() < blur:
+        crop = crop.filter(ImageFilter.GaussianBlur(random.uniform(*CROPS.blur_radius)))
+    return crop
+
+
+def _box(width: int, height: int, scale: tuple[float, float], random: np.random.Generator) -> tuple[int, int, int, int]:
+    for _ in range(10):
+        area, aspect = width * height * random.uniform(*scale), np.exp(random.uniform(*np.log(CROPS.aspect)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(random.integers(width - w + 1)), int(random.integers(height - h + 1)), w, h
+    return 0, 0, width, height  # the whole image: its own aspect is among those allowed
+
+
+def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    turned = Image.fromarray(np.asarray(hue) + np.array(int(255 * turn)).astype(np.uint8))
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

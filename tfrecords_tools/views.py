@@ -1,0 +1,40 @@
+"""A picture of augmentation: images in the first column, the crops that training would see beside them."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from cion_jax.aside import write_aside
+from cion_jax.config import DEVIATION, MEAN, Crops
+from cion_jax.data import images
+from cion_jax.data.augment import multi_crop
+from cion_jax.data.records import Records
+
+_GAP, _PAPER = 4, (250, 250, 248)
+
+
+def draw_views(records: Records, crops: Crops, path: Path, *, rows: int, seed: int) -> None:
+    """Write a PNG with one row for each of some images, evenly spread over the records: the image at the size of a
+    global crop, its two global crops, its local crops."""
+    chosen = np.unique(np.linspace(0, len(records) - 1, rows, dtype=int))
+    originals = np.stack([images.resize(records.pixels(number), *crops.global_size) for number in chosen])
+    make = jax.jit(partial(multi_crop, crops=crops, dtype=jnp.float32))
+    views = [_as_pixels(view, crops) for view in make(originals, jax.random.key(seed))]
+    width, narrow = crops.global_size[1], crops.local_size[1]
+    pitch = _GAP + max(view.shape[2] for view in views if view.shape[1])
+    size = (_GAP + 3 * (width + _GAP) + crops.local_crops * (narrow + _GAP), _GAP + len(chosen) * pitch)
+    picture = Image.new("RGB", size, _PAPER)
+    for row, (original, global_crops, local_crops) in enumerate(zip(originals, *views, strict=True)):
+        left = _GAP
+        for pixels in (original, *global_crops, *local_crops):
+            picture.paste(Image.fromarray(pixels), (left, _GAP + row * pitch))
+            left += pixels.shape[1] + _GAP
+    write_aside(path, lambda aside: picture.save(aside, format="PNG"))
+
+
+def _as_pixels(views: jax.Array, crops: Crops) -> np.ndarray:
+    return np.round((np.asarray(views) * DEVIATION + MEAN) * 255).astype(np.uint8)
