@@ -13,10 +13,13 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from cion_jax.commands.embed import embed
+from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
-from cion_jax.config import World, Writing
+from cion_jax.config import Pretraining, World, Writing
 from cion_jax.errors import UserError
+from experiments.rows import find
 from tfrecords_tools import commands as data
 
 Command = Callable[..., int | None]
@@ -45,7 +48,15 @@ def demo(out: Annotated[Positional[Path], arg(metavar="OUT")] = Path("cion-demo"
     return 0
 
 
-COMMANDS: Tree = {"demo": demo, "data": data.COMMANDS, "zoo": zoo, "import": import_, "export": export}
+COMMANDS: Tree = {
+    "demo": demo,
+    "data": data.COMMANDS,
+    "pretrain": pretrain,
+    "embed": embed,
+    "zoo": zoo,
+    "import": import_,
+    "export": export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What a user can mend ends with one line on stderr and code 1, or 2 where the arguments cannot be read.
     """
     try:
-        settings, arguments = _settings_file(arguments)
+        settings, arguments = _settings(arguments)
         return tyro.cli(
             _subcommands(_with_defaults(COMMANDS, settings)),
             prog="cion",
@@ -70,22 +81,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _settings_file(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
-    """What the file named by --settings calls `settings` (None without the option), and the other arguments."""
+def _settings(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
+    """What the options of a command start from, if the arguments say so, and the arguments without --settings.
+
+    That is what the file named by --settings calls `settings`, or the experiment of `cion pretrain EXPERIMENT`.
+    """
     parser = argparse.ArgumentParser(prog="cion", add_help=False, allow_abbrev=False)
     parser.add_argument("--settings", type=Path)
     chosen, others = parser.parse_known_args(arguments)
+    experiment = others[1] if others[:1] == ["pretrain"] and others[1:] and not others[1].startswith("-") else None
     if chosen.settings is None:
-        return None, others
-    try:
-        settings = runpy.run_path(str(chosen.settings))["settings"]
-    except KeyError:
-        raise UserError(f"{chosen.settings}: defines no `settings`; see experiments/ for examples") from None
-    except Exception as error:
-        raise UserError(f"{chosen.settings}: {type(error).__name__}: {error}") from None
-    if not is_dataclass(settings) or not any(_takes(command, settings) for command in _leaves(COMMANDS)):
-        raise UserError(f"{chosen.settings}: no command takes settings of type {type(settings).__name__}")
+        return (None if experiment is None else find(experiment)), others
+    settings = _read(chosen.settings)
+    if isinstance(settings, Pretraining):
+        raise UserError(f"{chosen.settings}: these are settings of a pre-training; give the file as its EXPERIMENT")
     return settings, others
+
+
+def _read(path: Path) -> Any:
+    try:
+        settings = runpy.run_path(str(path))["settings"]
+    except KeyError:
+        raise UserError(f"{path}: defines no `settings`; see experiments/ for examples") from None
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    if not is_dataclass(settings) or not any(_takes(command, settings) for command in _leaves(COMMANDS)):
+        raise UserError(f"{path}: no command takes settings of type {type(settings).__name__}")
+    return settings
 
 
 def _with_defaults(tree: Tree, settings: Any) -> Tree:

@@ -59,7 +59,9 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, _WholeEpochs(self._folder, keep_every)]),
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [latest, _WholeEpochs(self._folder, keep_every)]
+                ),
                 cleanup_tmp_directories=True,
             ),
         )

@@ -65,11 +65,11 @@ def pretrain(
     Returns:
         Whether the run came to its end; if not, it was asked to stop and has written a checkpoint.
     """
+    mesh, anew = mesh_of(jax.device_count(), settings.model_axis), relabellings or {}
     check(settings, jax.device_count())
     records, model = Records(data), model_of(settings)
     check_sizes(settings, model)
     claim(out, settings)
-    mesh, anew = mesh_of(jax.device_count(), settings.model_axis), relabellings or {}
     with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
         checkpoint = _begin(settings, model, mesh, records, checkpoints)
         begun = int(checkpoint.state.step)
@@ -197,7 +197,9 @@ class _Loop:
 
     def _stop(self, number: int, lost: str) -> NoReturn:
         newest = self.checkpoints.newest
-        good = "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest:,}"
+        good = (
+            "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest:,}"
+        )
         was = ", ".join(f"{name} {value:.4g}" for name, value in self.last.items())
         raise UserError(f"{self.out}: step {number:,}: {lost}; {good}. The step before: {was or 'none'}")
 

@@ -82,7 +82,7 @@ def gradients(
 
     count = len(jax.tree.leaves(parts)[0])
     begin = state.statistics, jax.tree.map(jnp.zeros_like, state.student)
-    if count == 1:  # a loop of one would stay a loop, in which XLA runs convolutions on a CPU 20 times slower
+    if count == 1:  # a loop of one would stay a loop, in which XLA runs convolutions on a CPU many times slower
         (statistics, total), (center, metrics) = add(begin, (jax.tree.map(lambda leaf: leaf[0], parts), jnp.array(0)))
     else:
         (statistics, total), beside = jax.lax.scan(add, begin, (parts, jnp.arange(count)))
@@ -112,12 +112,12 @@ def distil(
     globals_, locals_ = crops
     model, shape = recipe.model, recipe.settings.head
     global_key, local_key = jax.random.split(key)
-    features, teacher_moved = _forward(model, state.teacher, statistics["teacher"], globals_, None)
+    features, teacher_moved = forward(model, state.teacher, statistics["teacher"], globals_, None)
     teacher = _bottlenecks(state.teacher, features, globals_)
-    seen, moved = _forward(model, student, statistics["student"], globals_, global_key)
+    seen, moved = forward(model, student, statistics["student"], globals_, global_key)
     views = [_bottlenecks(student, seen, globals_)]
     if locals_.shape[1]:
-        seen, moved = _forward(model, student, moved, locals_, local_key)
+        seen, moved = forward(model, student, moved, locals_, local_key)
         views.append(_bottlenecks(student, seen, locals_))
     rows, teacher_rows = (head.prototypes({"params": params["head"]}) for params in (student, state.teacher))
     value, entropy = loss.sharded(
@@ -137,8 +137,8 @@ def distil(
     return value, ({"student": moved, "teacher": teacher_moved}, center, metrics)
 
 
-def _forward(model: Backbone, params: Params, statistics: Any, views: Array, key: Array | None) -> tuple[Array, Any]:
-    """Features of all views of all images, in one batch, and the running statistics moved on."""
+def forward(model: Backbone, params: Params, statistics: Any, views: Array, key: Array | None) -> tuple[Array, Any]:
+    """Features of all views of all images, in one batch, and running statistics moved on; the key is for drop path."""
     variables = {"params": params["backbone"]} | ({"batch_stats": statistics} if statistics else {})
     features, moved = model.apply(variables, views.reshape(-1, *views.shape[2:]), train=True, rng=key)
     return features, moved.get("batch_stats", {})

@@ -1,0 +1,21 @@
+"""ViT (Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021) with the convolutional IBN stem of Luo et al.,
+"Self-Supervised Pre-Training for Transformer-Based Person Re-Identification", arXiv 2021.
+
+    cion pretrain vit_small --data FOLDER --out RUN
+
+Rows are three widths of twelve blocks.
+Each is the recipe of the CION paper (arXiv 2409.18569), which `Pretraining` has as its defaults: 100 epochs, 960 images
+in a step, K = 2, 4, 6, 8. The other levels are the same row with `--level tracklet` or `--level instance`.
+"""
+
+from cion_jax.config import Pretraining
+
+#: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
+#: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
+FITS: dict[str, dict[int, tuple[int, int]]] = {
+    "vit_tiny": {16: (48, 120), 40: (168, 312), 80: (336, 648), 141: (600, 1176)},
+    "vit_small": {16: (24, 96), 40: (96, 288), 80: (216, 600), 141: (384, 1080)},
+    "vit_base": {16: (0, 72), 40: (48, 240), 80: (120, 528), 141: (216, 936)},
+}
+
+EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

@@ -1,0 +1,20 @@
+"""VOLO (Yuan et al., "VOLO: Vision Outlooker for Visual Recognition", TPAMI 2022).
+
+    cion pretrain volo_d1 --data FOLDER --out RUN
+
+Rows are three sizes.
+Each is the recipe of the CION paper (arXiv 2409.18569), which `Pretraining` has as its defaults: 100 epochs, 960 images
+in a step, K = 2, 4, 6, 8. The other levels are the same row with `--level tracklet` or `--level instance`.
+"""
+
+from cion_jax.config import Pretraining
+
+#: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
+#: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
+FITS: dict[str, dict[int, tuple[int, int]]] = {
+    "volo_d1": {16: (24, 96), 40: (72, 264), 80: (144, 552), 141: (240, 984)},
+    "volo_d2": {16: (0, 72), 40: (24, 240), 80: (72, 480), 141: (144, 864)},
+    "volo_d3": {16: (0, 72), 40: (24, 216), 80: (48, 456), 141: (96, 816)},
+}
+
+EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}
