@@ -32,6 +32,8 @@ from cion_jax.pretrain.plan import check, model_of
 from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement
 from cion_jax.pretrain.step import Recipe, gradients, train_step
 
+pytestmark = pytest.mark.xdist_group("loop")
+
 RUN = Path(__file__).parent / "tiny_run.py"
 ONE_STAGE = replace(SETTINGS, epochs=2, instances=(2,), stages=(0,))
 #: What a step's line in metrics.jsonl has of the clock.
