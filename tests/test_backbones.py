@@ -57,8 +57,10 @@ def gradient(name: str, remat: bool) -> Callable:
 @pytest.mark.parametrize("name", SMALL)
 def test_rematerialisation_is_there_when_asked_for(name: str) -> None:
     shapes = backbone(name).shapes()
-    plain, again = (str(jax.make_jaxpr(gradient(name, remat))(shapes["params"], shapes)) for remat in (False, True))
-    assert "remat" not in plain and again.count("remat") >= 8
+    programs = [jax.make_jaxpr(gradient(name, remat))(shapes["params"], shapes) for remat in (False, True)]
+    # Only whole blocks: what a layer computes again by itself, as depthwise convolutions on CPU, stands further in.
+    plain, again = (sum(step.primitive.name.startswith("remat") for step in program.eqns) for program in programs)
+    assert plain == 0 and again >= 8
 
 
 @pytest.mark.parametrize("name", ["resnet18_ibn", "vit_tiny"])
