@@ -18,9 +18,9 @@ def pretrain(
     """Pre-train a backbone on the train split of a dataset.
 
     EXPERIMENT is a row of experiments/ (each backbone has one of its name, and `debug` is small enough for a CPU), or a
-    Python file that defines `settings`; the options below override it, and show its values after `cion pretrain EXPERIMENT
-    --help`. The same command goes on with a run that was stopped or killed, to the same numbers. Ends with code 0 when
-    the run is finished, 143 when it was asked to stop (SIGTERM, Ctrl-C) and has written a checkpoint.
+    Python file that defines `settings`; the options below override it, and show its values after `cion pretrain
+    EXPERIMENT --help`. The same command goes on with a run that was stopped or killed, to the same numbers. Ends with
+    code 0 when the run is finished, 143 when it was asked to stop (SIGTERM, Ctrl-C) and has written a checkpoint.
 
     Args:
         experiment: What to start from.
