@@ -20,6 +20,8 @@ from cion_jax.pretrain.state import TrainState, mesh_of, start
 from cion_jax.pretrain.step import Recipe, gradients, update
 from cion_jax.torch_io.mapping import from_state_dict, state_dict
 
+pytestmark = pytest.mark.xdist_group("trajectory")  # one after the other: each needs gigabytes
+
 MODELS = ["vit_tiny", "resnet18_ibn", "convnext_tiny"]
 STEPS = range(6)
 State = dict[str, np.ndarray]
