@@ -93,7 +93,6 @@ class Checkpoints:
                     labels=ocp.args.StandardSave({"labels": labels}),
                     note=ocp.args.JsonSave({"note": note, "digests": digests}),
                 ),
-                metrics={"epochs": position.epoch if position.batch == 0 else 0},
             )
 
     def restore(self, template: TrainState) -> tuple[Checkpoint | None, list[str]]:
@@ -165,9 +164,7 @@ class _WholeEpochs(checkpoint_managers.PreservationPolicy):
         return [bool(self.every and epoch and epoch % self.every == 0) for epoch in epochs]
 
     def _epochs(self, checkpoint: Any) -> int:
-        """Epochs at whose end it was saved, else 0. Orbax itself forgets metrics when a process ends."""
-        if checkpoint.metrics is not None:
-            return checkpoint.metrics["epochs"]
+        """Epochs at whose end it was saved, else 0: its note says so, also to a process that comes later."""
         try:
             saved = json.loads((self.folder / str(checkpoint.step) / "note" / "metadata").read_text())
             position = saved["note"]["position"]
