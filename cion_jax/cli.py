@@ -3,7 +3,6 @@
 import argparse
 import functools
 import inspect
-import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
@@ -19,7 +18,7 @@ from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
 from cion_jax.config import Pretraining, World, Writing
 from cion_jax.errors import UserError
-from experiments.rows import find
+from experiments.rows import find, read
 from tfrecords_tools import commands as data
 
 Command = Callable[..., int | None]
@@ -92,22 +91,14 @@ def _settings(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
     experiment = others[1] if others[:1] == ["pretrain"] and others[1:] and not others[1].startswith("-") else None
     if chosen.settings is None:
         return (None if experiment is None else find(experiment)), others
-    settings = _read(chosen.settings)
+    settings = read(chosen.settings)
+    if settings is None:
+        raise UserError(f"{chosen.settings}: defines no `settings`; see experiments/ for examples")
     if isinstance(settings, Pretraining):
         raise UserError(f"{chosen.settings}: these are settings of a pre-training; give the file as its EXPERIMENT")
-    return settings, others
-
-
-def _read(path: Path) -> Any:
-    try:
-        settings = runpy.run_path(str(path))["settings"]
-    except KeyError:
-        raise UserError(f"{path}: defines no `settings`; see experiments/ for examples") from None
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
     if not is_dataclass(settings) or not any(_takes(command, settings) for command in _leaves(COMMANDS)):
-        raise UserError(f"{path}: no command takes settings of type {type(settings).__name__}")
-    return settings
+        raise UserError(f"{chosen.settings}: no command takes settings of type {type(settings).__name__}")
+    return settings, others
 
 
 def _with_defaults(tree: Tree, settings: Any) -> Tree:

@@ -1,1 +1,1 @@
-"""One short file per experiment: settings that `cion ... --settings FILE` starts from, and benchmarks."""
+"""Settings, which `cion pretrain` looks up by name and `--settings FILE` reads from a file, and benchmarks."""

@@ -3,6 +3,7 @@
 import difflib
 import runpy
 from pathlib import Path
+from typing import Any
 
 from cion_jax.config import Pretraining
 from cion_jax.errors import UserError
@@ -17,7 +18,10 @@ ROWS: dict[str, Pretraining] = {name: row for chapter in _CHAPTERS for name, row
 def find(name: str) -> Pretraining:
     """The row of a name, or the `settings` that a Python file defines."""
     if name.endswith(".py"):
-        return _read(Path(name))
+        settings = read(Path(name))
+        if not isinstance(settings, Pretraining):
+            raise UserError(f"{name}: `settings` is {settings!r}; make it a cion_jax.config.Pretraining")
+        return settings
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.5)
         hint = (
@@ -27,11 +31,9 @@ def find(name: str) -> Pretraining:
     return ROWS[name]
 
 
-def _read(path: Path) -> Pretraining:
+def read(path: Path) -> Any:
+    """What a Python file calls `settings`; None where it does not."""
     try:
-        settings = runpy.run_path(str(path)).get("settings")
+        return runpy.run_path(str(path)).get("settings")
     except Exception as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
-    if not isinstance(settings, Pretraining):
-        raise UserError(f"{path}: `settings` is {settings!r}; make it a cion_jax.config.Pretraining")
-    return settings

@@ -58,9 +58,12 @@ def start(body: Variables, projection: Variables, optimization: Optimization) ->
 
 def teacher_of(state: TrainState) -> tuple[Variables, Variables]:
     """Backbone and head of the teacher, as their modules take them."""
-    statistics = state.statistics["teacher"]
-    body = {"params": state.teacher["backbone"]} | ({"batch_stats": statistics} if statistics else {})
-    return body, {"params": state.teacher["head"]}
+    return body_of(state.teacher, state.statistics["teacher"]), {"params": state.teacher["head"]}
+
+
+def body_of(params: Params, statistics: Any) -> Variables:
+    """The backbone's variables; there are no batch statistics where it has no BatchNorm."""
+    return {"params": params["backbone"]} | ({"batch_stats": statistics} if statistics else {})
 
 
 def mesh_of(devices: int, model_axis: int) -> Mesh:

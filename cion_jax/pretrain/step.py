@@ -20,7 +20,7 @@ from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain import loss
 from cion_jax.pretrain.optimizer import optimizer
 from cion_jax.pretrain.schedules import Rates
-from cion_jax.pretrain.state import Params, TrainState, placement
+from cion_jax.pretrain.state import Params, TrainState, body_of, placement
 
 Metrics = dict[str, Array]
 #: Global crops (B, 2, H, W, 3) and local crops (B, n, h, w, 3).
@@ -139,8 +139,7 @@ def distil(
 
 def forward(model: Backbone, params: Params, statistics: Any, views: Array, key: Array | None) -> tuple[Array, Any]:
     """Features of all views of all images, in one batch, and running statistics moved on; the key is for drop path."""
-    variables = {"params": params["backbone"]} | ({"batch_stats": statistics} if statistics else {})
-    features, moved = model.apply(variables, views.reshape(-1, *views.shape[2:]), train=True, rng=key)
+    features, moved = model.apply(body_of(params, statistics), views.reshape(-1, *views.shape[2:]), train=True, rng=key)
     return features, moved.get("batch_stats", {})
 
 
