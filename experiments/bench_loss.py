@@ -23,7 +23,7 @@ from jax.scipy.special import logsumexp
 
 from cion_jax.models import head
 from cion_jax.pretrain.loss import blocked, closed
-from experiments.timing import environment
+from experiments.timing import environment, resident
 
 _BLOCKS = "ours: in blocks of prototypes"
 
@@ -114,19 +114,14 @@ class _Process:
 
 def _serve(pipe: Connection, make: Callable[[Size], Callable[[], float]], size: Size) -> None:
     work = make(size)
-    before = _memory("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     pipe.send(None)
     while pipe.recv():
         began = time.perf_counter()
         loss = work()
         pipe.send((time.perf_counter() - began, loss))
-    pipe.send(_memory("VmHWM") - before)
-
-
-def _memory(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+    pipe.send(resident("VmHWM") - before)
 
 
 def _inputs(size: Size) -> tuple[Any, Any, jax.Array, jax.Array]:

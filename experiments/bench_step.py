@@ -32,7 +32,7 @@ from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement
 from cion_jax.pretrain.step import Recipe, Views, distil, forward, images_placement, train_step, update
 from experiments.memory import SHARE, STEP, needs
 from experiments.rows import find
-from experiments.timing import environment, rates
+from experiments.timing import environment, rates, resident
 
 #: As in the midst of a training, but so small that any number of steps on noise stays finite.
 RATES = Rates(1e-6, 0.1, 1e-3, False)
@@ -235,20 +235,15 @@ def contestants(
 
 def _peak(step: Compiled, state: TrainState, images: Array, now: Rates) -> tuple[TrainState, str]:
     """The state after three steps, and the most memory that was taken until then."""
-    on_cpu, before = jax.default_backend() == "cpu", _resident("VmRSS")
+    on_cpu, before = jax.default_backend() == "cpu", resident("VmRSS") / 1e9
     if on_cpu:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     for _ in range(3):
         state, _ = jax.block_until_ready(step(state, images, now))
     if on_cpu:
-        return state, f"in these steps the process grew from {before:.2f} GB to {_resident('VmHWM'):.2f} GB"
+        return state, f"in these steps the process grew from {before:.2f} GB to {resident('VmHWM') / 1e9:.2f} GB"
     stats = jax.devices()[0].memory_stats() or {}
     return state, f"{stats.get('peak_bytes_in_use', math.nan) / 1e9:.2f} GB in use on a device at most"
-
-
-def _resident(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 / 1e9 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def _memory(step: Compiled) -> str:

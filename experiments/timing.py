@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 
 def environment(*packages: str) -> str:
@@ -21,6 +22,12 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "absent"
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory, now ("VmRSS") or at its largest ("VmHWM"), as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def rates(contestants: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
