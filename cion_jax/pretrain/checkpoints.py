@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,8 +77,10 @@ class Checkpoints:
 
     @property
     def newest(self) -> int | None:
-        """The step of the newest checkpoint that is whole."""
-        return self._manager.latest_step()
+        """The step of the newest checkpoint that is whole, once the one that is being written is or never will be."""
+        with suppress(Exception):  # which `save` and the end of the `with` tell of
+            self._manager.wait_until_finished()
+        return max(ocp.utils.checkpoint_steps(self._folder), default=None)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to write a checkpoint; the state may be used up as soon as this returns."""

@@ -159,14 +159,9 @@ def watch(step: int, values: Mapping[str, float]) -> dict[str, str]:
     """What looks like the end of a run in a step's values, by kind, with a remedy; empty while all is well.
 
     Known are `entropy` (mean of the teacher's distributions, nats), `feature_std` (over the batch, of the teacher's
-    unit features, mean over dimensions times the root of their number: 1 when spread, 0 when equal) and `center_norm`;
-    any value can stop being a number.
+    unit features, mean over dimensions times the root of their number: 1 when spread, 0 when equal) and `center_norm`.
     """
-    lost = {name: value for name, value in values.items() if not math.isfinite(value)}
     found = {}
-    if lost:
-        names = ", ".join(f"{name} is {value}" for name, value in lost.items())
-        found["finite"] = f"{names}; go back to a checkpoint and lower learning_rate"
     for name, (floor, text) in _FLOORS.items():
         if step >= SETTLED and values.get(name, floor) < floor:
             found[name] = f"{name} is {values[name]:.2g}, below {floor}: {text}"
