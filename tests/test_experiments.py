@@ -66,7 +66,7 @@ def test_the_three_levels_are_one_setting_and_batches_hold_whole_identities(name
 def test_debug_is_small() -> None:
     row = ROWS["debug"]
     assert row.precision == "float32" and row.head.prototypes <= 1024 and row.batch <= 48 and row.epochs <= 2
-    assert row.crops.global_size == (64, 32) and row.image_size == (128, 64)  # as the drawn world's images
+    assert row.crops.global_size == (32, 16) and row.image_size == (64, 32) and len(row.instances) == 1  # a program
     assert row.level == "tracklet"  # its records know no identities
 
 
