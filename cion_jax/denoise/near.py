@@ -1,0 +1,70 @@
+"""Which centroids are near each other: similarities in tiles on the devices, of which only who is near comes back."""
+
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+#: Rows and columns of a tile.
+TILE = 1024
+#: Tiles for each device that are under way while the host reads what others found.
+AHEAD = 2
+#: Distances are rounded on the devices: who is a little too far comes back too, and the host decides.
+SLACK = 1e-5
+
+
+def near(vectors: np.ndarray, ends: np.ndarray, tau: float) -> np.ndarray:
+    """Pairs (i, j), i < j < ends[i], of unit vectors whose distance may be below tau: (pairs, 2), in order.
+
+    `ends` never falls. No more than a few tiles of similarities are there at any time.
+    """
+    count = len(vectors)
+    padded = np.pad(vectors.astype(np.float32), ((0, -count % TILE), (0, 0)))
+    limits = np.pad(ends, (0, -count % TILE))
+    tiles, devices = np.array(list(_tiles(limits))).reshape(-1, 2), jax.device_count()
+    step = _tiles_near(devices)
+    found, under_way = [np.empty((0, 2), np.int64)], deque[tuple[np.ndarray, Array]]()
+    on_devices = jnp.asarray(padded), jnp.asarray(limits)
+    for first in range(0, len(tiles), devices):
+        some = tiles[first : first + devices]
+        under_way.append((some, step(*on_devices, np.resize(some, (devices, 2)), tau)))
+        if len(under_way) > AHEAD:
+            found += _pairs(*under_way.popleft())
+    while under_way:
+        found += _pairs(*under_way.popleft())
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _tiles(limits: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First row and first column of each tile in which there is a pair."""
+    for row in range(0, len(limits), TILE):
+        for column in range(row, int(limits[row : row + TILE].max()), TILE):
+            yield row, column
+
+
+def _pairs(tiles: np.ndarray, bits: Array) -> list[np.ndarray]:
+    masks = np.asarray(bits)[: len(tiles)]  # at the end there are fewer tiles than devices
+    return [np.argwhere(np.unpackbits(mask, axis=1)) + tile for tile, mask in zip(tiles, masks, strict=True)]
+
+
+@cache
+def _tiles_near(devices: int) -> jax.stages.Wrapped:
+    """Whether the pairs of a tile for each device are near, as bits (devices, TILE, TILE / 8)."""
+
+    def of_tile(vectors: Array, limits: Array, tile: Array, tau: Array) -> Array:
+        row, column = tile[0]
+        one, other = (jax.lax.dynamic_slice_in_dim(vectors, first, TILE) for first in (row, column))
+        similar = jnp.matmul(one, other.T, precision=jax.lax.Precision.HIGHEST)
+        i, j = row + jnp.arange(TILE)[:, None], column + jnp.arange(TILE)
+        inside = (i < j) & (j < jax.lax.dynamic_slice_in_dim(limits, row, TILE)[:, None])
+        return jnp.packbits((1 - similar < tau + SLACK) & inside, axis=1)[None]
+
+    mesh, each = Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices")
+    specs = PartitionSpec(), PartitionSpec(), each, PartitionSpec()
+    return jax.jit(jax.shard_map(of_tile, mesh=mesh, in_specs=specs, out_specs=each))

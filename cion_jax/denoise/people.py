@@ -1,0 +1,172 @@
+"""Identities in the making: members, centroids, and which of them may become one.
+
+The similarities of many centroids are worked out elsewhere, on devices; what is here goes pair by pair, in float64, and
+looks at members one by one only when their distance from the old centroids leaves it open whether they fit the new one.
+"""
+
+import heapq
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from cion_jax.denoise.sightings import UNKNOWN, Sightings
+
+#: Of each of two groups that become one at least this share stays; the others belong to nobody then. To refuse a whole
+#: merge for a few members that lie too far out would cost far more true pairs than it keeps.
+STAYS = 0.8
+
+
+class People:
+    """Groups of images, at the beginning one for each tracklet; a group keeps the number of its first tracklet."""
+
+    def __init__(self, sightings: Sightings, kept: np.ndarray):
+        """`kept` says which images belong to their tracklet's person; the others belong to nobody."""
+        self.features = sightings.features
+        self.moment = sightings.moment
+        count = int(sightings.tracklet[-1]) + 1
+        bounds = np.searchsorted(sightings.tracklet, np.arange(count + 1))
+        spans = [slice(*span) for span in pairwise(bounds)]
+        images = np.arange(len(kept))
+        self.members = [images[span][kept[span]] for span in spans]
+        #: Moments in which a group is seen. A tracklet was there also where its image was dropped.
+        self.moments = [set(sightings.moment[span].tolist()) - {UNKNOWN} for span in spans]
+        self.video = sightings.video[bounds[:-1]]
+        self.alive = np.array([len(members) > 0 for members in self.members])
+        self.sums = np.zeros((count, self.features.shape[1]))
+        self.centers = np.zeros_like(self.sums)
+        self.reach = np.zeros(count)
+        for group in np.flatnonzero(self.alive).tolist():
+            self._measure(group)
+
+    def _measure(self, group: int) -> None:
+        """Centroid and reach from the members."""
+        features = self.features[self.members[group]].astype(np.float64)
+        self.sums[group] = features.sum(axis=0)
+        self.centers[group] = _unit(self.sums[group])
+        self.reach[group] = _angle((features @ self.centers[group]).min())
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The groups that there are, in the order of their first tracklets."""
+        return np.flatnonzero(self.alive)
+
+    def labels(self) -> np.ndarray:
+        """The group of each image, -1 for none."""
+        labels = np.full(len(self.features), -1, np.int64)
+        for group in self.numbers:
+            labels[self.members[group]] = group
+        return labels
+
+    def join(self, one: int, other: int, sigma: float) -> str:
+        """Make one group of two, or say why not: a moment has both ("met"), too many would not fit ("apart")."""
+        if not self.moments[one].isdisjoint(self.moments[other]):
+            return "met"
+        total = self.sums[one] + self.sums[other]
+        center, limit = _unit(total), _angle(1 - sigma)
+        reach = max(self.reach[each] + _angle(center @ self.centers[each]) for each in (one, other))
+        members = np.concatenate([self.members[one], self.members[other]])
+        if reach > limit:
+            fits = self._fitting(members, sigma, STAYS * len(members))
+            first = len(self.members[one])
+            if min(fits[:first].mean(), fits[first:].mean()) < STAYS:
+                return "apart"
+            members = members[fits]
+            features = self.features[members].astype(np.float64)
+            total = features.sum(axis=0)
+            center = _unit(total)
+            reach = _angle((features @ center).min())
+        self.members[one], self.members[other] = members, members[:0]
+        self.moments[one] |= self.moments[other]
+        self.moments[other] = set()
+        self.sums[one], self.centers[one], self.reach[one] = total, center, reach
+        self.alive[other] = False
+        return ""
+
+    def _fitting(self, members: np.ndarray, sigma: float, least: float = 0) -> np.ndarray:
+        """Which members stay when the worst is dropped until all are within sigma of their centroid."""
+        features = self.features[members].astype(np.float64)
+        fits, total = np.ones(len(members), bool), features.sum(axis=0)
+        while True:
+            similar = np.where(fits, features @ _unit(total), 1)
+            worst = similar.argmin()
+            if similar[worst] >= 1 - sigma or fits.sum() < least:
+                return fits
+            fits[worst] = False
+            total -= features[worst]
+
+    def adopt(self, strays: np.ndarray, videos: np.ndarray, sigma: float) -> np.ndarray:
+        """Give images to the nearest group of their video, if they fit and nobody else of it is seen in their moment.
+
+        Returns the groups that have grown; they are not yet consistent.
+        """
+        grown, numbers = set(), self.numbers
+        home = self.video[numbers]
+        for video in np.unique(videos):
+            groups = numbers[np.searchsorted(home, video) : np.searchsorted(home, video, side="right")]
+            images = strays[videos == video]
+            if not len(groups):
+                continue
+            similar = self.features[images] @ self.centers[groups].T
+            best = similar.argmax(axis=1)
+            closeness = similar[np.arange(len(images)), best]
+            for row in np.argsort(-closeness, kind="stable"):
+                group, moment = groups[best[row]], self.moment[images[row]]
+                if closeness[row] < 1 - sigma:
+                    break
+                if moment in self.moments[group]:
+                    continue
+                self.moments[group] |= {moment} - {UNKNOWN}
+                self.members[group] = np.append(self.members[group], images[row])
+                grown.add(group)
+        return np.array(sorted(grown), int)
+
+    def recheck(self, groups: np.ndarray, sigma: float) -> None:
+        """Let groups drop their worst until they are consistent."""
+        for group in groups.tolist():
+            self.members[group] = self.members[group][self._fitting(self.members[group], sigma)]
+            self._measure(group)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def _angle(cosine: float) -> float:
+    return math.acos(min(1.0, max(-1.0, cosine)))
+
+
+def merge(people: People, pairs: np.ndarray, sigma: float, tau: float) -> dict[tuple[int, int], str]:
+    """Join groups nearer than tau, the closest first, and return which pairs were refused, and why.
+
+    `pairs` are the numbers of groups that may be near. Where two groups became one, its distances count from then on: a
+    pair that was refused before may no longer be near, and others may be that are not among the pairs.
+    """
+    neighbours: dict[int, set[int]] = {}
+    for one, other in pairs.tolist():
+        neighbours.setdefault(one, set()).add(other)
+        neighbours.setdefault(other, set()).add(one)
+    distances = 1 - np.einsum("pd,pd->p", people.centers[pairs[:, 0]], people.centers[pairs[:, 1]])
+    age = np.zeros(len(people.alive), int)
+    queue = [(d, *pair, 0, 0) for d, pair in zip(distances.tolist(), pairs.tolist(), strict=True) if d < tau]
+    heapq.heapify(queue)
+    refused: dict[tuple[int, int], str] = {}
+    while queue:
+        _, one, other, *ages = heapq.heappop(queue)
+        if not (people.alive[one] and people.alive[other]) or ages != [age[one], age[other]]:
+            continue
+        if why := people.join(one, other, sigma):
+            refused[one, other] = why
+            continue
+        age[one] += 1
+        around = (neighbours[one] | neighbours.pop(other)) - {one, other}
+        near = np.array(sorted(each for each in around if people.alive[each]), int)
+        neighbours[one] = set(near.tolist())
+        for each in near.tolist():
+            neighbours[each].add(one)
+        distances = 1 - people.centers[near] @ people.centers[one]
+        for each, distance in zip(near.tolist(), distances.tolist(), strict=True):
+            if distance < tau:
+                pair = (min(one, each), max(one, each))
+                heapq.heappush(queue, (distance, *pair, age[pair[0]], age[pair[1]]))
+    return refused

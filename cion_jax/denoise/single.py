@@ -1,0 +1,82 @@
+"""Level 1, a single tracklet: its worst member is dropped until all that stay are near their centroid.
+
+With the Gram matrix G of a tracklet and its members as ones in m, member i is 1 - (G m)_i / sqrt(m' G m) away from the
+centroid: after one product for many tracklets at once, a drop costs no more than the tracklet's length.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+#: Numbers in the padded features of the tracklets that go to a device together.
+ROOM = 1 << 22
+#: Distances this near to each other are equal, and the first of them drops: of two members both are as far, but for
+#: rounding.
+TIE = 1e-5
+#: Longer groups go without a Gram matrix, which would grow with the square of their length.
+LONG = 1024
+
+
+def consistent(features: np.ndarray, starts: np.ndarray, sigma: float) -> np.ndarray:
+    """Which rows stay, when each group drops its worst until all of it are within sigma of its centroid.
+
+    Args:
+        features: (N, D) unit vectors, those of a group in consecutive rows.
+        starts: The first row of each group.
+        sigma: Largest distance from the centroid.
+    """
+    stays = np.zeros(len(features), bool)
+    place = NamedSharding(Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices"))
+    for rows, members in _buckets(starts, len(features), features.shape[1]):
+        kept = np.asarray(drop(*jax.device_put((features[rows], members), place), sigma))
+        stays[rows[kept]] = True
+    return stays
+
+
+def _buckets(starts: np.ndarray, total: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers and members (groups, length), groups of like length together, padded to few different shapes."""
+    sizes = np.diff(starts, append=total)
+    lengths = 1 << np.ceil(np.log2(np.maximum(sizes, 4))).astype(int)
+    devices = jax.device_count()
+    for length in np.unique(lengths):
+        together = max(1, ROOM // int(length * max(length, width))) * devices
+        groups = np.flatnonzero(lengths == length)
+        for some in np.split(groups, range(together, len(groups), together)):
+            rows = starts[some, None] + np.arange(length)
+            members = np.arange(length) < sizes[some, None]
+            pad = (0, together - len(some)), (0, 0)  # one shape, one program, and nothing depends on what is beside it
+            yield np.pad(np.where(members, rows, 0), pad), np.pad(members, pad)
+
+
+@jax.jit
+def drop(features: Array, members: Array, sigma: Array) -> Array:
+    """Which members (groups, length) of padded groups (groups, length, D) stay."""
+    return jax.vmap(_drop_one, in_axes=(0, 0, None))(features, members, sigma)
+
+
+def _drop_one(features: Array, members: Array, sigma: Array) -> Array:
+    gram = _product(features, features.T) if len(features) <= LONG else None
+
+    def similar(member: Array) -> Array:
+        return gram[member] if gram is not None else _product(features, features[member])
+
+    def distances(kept: Array, sums: Array) -> Array:
+        return jnp.where(kept, 1 - sums / jnp.sqrt(kept @ sums), -jnp.inf)
+
+    def inconsistent(carry: tuple[Array, Array]) -> Array:
+        return distances(*carry).max() > sigma
+
+    def drop_worst(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, sums = carry
+        far = distances(kept, sums)
+        worst = jnp.argmax(far >= far.max() - TIE)
+        return kept.at[worst].set(False), sums - similar(worst)
+
+    start = members, _product(features, members.astype(features.dtype) @ features)
+    return jax.lax.while_loop(inconsistent, drop_worst, start)[0]
