@@ -5,9 +5,9 @@
 
 The drawn world's records do not say who is who, so raw tracklets are the identities; the truth stands beside them, for
 `--level identity --labels WORLD/truth.npz`. Nearly everything that a real run does is there on a small scale: warm-up,
-frozen prototypes in the first epoch, global and local crops, checkpoints. Only K stays the same, for each K costs as
-much compiling as all the training here; `--instances 2 4 --stages 0 1` lets it grow. It computes in float32, which CPUs
-do best.
+frozen prototypes in the first epoch, global and local crops, checkpoints. Only K stays the same, for each K is
+a program of its own to compile; `--instances 2 4 --stages 0 1` lets it grow. It computes in float32, which CPUs do
+best.
 """
 
 from cion_jax.config import Crops, Head, Optimization, Pretraining
