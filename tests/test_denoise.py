@@ -50,7 +50,7 @@ def test_a_tracklet_drops_as_the_plain_loop_does(sigma: float, long: int, monkey
     monkeypatch.setattr("cion_jax.denoise.single.LONG", long)
     jax.clear_caches()
     found = brought_in(draw(WORLDS[2]))
-    starts = np.searchsorted(found.tracklet, np.arange(found.tracklet[-1] + 1))
+    starts = found.bounds[:-1]
     expected = [dropped_one_by_one(rows, sigma) for rows in np.split(found.features, starts[1:])]
     np.testing.assert_array_equal(consistent(found.features, starts, sigma), np.concatenate(expected))
 
@@ -76,16 +76,20 @@ def all_levels(sample: Sample, within: int | None = None, frames: bool = True) -
 
 
 @pytest.mark.parametrize("within", [None, 10])
+@pytest.mark.parametrize("thresholds", [None, (0.2, 0.5), (0.5, 0.2)], ids=["auto", "strict members", "strict pairs"])
 @pytest.mark.parametrize("world", WORLDS, ids=["easy", "usual", "hard"])
-def test_what_is_promised_holds(world: FeatureWorld, within: int | None) -> None:
-    found, (sigma, _), levels = all_levels(draw(world), within)
+def test_what_is_promised_holds(
+    world: FeatureWorld, thresholds: tuple[float, float] | None, within: int | None
+) -> None:
+    found = brought_in(draw(world))
+    sigma, tau = thresholds or estimate(found)
+    levels = climb(found, sigma, tau, within)
     for level in levels[1:]:
         _, member, centers = centroids(found.features, level.labels)
         distances = 1 - np.einsum("nd,nd->n", found.features[level.labels >= 0], centers[member])
         assert distances.max() <= sigma + 1e-6
         seen = np.stack([found.moment, level.labels], axis=1)[(level.labels >= 0) & (found.moment >= 0)]
-        rows = found.tracklet[(level.labels >= 0) & (found.moment >= 0)]
-        both, counts = np.unique(np.column_stack([seen, rows])[:, :2], axis=0, return_counts=True)
+        both, counts = np.unique(seen, axis=0, return_counts=True)
         assert counts.max() == 1, both[counts > 1]
     assert levels[-1].noise.close == sum(levels[-1].refused.values())
 
@@ -123,6 +127,12 @@ def test_two_people_in_a_frame_stay_two_however_alike() -> None:
     assert len(set(last.labels)) == 2 and last.refused == {"met": 1}
     apart = sightings(features, np.zeros(8, int), tracklet, frame + 4 * tracklet)
     assert set(climb(apart, 0.1, 0.1)[-1].labels) == {0}
+
+
+def test_of_images_that_cancel_out_one_stays() -> None:
+    features = np.array([[1, 0], [-1, 0]], np.float32)
+    found = sightings(features, np.zeros(2, int), np.zeros(2, int))
+    assert [(level.labels >= 0).sum() for level in climb(found, 0.3, 0.3)] == [2, 1, 1, 1]
 
 
 def with_row_7(features: np.ndarray, value: float) -> np.ndarray:

@@ -44,8 +44,7 @@ def climb(sightings: Sightings, sigma: float, tau: float, within: int | None = N
         return Level(labels, found, Counter(refused.values()))
 
     found = [level(sightings.tracklet, {})]
-    starts = np.searchsorted(sightings.tracklet, np.arange(sightings.tracklet[-1] + 1))
-    people = People(sightings, consistent(sightings.features, starts, sigma))
+    people = People(sightings, consistent(sightings.features, sightings.bounds[:-1], sigma))
     found.append(level(people.labels(), {}))
     if levels >= 2:
         refused = settle_videos(people, sightings, sigma, tau)
@@ -57,7 +56,7 @@ def climb(sightings: Sightings, sigma: float, tau: float, within: int | None = N
 
 
 def settle_videos(people: People, sightings: Sightings, sigma: float, tau: float) -> Refused:
-    """Level 2, the second after images were given away: a dropped image gets one chance."""
+    """Level 2: merge, give each dropped image its one chance, and merge again what that has brought nearer."""
 
     def ends() -> np.ndarray:
         video = people.video[people.numbers]

@@ -33,11 +33,21 @@ def noise(features: np.ndarray, labels: np.ndarray, sigma: float, tau: float, wi
         within: Only pairs that stand within so many identities in a row count, in the order of their labels.
     """
     names, member, centers = centroids(features, labels)
-    distances = 1 - np.einsum("nd,nd->n", features[labels >= 0], centers[member], dtype=np.float64)
-    ends = windows(len(names), within)
-    pairs = near(centers, ends, tau)
-    apart = 1 - np.einsum("pd,pd->p", centers[pairs[:, 0]], centers[pairs[:, 1]])
-    return Noise(len(member), len(names), int((distances > sigma).sum()), int((apart < tau).sum()))
+    inconsistent = distances(features[labels >= 0], centers[member]) > sigma
+    pairs = near(centers, windows(len(names), within), tau)
+    close = distances(centers[pairs[:, 0]], centers[pairs[:, 1]]) < tau
+    return Noise(len(member), len(names), int(inconsistent.sum()), int(close.sum()))
+
+
+def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """1 - a.b, row by row, in float64."""
+    return 1 - np.einsum("nd,nd->n", one, other, dtype=np.float64)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors, along the last axis, at length 1; one of length 0 stays as it is, as far from all as can be told."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def centroids(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +61,7 @@ def centroids(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
         some = bounds[first : first + 4097]
         rows = features[labelled[order[some[0] : some[-1]]]]
         sums[first : first + 4096] = np.add.reduceat(rows, some[:-1] - some[0], dtype=np.float64)
-    return names, member, sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return names, member, unit(sums)
 
 
 def windows(count: int, within: int | None) -> np.ndarray:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from cion_jax.denoise.notion import distances, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
 #: Of each of two groups that become one at least this share stays; the others belong to nobody then. To refuse a whole
@@ -24,8 +25,7 @@ class People:
         """`kept` says which images belong to their tracklet's person; the others belong to nobody."""
         self.features = sightings.features
         self.moment = sightings.moment
-        count = int(sightings.tracklet[-1]) + 1
-        bounds = np.searchsorted(sightings.tracklet, np.arange(count + 1))
+        bounds = sightings.bounds
         spans = [slice(*span) for span in pairwise(bounds)]
         images = np.arange(len(kept))
         self.members = [images[span][kept[span]] for span in spans]
@@ -33,9 +33,9 @@ class People:
         self.moments = [set(sightings.moment[span].tolist()) - {UNKNOWN} for span in spans]
         self.video = sightings.video[bounds[:-1]]
         self.alive = np.array([len(members) > 0 for members in self.members])
-        self.sums = np.zeros((count, self.features.shape[1]))
+        self.sums = np.zeros((len(spans), self.features.shape[1]))
         self.centers = np.zeros_like(self.sums)
-        self.reach = np.zeros(count)
+        self.reach = np.zeros(len(spans))
         for group in np.flatnonzero(self.alive).tolist():
             self._measure(group)
 
@@ -43,7 +43,7 @@ class People:
         """Centroid and reach from the members."""
         features = self.features[self.members[group]].astype(np.float64)
         self.sums[group] = features.sum(axis=0)
-        self.centers[group] = _unit(self.sums[group])
+        self.centers[group] = unit(self.sums[group])
         self.reach[group] = _angle((features @ self.centers[group]).min())
 
     @property
@@ -63,7 +63,7 @@ class People:
         if not self.moments[one].isdisjoint(self.moments[other]):
             return "met"
         total = self.sums[one] + self.sums[other]
-        center, limit = _unit(total), _angle(1 - sigma)
+        center, limit = unit(total), _angle(1 - sigma)
         reach = max(self.reach[each] + _angle(center @ self.centers[each]) for each in (one, other))
         members = np.concatenate([self.members[one], self.members[other]])
         if reach > limit:
@@ -74,7 +74,7 @@ class People:
             members = members[fits]
             features = self.features[members].astype(np.float64)
             total = features.sum(axis=0)
-            center = _unit(total)
+            center = unit(total)
             reach = _angle((features @ center).min())
         self.members[one], self.members[other] = members, members[:0]
         self.moments[one] |= self.moments[other]
@@ -88,7 +88,7 @@ class People:
         features = self.features[members].astype(np.float64)
         fits, total = np.ones(len(members), bool), features.sum(axis=0)
         while True:
-            similar = np.where(fits, features @ _unit(total), 1)
+            similar = np.where(fits, features @ unit(total), 1)
             worst = similar.argmin()
             if similar[worst] >= 1 - sigma or fits.sum() < least:
                 return fits
@@ -128,10 +128,6 @@ class People:
             self._measure(group)
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
-
-
 def _angle(cosine: float) -> float:
     return math.acos(min(1.0, max(-1.0, cosine)))
 
@@ -146,9 +142,9 @@ def merge(people: People, pairs: np.ndarray, sigma: float, tau: float) -> dict[t
     for one, other in pairs.tolist():
         neighbours.setdefault(one, set()).add(other)
         neighbours.setdefault(other, set()).add(one)
-    distances = 1 - np.einsum("pd,pd->p", people.centers[pairs[:, 0]], people.centers[pairs[:, 1]])
+    apart = distances(people.centers[pairs[:, 0]], people.centers[pairs[:, 1]])
     age = np.zeros(len(people.alive), int)
-    queue = [(d, *pair, 0, 0) for d, pair in zip(distances.tolist(), pairs.tolist(), strict=True) if d < tau]
+    queue = [(d, *pair, 0, 0) for d, pair in zip(apart.tolist(), pairs.tolist(), strict=True) if d < tau]
     heapq.heapify(queue)
     refused: dict[tuple[int, int], str] = {}
     while queue:
@@ -164,8 +160,8 @@ def merge(people: People, pairs: np.ndarray, sigma: float, tau: float) -> dict[t
         neighbours[one] = set(near.tolist())
         for each in near.tolist():
             neighbours[each].add(one)
-        distances = 1 - people.centers[near] @ people.centers[one]
-        for each, distance in zip(near.tolist(), distances.tolist(), strict=True):
+        apart = 1 - people.centers[near] @ people.centers[one]
+        for each, distance in zip(near.tolist(), apart.tolist(), strict=True):
             if distance < tau:
                 pair = (min(one, each), max(one, each))
                 heapq.heappush(queue, (distance, *pair, age[pair[0]], age[pair[1]]))

@@ -26,6 +26,11 @@ class Sightings(NamedTuple):
     given: int
     """Images in the input; those without a tracklet are not among the N."""
 
+    @property
+    def bounds(self) -> np.ndarray:
+        """The first row of each tracklet, and behind them N."""
+        return np.searchsorted(self.tracklet, np.arange(self.tracklet[-1] + 2))
+
 
 def sightings(
     features: np.ndarray, video: np.ndarray, tracklet: np.ndarray, frame: np.ndarray | None = None

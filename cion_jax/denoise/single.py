@@ -14,11 +14,14 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
 #: Numbers in the padded features of the tracklets that go to a device together.
 ROOM = 1 << 22
 #: Distances this near to each other are equal, and the first of them drops: of two members both are as far, but for
 #: rounding.
 TIE = 1e-5
+#: Where members cancel out, there is no centroid that any of them would be near.
+LEAST = 1e-12
 #: Longer groups go without a Gram matrix, which would grow with the square of their length.
 LONG = 1024
 
@@ -67,7 +70,7 @@ def _drop_one(features: Array, members: Array, sigma: Array) -> Array:
         return gram[member] if gram is not None else _product(features, features[member])
 
     def distances(kept: Array, sums: Array) -> Array:
-        return jnp.where(kept, 1 - sums / jnp.sqrt(kept @ sums), -jnp.inf)
+        return jnp.where(kept, 1 - sums / jnp.sqrt(jnp.maximum(kept @ sums, LEAST)), -jnp.inf)
 
     def inconsistent(carry: tuple[Array, Array]) -> Array:
         return distances(*carry).max() > sigma

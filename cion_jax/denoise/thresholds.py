@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cion_jax.denoise.notion import distances, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
 #: Pairs that are looked at, at the most.
@@ -34,24 +35,20 @@ class Thresholds(NamedTuple):
 
 def estimate(sightings: Sightings) -> Thresholds:
     """sigma and tau from pairs of tracklets that are two people; both are 1 where there is but one, which is kept."""
-    bounds = np.searchsorted(sightings.tracklet, np.arange(sightings.tracklet[-1] + 2))
+    bounds = sightings.bounds
     pairs = two_people(sightings, bounds[:-1])
     if not len(pairs):
         return Thresholds(1.0, 1.0)
-    centers = _unit(np.add.reduceat(sightings.features, bounds[:-1], dtype=np.float64))
+    centers = unit(np.add.reduceat(sightings.features, bounds[:-1], dtype=np.float64))
     one, other = centers[pairs[:, 0]], centers[pairs[:, 1]]
-    apart = 1 - np.einsum("pd,pd->p", one, other)
+    apart = distances(one, other)
     farthest = [
         max(1 - (sightings.features[bounds[each] : bounds[each + 1]] @ middle).min() for each in pair)
-        for pair, middle in zip(pairs.tolist(), _unit(one + other), strict=True)
+        for pair, middle in zip(pairs.tolist(), unit(one + other), strict=True)
     ]
     median, high = np.quantile(apart, [0.5, 0.841])
     sigma, tau = np.quantile(farthest, UNNOTICED), median - DEVIATIONS * (high - median)
     return Thresholds(max(float(sigma), LEAST), max(float(tau), LEAST))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), LEAST)
 
 
 def two_people(sightings: Sightings, starts: np.ndarray) -> np.ndarray:
