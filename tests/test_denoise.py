@@ -13,7 +13,7 @@ import pytest
 from cion_jax.denoise import near as near_module
 from cion_jax.denoise.levels import Level, climb
 from cion_jax.denoise.near import near
-from cion_jax.denoise.notion import centroids, windows
+from cion_jax.denoise.notion import identities, windows
 from cion_jax.denoise.sightings import Sightings, sightings
 from cion_jax.denoise.single import TIE, consistent
 from cion_jax.denoise.thresholds import estimate
@@ -85,9 +85,7 @@ def test_what_is_promised_holds(
     sigma, tau = thresholds or estimate(found)
     levels = climb(found, sigma, tau, within)
     for level in levels[1:]:
-        _, member, centers = centroids(found.features, level.labels)
-        distances = 1 - np.einsum("nd,nd->n", found.features[level.labels >= 0], centers[member])
-        assert distances.max() <= sigma + 1e-6
+        assert identities(found.features, level.labels).apart.max() <= sigma + 1e-6
         seen = np.stack([found.moment, level.labels], axis=1)[(level.labels >= 0) & (found.moment >= 0)]
         both, counts = np.unique(seen, axis=0, return_counts=True)
         assert counts.max() == 1, both[counts > 1]

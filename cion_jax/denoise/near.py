@@ -49,8 +49,10 @@ def _tiles(limits: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _pairs(tiles: np.ndarray, bits: Array) -> list[np.ndarray]:
-    masks = np.asarray(bits)[: len(tiles)]  # at the end there are fewer tiles than devices
-    return [np.argwhere(np.unpackbits(mask, axis=1)) + tile for tile, mask in zip(tiles, masks, strict=True)]
+    found = np.asarray(bits)[: len(tiles)]  # at the end there are fewer tiles than devices
+    tile, row, eight = np.nonzero(found)  # nearly all are empty: to unpack but the others takes a tenth of the time
+    which, bit = np.nonzero(np.unpackbits(found[tile, row, eight][:, None], axis=1))
+    return [tiles[tile[which]] + np.stack([row[which], 8 * eight[which] + bit], axis=1)]
 
 
 @cache

@@ -9,6 +9,11 @@ import numpy as np
 
 from cion_jax.denoise.near import near
 
+#: Images whose features are looked at together.
+ROWS = 1 << 16
+#: Level 1 knows distances to so much; what lies beyond sigma by less is within.
+ROUNDING = 1e-6
+
 
 class Noise(NamedTuple):
     """What a labelling has of each kind."""
@@ -22,6 +27,21 @@ class Noise(NamedTuple):
     """Pairs of identities, within a range, whose centroids are nearer than tau."""
 
 
+class Identities(NamedTuple):
+    """The identities of a labelling."""
+
+    names: np.ndarray
+    """Their labels, in order."""
+    centers: np.ndarray
+    """Their centroids, float64."""
+    images: np.ndarray
+    """The images that have one, identity by identity."""
+    member: np.ndarray
+    """Which identity each of those images belongs to."""
+    apart: np.ndarray
+    """How far each of those images is from its centroid."""
+
+
 def noise(features: np.ndarray, labels: np.ndarray, sigma: float, tau: float, within: int | None = None) -> Noise:
     """Count the noise in a labelling of unit vectors.
 
@@ -32,11 +52,29 @@ def noise(features: np.ndarray, labels: np.ndarray, sigma: float, tau: float, wi
         tau: Smallest distance between centroids.
         within: Only pairs that stand within so many identities in a row count, in the order of their labels.
     """
-    names, member, centers = centroids(features, labels)
-    inconsistent = distances(features[labels >= 0], centers[member]) > sigma
-    pairs = near(centers, windows(len(names), within), tau)
-    close = distances(centers[pairs[:, 0]], centers[pairs[:, 1]]) < tau
-    return Noise(len(member), len(names), int(inconsistent.sum()), int(close.sum()))
+    found = identities(features, labels)
+    pairs = near(found.centers, windows(len(found.names), within), tau)
+    close = distances(found.centers[pairs[:, 0]], found.centers[pairs[:, 1]]) < tau
+    inconsistent = found.apart > sigma + ROUNDING
+    return Noise(len(found.images), len(found.names), int(inconsistent.sum()), int(close.sum()))
+
+
+def identities(features: np.ndarray, labels: np.ndarray) -> Identities:
+    """Who is in a labelling of unit vectors (-1: nobody), and how far their images are from them."""
+    images = np.flatnonzero(labels >= 0)
+    images = images[np.argsort(labels[images], kind="stable")]
+    names, starts, member = np.unique(labels[images], return_index=True, return_inverse=True)
+    bounds = np.append(starts, len(images))
+    centers, apart = np.empty((len(names), features.shape[1])), np.empty(len(images))
+    first = 0
+    while first < len(names):  # in parts, for a sorted copy of all features would double the memory
+        end = max(first + 1, int(np.searchsorted(bounds, bounds[first] + ROWS, side="right")) - 1)
+        rows = slice(bounds[first], bounds[end])
+        part = features[images[rows]].astype(np.float64)
+        centers[first:end] = unit(np.add.reduceat(part, bounds[first:end] - bounds[first]))
+        apart[rows] = distances(part, centers[member[rows]])
+        first = end
+    return Identities(names, centers, images, member, apart)
 
 
 def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -48,20 +86,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors, along the last axis, at length 1; one of length 0 stays as it is, as far from all as can be told."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def centroids(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The identities, which of them each labelled image belongs to, and their centroids in float64."""
-    labelled = np.flatnonzero(labels >= 0)
-    names, member = np.unique(labels[labelled], return_inverse=True)
-    order = np.argsort(member, kind="stable")
-    bounds = np.searchsorted(member[order], np.arange(len(names) + 1))
-    sums = np.empty((len(names), features.shape[1]))
-    for first in range(0, len(names), 4096):  # a sorted copy of all features would double the memory
-        some = bounds[first : first + 4097]
-        rows = features[labelled[order[some[0] : some[-1]]]]
-        sums[first : first + 4096] = np.add.reduceat(rows, some[:-1] - some[0], dtype=np.float64)
-    return names, member, unit(sums)
 
 
 def windows(count: int, within: int | None) -> np.ndarray:

@@ -29,8 +29,7 @@ class People:
         spans = [slice(*span) for span in pairwise(bounds)]
         images = np.arange(len(kept))
         self.members = [images[span][kept[span]] for span in spans]
-        #: Moments in which a group is seen. A tracklet was there also where its image was dropped.
-        self.moments = [set(sightings.moment[span].tolist()) - {UNKNOWN} for span in spans]
+        self.moments: list[set[int]] = [set() for _ in spans]
         self.video = sightings.video[bounds[:-1]]
         self.alive = np.array([len(members) > 0 for members in self.members])
         self.sums = np.zeros((len(spans), self.features.shape[1]))
@@ -39,8 +38,13 @@ class People:
         for group in np.flatnonzero(self.alive).tolist():
             self._measure(group)
 
+    def _seen(self, members: np.ndarray) -> set[int]:
+        """The moments of images. Those that a tracklet dropped do not count: they show somebody else, or nobody."""
+        return set(self.moment[members].tolist()) - {UNKNOWN}
+
     def _measure(self, group: int) -> None:
-        """Centroid and reach from the members."""
+        """Moments, centroid and reach from the members."""
+        self.moments[group] = self._seen(self.members[group])
         features = self.features[self.members[group]].astype(np.float64)
         self.sums[group] = features.sum(axis=0)
         self.centers[group] = unit(self.sums[group])
@@ -66,21 +70,17 @@ class People:
         center, limit = unit(total), _angle(1 - sigma)
         reach = max(self.reach[each] + _angle(center @ self.centers[each]) for each in (one, other))
         members = np.concatenate([self.members[one], self.members[other]])
-        if reach > limit:
-            fits = self._fitting(members, sigma, STAYS * len(members))
-            first = len(self.members[one])
+        if reach <= limit:
+            self.moments[one] |= self.moments[other]
+            self.sums[one], self.centers[one], self.reach[one] = total, center, reach
+            self.members[one] = members
+        else:
+            fits, first = self._fitting(members, sigma, STAYS * len(members)), len(self.members[one])
             if min(fits[:first].mean(), fits[first:].mean()) < STAYS:
                 return "apart"
-            members = members[fits]
-            features = self.features[members].astype(np.float64)
-            total = features.sum(axis=0)
-            center = unit(total)
-            reach = _angle((features @ center).min())
-        self.members[one], self.members[other] = members, members[:0]
-        self.moments[one] |= self.moments[other]
-        self.moments[other] = set()
-        self.sums[one], self.centers[one], self.reach[one] = total, center, reach
-        self.alive[other] = False
+            self.members[one] = members[fits]
+            self._measure(one)
+        self.members[other], self.alive[other] = members[:0], False
         return ""
 
     def _fitting(self, members: np.ndarray, sigma: float, least: float = 0) -> np.ndarray:

@@ -1,25 +1,37 @@
-"""sigma and tau from the data: how far apart are people who are known to be two?
+"""sigma and tau from the data: how far from each other are two people, and how far two sightings of one?
 
-Tracklets that share a frame are two people. Without frames, tracklets of the same video stand in for them, and where
-each video has but one, any two tracklets: nearly all such pairs are two people, and what is estimated from them comes
-from quantiles that the few others hardly move.
+Nearly all pairs of tracklets are two people, and their distances lie as those of random directions do, in as many
+dimensions as fit. Tracklets of different videos that are nearer than so many would be by chance are one person seen
+twice.
 
-    sigma    if two such tracklets were taken for one, its farthest member would lie beyond sigma 9 times in 10
-    tau      three deviations below the median distance between their centroids; the deviation is that of the half
-             above the median, where neither fragments of one walk nor look-alikes are
+    tau     two deviations above the usual distance of one person's tracklets in two videos; but in no video may more
+            than one tracklet in twenty meet another person nearer than that by chance
+    sigma   three deviations above the usual distance of an image from its person, of whom it was no part: with c the
+            centroid of the image's tracklet and o that of another of the same person, 1 - image.o / sqrt(c.o)
+
+The usual distance is the middle of the shortest half of all, and deviations are those below it: above are the
+tracker's mistakes. In a video, two people are nearer than elsewhere, for they share its light. Tracklets that share a
+frame are known to be two; without frames, any two of a video stand in for them. Where nobody is seen twice, tau is where
+one tracklet in twenty meets somebody else by chance, and an image's distance is that from its own tracklet.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import betainc
 
 from cion_jax.denoise.notion import distances, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
-#: Pairs that are looked at, at the most.
-PAIRS = 1 << 13
-#: Share of the pairs that sigma may fail to tell apart, and deviations between two people and tau.
-UNNOTICED, DEVIATIONS = 0.1, 3.0
+#: Distances between tracklets that are looked at, and images of one person, at the most.
+CELLS, PAIRS = 1 << 24, 1 << 12
+#: Deviations above the usual.
+OF_CENTROIDS, OF_IMAGES = 2.0, 3.0
+#: Share of mistakes that tau may allow by chance.
+CHANCE = 0.05
+#: Fewer pairs of tracklets say nothing.
+FEW = 20
 #: Where all images are alike, distances are rounding.
 LEAST = 1e-4
 
@@ -34,49 +46,81 @@ class Thresholds(NamedTuple):
 
 
 def estimate(sightings: Sightings) -> Thresholds:
-    """sigma and tau from pairs of tracklets that are two people; both are 1 where there is but one, which is kept."""
-    bounds = sightings.bounds
-    pairs = two_people(sightings, bounds[:-1])
-    if not len(pairs):
-        return Thresholds(1.0, 1.0)
-    centers = unit(np.add.reduceat(sightings.features, bounds[:-1], dtype=np.float64))
-    one, other = centers[pairs[:, 0]], centers[pairs[:, 1]]
-    apart = distances(one, other)
-    farthest = [
-        max(1 - (sightings.features[bounds[each] : bounds[each + 1]] @ middle).min() for each in pair)
-        for pair, middle in zip(pairs.tolist(), unit(one + other), strict=True)
+    """sigma and tau, from up to CELLS distances between tracklets; the same for any order of the images."""
+    bounds, random = sightings.bounds, np.random.default_rng(0)
+    centers = unit(np.add.reduceat(sightings.features, bounds[:-1], dtype=np.float64)).astype(np.float32)
+    video = sightings.video[bounds[:-1]]
+    rows = np.sort(random.permutation(len(centers))[: max(1, CELLS // len(centers))])
+    apart = 1 - centers[rows] @ centers.T
+    same_video = video[rows, None] == video
+    here = apart[same_video & (rows[:, None] != np.arange(len(centers)))]
+    met = _in_a_frame(sightings)
+    two = distances(centers[met[:, 0]], centers[met[:, 1]]) if len(met) else here
+    tau, pairs = _seen_twice(apart, ~same_video)
+    pairs = (rows[pairs[:, 0]], pairs[:, 1]) if len(pairs) else (rows, rows)
+    some = random.permutation(len(pairs[0]))[:PAIRS]
+    images = [
+        1 - sightings.features[bounds[one] : bounds[one + 1]] @ centers[other] / _length(centers[one] @ centers[other])
+        for one, other in zip(pairs[0][some].tolist(), pairs[1][some].tolist(), strict=True)
     ]
-    median, high = np.quantile(apart, [0.5, 0.841])
-    sigma, tau = np.quantile(farthest, UNNOTICED), median - DEVIATIONS * (high - median)
-    return Thresholds(max(float(sigma), LEAST), max(float(tau), LEAST))
+    sigma = _above(np.concatenate(images), OF_IMAGES)
+    return Thresholds(max(sigma, LEAST), max(min(tau, _rare(two, len(here) / len(rows))), LEAST))
 
 
-def two_people(sightings: Sightings, starts: np.ndarray) -> np.ndarray:
-    """Pairs of tracklets that are two people, as well as can be known: (pairs, 2), none twice, in order."""
-    random = np.random.default_rng(0)
-    pairs = _in_a_frame(sightings)
-    video = sightings.video[starts]
-    if not len(pairs):
-        pairs = _neighbours(random, np.searchsorted(video, video), np.searchsorted(video, video, side="right"))
-    if not len(pairs):
-        pairs = _neighbours(random, np.zeros_like(video), np.full_like(video, len(video)))
-    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    some = random.permutation(len(pairs))[:PAIRS]
-    return pairs[np.sort(some)]
+def _seen_twice(apart: np.ndarray, elsewhere: np.ndarray) -> tuple[float, np.ndarray]:
+    """The tau that fits people who are seen in two videos, and pairs (row, column) nearer than that; or no pairs."""
+    two = apart[elsewhere]
+    if not len(two):
+        return math.inf, np.empty((0, 2), int)
+    steps, chance = _chance(two)
+    found = np.searchsorted(np.sort(two[two <= steps[-1]]), steps)
+    clear = (chance * len(two) <= CHANCE * found) & (found >= FEW)
+    if not clear.any():
+        return _rare(two, len(two) / len(apart)), np.empty((0, 2), int)
+    nearest = two[two < steps[clear][-1]]
+    tau = _above(nearest, OF_CENTROIDS)
+    return tau, np.argwhere((apart < tau) & elsewhere)
+
+
+def _rare(two: np.ndarray, others: float) -> float:
+    """Below which distance a tracklet with so many others seldom meets another person, given distances of two."""
+    if not len(two):
+        return math.inf
+    steps, chance = _chance(two)
+    return float(steps[max(np.count_nonzero(chance * others <= CHANCE) - 1, 0)])
+
+
+def _chance(two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances up to the median, and the probability that two random people are nearer than that.
+
+    The angle of two random directions in n dimensions is that of a beta distribution; n is such that the deviation
+    fits, and the middle is not where it is orthogonal but at the median.
+    """
+    low, median, high = np.quantile(two, [0.25, 0.5, 0.841])
+    deviation = max(high - median, (median - low) / 0.6745, LEAST)
+    dimensions = max((median / deviation) ** 2, 2)
+    steps = np.linspace(0, max(median, LEAST), 2001)[1:]
+    return steps, betainc((dimensions - 1) / 2, 0.5, 1 - (1 - steps / steps[-1]) ** 2) / 2
+
+
+def _above(values: np.ndarray, deviations: float) -> float:
+    """So many deviations above the usual."""
+    values = np.sort(values)
+    half = len(values) // 2
+    shortest = np.argmin(values[half:] - values[: len(values) - half])
+    usual = (values[shortest] + values[shortest + half]) / 2
+    return float(usual + deviations * max(usual - np.quantile(values, 0.159), 0))
+
+
+def _length(squared: float) -> float:
+    return math.sqrt(max(squared, LEAST))
 
 
 def _in_a_frame(sightings: Sightings) -> np.ndarray:
-    """Tracklets that are next to each other in some moment."""
+    """Pairs of tracklets that are next to each other in some moment: (pairs, 2), none twice."""
     known = np.flatnonzero(sightings.moment != UNKNOWN)
     order = known[np.argsort(sightings.moment[known], kind="stable")]
     one, other = order[:-1], order[1:]
     tracklet, moment = sightings.tracklet, sightings.moment
     two = (moment[one] == moment[other]) & (tracklet[one] != tracklet[other])
-    return np.unique(np.stack([tracklet[one[two]], tracklet[other[two]]], axis=1), axis=0)
-
-
-def _neighbours(random: np.random.Generator, first: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Random tracklets, each with another one from its span."""
-    one = random.integers(len(first), size=PAIRS)
-    other = random.integers(first[one], end[one])
-    return np.stack([one, other], axis=1)[one != other]
+    return np.unique(np.sort(np.stack([tracklet[one[two]], tracklet[other[two]]], axis=1), axis=1), axis=0)
