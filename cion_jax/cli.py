@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.weights import export, import_
@@ -52,6 +53,7 @@ COMMANDS: Tree = {
     "data": data.COMMANDS,
     "pretrain": pretrain,
     "embed": embed,
+    "denoise": denoise,
     "zoo": zoo,
     "import": import_,
     "export": export,

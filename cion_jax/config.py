@@ -149,6 +149,22 @@ class Optimization:
 
 
 @dataclass(frozen=True)
+class Denoising:
+    """How identities are sought among tracklets; distances are 1 - cosine."""
+
+    sigma: float | Literal["auto"] = "auto"
+    """Largest distance of an image from its identity's centroid; auto estimates it from the features."""
+    tau: float | Literal["auto"] = "auto"
+    """Identities whose centroids are nearer than this become one; auto estimates it from the features."""
+    range: int | Literal["all"] = "all"
+    """Identities in a row, by video, among which the third level seeks one another; a small range saves time."""
+    levels: Literal[1, 2, 3] = 3
+    """1: drop from each tracklet what does not fit; 2: and find who is who in each video; 3: and across videos."""
+    min_images: int = 1
+    """Identities with fewer images are dropped at the end."""
+
+
+@dataclass(frozen=True)
 class Pretraining:
     """One pre-training, from labelled or unlabelled records to a backbone."""
 
@@ -158,6 +174,9 @@ class Pretraining:
     """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels)."""
     labels: Path | None = None
     """A labelling of the data for the identity level; without it the identities in the records are used."""
+    relabel: tuple[int, ...] = ()
+    """Epochs at which the teacher embeds the data and denoising makes new labels, each time one level further; until
+    the first of them the labels, or without any the raw tracklets, are the identities."""
     epochs: int = 100
     """Passes over the data."""
     batch: int = 960
@@ -171,6 +190,7 @@ class Pretraining:
     crops: Crops = Crops()
     head: Head = Head()
     optimization: Optimization = Optimization()
+    denoising: Denoising = Denoising()
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case."""
     accumulate: int = 1

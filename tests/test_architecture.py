@@ -22,10 +22,12 @@ ROOMS = {
         "cion_jax.models",
         "cion_jax.data",
         "cion_jax.denoise",
+        "cion_jax.evaluate",
         "cion_jax.torch_io",
     },
     "cion_jax.evaluate": {"cion_jax.config", "cion_jax.models", "cion_jax.data"},
     "cion_jax.torch_io": {"cion_jax.models"},
+    "cion_jax.report": {"cion_jax.data", "cion_jax.denoise", "tfrecords_tools"},
     "tfrecords_tools": {"cion_jax.config", "cion_jax.data"},
 }
 FILES = [path for folder in ("cion_jax", "tfrecords_tools") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from sources import Blocks
 from tiny import FAMILY, SETTINGS
-from tiny_run import relabelled
+from tiny_run import out_of_bits
 
 from cion_jax.cli import main
-from cion_jax.config import Writing
-from cion_jax.data.labels import write_labelling
+from cion_jax.config import Pretraining, Writing
+from cion_jax.data.labels import read_labelling, write_labelling
+from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.models.zoo import ZOO
@@ -29,6 +30,7 @@ from cion_jax.pretrain import loop
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints
 from cion_jax.pretrain.journal import Journal, read_metrics
 from cion_jax.pretrain.plan import check, model_of
+from cion_jax.pretrain.relabel import relabelled
 from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement
 from cion_jax.pretrain.step import Recipe, gradients, train_step
 
@@ -75,7 +77,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def once(recipe: Recipe, shapes: TrainState, compiled: dict[Any, Any] = {}) -> Any:  # noqa: B006
-    free: Any = {"batch": 0, "epochs": 0, "checkpoint_steps": 0, "keep": 0, "labels": None, "level": "identity"}
+    free: Any = {
+        "batch": 0,
+        "epochs": 0,
+        "checkpoint_steps": 0,
+        "keep": 0,
+        "labels": None,
+        "level": "identity",
+        "relabel": (),
+    }
     rates = replace(recipe.settings.optimization, learning_rate=0)
     key = replace(recipe.settings, optimization=rates, **free), recipe.instances
     if key not in compiled:
@@ -126,17 +136,18 @@ def chain(process: Process, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """K grows at epoch 2, labels are made anew at 1 and 3."""
     folder = tmp_path_factory.mktemp("chain")
     whole, out = folder / "whole", folder / "killed"
-    anew: Any = {"relabel": [1, 3]}
-    assert process(whole, **anew).returncode == 0
-    kill = partial(process, out, signal="SIGKILL", **anew)
+    process = partial(process, bits=True)
+    anew = "--relabel", "1", "3"
+    assert process(whole, *anew).returncode == 0
+    kill = partial(process, out, *anew, signal="SIGKILL")
     results = [kill(at=0.35), kill(at=1.3, writing=True)]
     half_written = [path.name for path in (out / "checkpoints").iterdir() if "tmp" in path.name]
     results += [kill(at=time) for time in (1.7, 2.05, 2.9, 3.15)]
-    results.append(process(out, at=3.4, signal="SIGTERM", **anew))
+    results.append(process(out, *anew, at=3.4, signal="SIGTERM"))
     damaged = saved(out)[-1]
     flip_in_largest(out / "checkpoints" / str(damaged))
-    results.append(process(out, at=3.7, signal="SIGINT", **anew))
-    results += [process(out, **anew), process(out, **anew)]
+    results.append(process(out, *anew, at=3.7, signal="SIGINT"))
+    results += [process(out, *anew), process(out, *anew)]
     return Chain(whole, out, results, half_written, damaged)
 
 
@@ -201,7 +212,7 @@ def test_whole_epochs_outlive_restarts(chain: Chain) -> None:
 def test_labels_that_depend_on_the_teacher_do() -> None:
     labels, teacher = np.arange(40), np.ones(5, np.float32)
     other = np.nextafter(teacher, 2 * (np.arange(5) == 3))
-    assert (relabelled({"a": teacher}, labels) != relabelled({"a": other}, labels)).any()
+    assert (out_of_bits({"a": teacher}, labels) != out_of_bits({"a": other}, labels)).any()
 
 
 # Other devices.
@@ -335,6 +346,63 @@ def test_no_run_ends_without_its_weights(
     assert (out / "teacher.safetensors").read_bytes() == (finished / "teacher.safetensors").read_bytes()
 
 
+# Labels made anew.
+
+
+def test_labels_go_a_level_further_each_time_and_are_kept(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--relabel", "1", "2", "3", "--sigma", "0.1", "--tau", "0.02", "--min-images", "2"]
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    assert cion(whole, dataset, *options) == 0
+    fingerprint, before = Records(dataset).card.fingerprint, None
+    for level, path in enumerate(sorted((whole / "labels").iterdir()), 1):
+        labels = read_labelling(path, fingerprint)
+        with np.load(path) as arrays:
+            told = json.loads(str(arrays["settings"]))
+            assert len(arrays["noise"]) == level + 1
+        assert (told["epoch"], told["levels"], told["sigma"]) == (level, level, 0.1)
+        assert (labels == -1).any() and np.bincount(labels[labels >= 0]).min() >= 2
+        assert before is None or (labels != before).any()
+        before = labels
+    np.testing.assert_array_equal(newest(whole).labels, before)
+
+    def dying(settings: Pretraining, *rest: Any) -> np.ndarray:
+        relabelled(settings, *rest)
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(loop, "relabelled", dying)
+        cion(ended, dataset, *options)
+    assert cion(ended, dataset, *options) == 0
+    jax.tree.map(np.testing.assert_array_equal, newest(ended), newest(whole))
+    told = capsys.readouterr().err
+    assert told.count("embedding images for new labels") == 7 and told.count("denoising, level 3 of 3") == 2
+
+
+def test_a_damaged_record_is_nobodys(own_dataset: Path, tmp_path: Path) -> None:
+    damage(own_dataset, 7)
+    options = ["--epochs", "2", "--relabel", "1", "--sigma", "2", "--tau", "0.02"]
+    assert cion(tmp_path / "run", own_dataset, *options, "--skip-damaged") == 0
+    labels = np.load(tmp_path / "run" / "labels" / "epoch-00001.npz")["labels"]
+    assert np.flatnonzero(labels < 0).tolist() == [7]
+
+
+def damage(folder: Path, number: int) -> None:
+    records = Records(folder)
+    row = records.index[number]
+    with records.shard_path(row["shard"]).open("rb+") as file:
+        file.seek(int(row["offset"]) + int(row["length"]) // 2)
+        file.write(b"damage")
+
+
+def test_labels_that_leave_nobody_end_the_run(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cion(tmp_path / "run", dataset, "--relabel", "1", "--min-images", "999") == 1
+    assert "epoch 1: denoising left nobody of 200 images; raise sigma" in capsys.readouterr().err
+
+
 # What cannot work.
 
 
@@ -392,6 +460,9 @@ def empty(data: Path, tmp_path: Path) -> list[str]:
         (nobody, ["nobody in split train has an identity", "--labels", "--level tracklet"]),
         (empty, ["empty"]),
         (["--level", "tracklet", "--labels", "x.npz"], ["labels are for the identity level, not for tracklet"]),
+        (["--level", "tracklet", "--relabel", "1"], ["relabel is for the identity level, not for tracklet"]),
+        (["--relabel", "2", "1"], ["relabel (2, 1) must rise", "between epoch 1 and 3"]),
+        (["--relabel", "4"], ["relabel (4,) must rise"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ".join(value[-2:]),
 )

@@ -3,7 +3,7 @@
     python tests/tiny_run.py PLAN COMMAND...
 
 PLAN is a JSON object:
-    relabel   epochs at which labels are made anew out of the teacher's bits
+    bits      if true, --relabel makes labels out of the teacher's bits
     at        a time in epochs, at which the process
     signal    sends itself this signal,
     writing   but not before a checkpoint is half written, or
@@ -34,7 +34,7 @@ from cion_jax.pretrain.journal import Journal
 settings = SETTINGS
 
 
-def relabelled(teacher: Any, labels: np.ndarray) -> np.ndarray:
+def out_of_bits(teacher: Any, labels: np.ndarray) -> np.ndarray:
     """Other people and another number of batches for a teacher that differs in a single bit."""
     bits = zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(teacher)))
     people = np.random.default_rng(bits).integers(-1, 20, len(labels))
@@ -78,7 +78,10 @@ def action(plan: dict[str, Any], checkpoints: Path) -> Callable[[], object]:
 if __name__ == "__main__":
     plan, command = json.loads(sys.argv[1]), sys.argv[2:]
     ZOO["tiny"] = FAMILY
-    loop.pretrain = partial(loop.pretrain, relabellings=dict.fromkeys(plan.get("relabel", ()), relabelled))
+    if plan.get("bits"):
+        loop.relabelled = lambda settings, model, teacher, records, *rest: out_of_bits(
+            teacher, np.array(records.index["identity"], np.int64)
+        )
     if "at" in plan:
         act_at(plan["at"], action(plan, Path(command[command.index("--out") + 1], "checkpoints")))
     sys.exit(main(command))

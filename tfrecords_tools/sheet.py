@@ -25,17 +25,22 @@ def rows_of(labels: np.ndarray, chosen: Sequence[int], rows: int, columns: int) 
     if not chosen:
         full = values[counts >= min(columns, np.median(counts))]
         chosen = full[np.unique(np.linspace(0, len(full) - 1, rows, dtype=int))].tolist()
-    return {label: _spread(np.flatnonzero(labels == label), columns) for label in chosen}
+    return {label: spread(np.flatnonzero(labels == label), columns) for label in chosen}
 
 
-def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
+def spread(numbers: np.ndarray, count: int) -> np.ndarray:
+    """At most so many of the numbers, evenly spread over them."""
     return numbers[np.unique(np.linspace(0, len(numbers) - 1, count, dtype=int))]
 
 
-def draw_sheet(
-    records: Records, rows: dict[int, np.ndarray], path: Path, *, height: int = 128, width: int = 64
-) -> None:
-    """Write the sheet as PNG; each image is captioned with its camera, each row with its label."""
+def draw_sheet(records: Records, rows: dict[int, np.ndarray], path: Path) -> None:
+    """Write the sheet as PNG."""
+    sheet = sheet_of(records, rows)
+    write_aside(path, lambda aside: sheet.save(aside, format="PNG"))
+
+
+def sheet_of(records: Records, rows: dict[int, np.ndarray], *, height: int = 128, width: int = 64) -> Image.Image:
+    """Images by label, side by side; each is captioned with its camera, each row with its label."""
     font = ImageFont.load_default(size=12)
     columns = max(len(numbers) for numbers in rows.values())
     size = (_CAPTION + columns * (width + _GAP) + _GAP, len(rows) * (height + 16 + _GAP) + _GAP)
@@ -49,4 +54,4 @@ def draw_sheet(
             sheet.paste(Image.fromarray(images.resize(records.pixels(number), height, width)), (left, top))
             caption = f"camera {records.index['camera'][number]}"
             pen.text((left + width / 2, top + height), caption, fill=_INK, font=font, anchor="ma")
-    write_aside(path, lambda aside: sheet.save(aside, format="PNG"))
+    return sheet

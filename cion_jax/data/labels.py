@@ -13,15 +13,15 @@ FIELDS = ("video", "tracklet", "frame", "camera", "identity")
 LABELS = np.dtype([(name, "<i4") for name in FIELDS])
 
 
-def write_labelling(path: Path, labels: np.ndarray, fingerprint: str, settings: dict) -> None:
+def write_labelling(path: Path, labels: np.ndarray, fingerprint: str, settings: dict, **more: np.ndarray) -> None:
     """Write an identity per image (-1: none) as a small file of its own, never into the shards.
 
-    `fingerprint` is that of the split that the labels belong to, `settings` say how they were made.
+    `fingerprint` is that of the split that the labels belong to, `settings` say how they were made; further arrays are
+    for whoever opens the file.
     """
+    arrays = {"fingerprint": np.array(fingerprint), "settings": np.array(json.dumps(settings))} | more
     with path.open("wb") as file:
-        np.savez_compressed(
-            file, labels=np.asarray(labels, np.int64), fingerprint=fingerprint, settings=json.dumps(settings)
-        )
+        np.savez_compressed(file, labels=np.asarray(labels, np.int64), **arrays)  # type: ignore[arg-type]
 
 
 def read_labelling(path: Path, fingerprint: str) -> np.ndarray:

@@ -6,12 +6,11 @@
 3. Groups of many videos stand in a row, by video and tracklet. A range of so many neighbours slides along it, in which
    groups nearer than tau become one, the closest first; as groups become fewer, the range sees farther.
 
-Two groups never become one when a moment has both. Where members of theirs lie farther than sigma from the centroid of
-both, these are dropped, if they are few; else the groups stay two.
+Two groups never become one when a moment has images of both ("met"). Where members of theirs lie farther than sigma
+from the centroid of both, these are dropped, if they are few; else the groups stay two ("apart").
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from cion_jax.denoise.people import People, merge
 from cion_jax.denoise.sightings import Sightings
 from cion_jax.denoise.single import consistent
 
-#: Pairs of groups that may not become one, and why.
+#: Pairs of groups that may not become one, by the labels of both, and why: "met" or "apart".
 Refused = dict[tuple[int, int], str]
 
 
@@ -32,27 +31,28 @@ class Level(NamedTuple):
     labels: np.ndarray
     """(N,) the first tracklet of each image's person, -1 for none."""
     noise: Noise
-    refused: Counter[str]
-    """Pairs nearer than tau that stay two, by reason."""
+    refused: Refused
+    """Pairs of people nearer than tau that stay two: those that the level looked at."""
 
 
-def climb(sightings: Sightings, sigma: float, tau: float, within: int | None = None, levels: int = 3) -> list[Level]:
+def climb(
+    sightings: Sightings, sigma: float, tau: float, within: int | None = None, levels: int = 3
+) -> Iterator[Level]:
     """What the raw tracklets are, and what each level makes of them."""
 
     def level(labels: np.ndarray, refused: Refused) -> Level:
         found = noise(sightings.features, labels, sigma, tau, within)
-        return Level(labels, found, Counter(refused.values()))
+        return Level(labels, found, refused)
 
-    found = [level(sightings.tracklet, {})]
+    yield level(sightings.tracklet, {})
     people = People(sightings, consistent(sightings.features, sightings.bounds[:-1], sigma))
-    found.append(level(people.labels(), {}))
+    yield level(people.labels(), {})
     if levels >= 2:
         refused = settle_videos(people, sightings, sigma, tau)
-        found.append(level(people.labels(), refused))
+        yield level(people.labels(), refused)
     if levels >= 3:
         refused = settle(people, sigma, tau, lambda: windows(len(people.numbers), within))
-        found.append(level(people.labels(), refused))
-    return found
+        yield level(people.labels(), refused)
 
 
 def settle_videos(people: People, sightings: Sightings, sigma: float, tau: float) -> Refused:

@@ -11,8 +11,8 @@ twice.
 
 The usual distance is the middle of the shortest half of all, and deviations are those below it: above are the
 tracker's mistakes. In a video, two people are nearer than elsewhere, for they share its light. Tracklets that share a
-frame are known to be two; without frames, any two of a video stand in for them. Where nobody is seen twice, tau is where
-one tracklet in twenty meets somebody else by chance, and an image's distance is that from its own tracklet.
+frame are known to be two; without frames, any two of a video stand in for them. Where nobody is seen twice, tau is
+where one tracklet in twenty meets somebody else by chance, and an image's distance is that from its own tracklet.
 """
 
 import math
@@ -54,14 +54,13 @@ def estimate(sightings: Sightings) -> Thresholds:
     apart = 1 - centers[rows] @ centers.T
     same_video = video[rows, None] == video
     here = apart[same_video & (rows[:, None] != np.arange(len(centers)))]
-    met = _in_a_frame(sightings)
-    two = distances(centers[met[:, 0]], centers[met[:, 1]]) if len(met) else here
+    one, other = in_a_frame(sightings).T
+    two = distances(centers[one], centers[other]) if len(one) else here
     tau, pairs = _seen_twice(apart, ~same_video)
-    pairs = (rows[pairs[:, 0]], pairs[:, 1]) if len(pairs) else (rows, rows)
-    some = random.permutation(len(pairs[0]))[:PAIRS]
+    one, other = (rows[pairs[:, 0]], pairs[:, 1]) if len(pairs) else (rows, rows)
     images = [
-        1 - sightings.features[bounds[one] : bounds[one + 1]] @ centers[other] / _length(centers[one] @ centers[other])
-        for one, other in zip(pairs[0][some].tolist(), pairs[1][some].tolist(), strict=True)
+        1 - sightings.features[bounds[a] : bounds[a + 1]] @ centers[b] / _length(centers[a] @ centers[b])
+        for a, b in random.permutation(np.stack([one, other], axis=1))[:PAIRS].tolist()
     ]
     sigma = _above(np.concatenate(images), OF_IMAGES)
     return Thresholds(max(sigma, LEAST), max(min(tau, _rare(two, len(here) / len(rows))), LEAST))
@@ -74,11 +73,10 @@ def _seen_twice(apart: np.ndarray, elsewhere: np.ndarray) -> tuple[float, np.nda
         return math.inf, np.empty((0, 2), int)
     steps, chance = _chance(two)
     found = np.searchsorted(np.sort(two[two <= steps[-1]]), steps)
-    clear = (chance * len(two) <= CHANCE * found) & (found >= FEW)
-    if not clear.any():
+    clear = np.flatnonzero((chance * len(two) <= CHANCE * found) & (found >= FEW))
+    if not len(clear):
         return _rare(two, len(two) / len(apart)), np.empty((0, 2), int)
-    nearest = two[two < steps[clear][-1]]
-    tau = _above(nearest, OF_CENTROIDS)
+    tau = _above(two[two < steps[clear[-1]]], OF_CENTROIDS)
     return tau, np.argwhere((apart < tau) & elsewhere)
 
 
@@ -87,7 +85,7 @@ def _rare(two: np.ndarray, others: float) -> float:
     if not len(two):
         return math.inf
     steps, chance = _chance(two)
-    return float(steps[max(np.count_nonzero(chance * others <= CHANCE) - 1, 0)])
+    return float(steps[max(int(np.count_nonzero(chance * others <= CHANCE)) - 1, 0)])
 
 
 def _chance(two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +94,7 @@ def _chance(two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The angle of two random directions in n dimensions is that of a beta distribution; n is such that the deviation
     fits, and the middle is not where it is orthogonal but at the median.
     """
-    low, median, high = np.quantile(two, [0.25, 0.5, 0.841])
+    low, median, high = np.quantile(two, [0.25, 0.5, 0.841]).tolist()
     deviation = max(high - median, (median - low) / 0.6745, LEAST)
     dimensions = max((median / deviation) ** 2, 2)
     steps = np.linspace(0, max(median, LEAST), 2001)[1:]
@@ -116,7 +114,7 @@ def _length(squared: float) -> float:
     return math.sqrt(max(squared, LEAST))
 
 
-def _in_a_frame(sightings: Sightings) -> np.ndarray:
+def in_a_frame(sightings: Sightings) -> np.ndarray:
     """Pairs of tracklets that are next to each other in some moment: (pairs, 2), none twice."""
     known = np.flatnonzero(sightings.moment != UNKNOWN)
     order = known[np.argsort(sightings.moment[known], kind="stable")]

@@ -119,14 +119,23 @@ def digest(variables: Variables) -> str:
 def read_features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The features of a split, float32 (N, width), and a row of INDEX for each; what is not whole is refused."""
     card = _read_card(folder / CARD)
-    if split not in card["splits"]:
-        raise UserError(f"{folder}: no features of a split {split!r}; it has {', '.join(card['splits'])}")
-    images = card["splits"][split]["images"]
+    images = _part(folder, card, split)["images"]
     index = _read(folder / split / "index.npy", (images,), INDEX)
     if not np.array_equal(index["number"], np.arange(images)):
         raise UserError(f"{folder / split / 'index.npy'}: image numbers are not 0 to {images - 1}; {_AGAIN}")
     shards = [_read(path, (len(span), card["width"]), np.float32) for path, span in _shards(folder, split, card)]
     return np.concatenate(shards), np.array(index)
+
+
+def fingerprint_of(folder: Path, split: str) -> str:
+    """The fingerprint of the images that the features of a split were made from."""
+    return _part(folder, _read_card(folder / CARD), split)["fingerprint"]
+
+
+def _part(folder: Path, card: Mapping[str, Any], split: str) -> Mapping[str, Any]:
+    if split not in card["splits"]:
+        raise UserError(f"{folder}: no features of a split {split!r}; it has {', '.join(card['splits'])}")
+    return card["splits"][split]
 
 
 def _shards(out: Path, split: str, card: Mapping[str, Any]) -> list[tuple[Path, range]]:

@@ -129,6 +129,16 @@ class Journal:
             self._say(f"step {step:,}: {text}")
         self._show(step, found)
 
+    @contextmanager
+    def showing(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show work other than steps while it lasts; call what is yielded with the number of further pieces done."""
+        self._say(what)
+        task = self._bar.add_task(what, total=total)
+        try:
+            yield lambda done: self._bar.advance(task, done)
+        finally:
+            self._bar.remove_task(task)
+
     def _speed(self) -> dict[str, float]:
         """Over the last steps; empty while there is but one."""
         steps, seconds = len(self._moments) - 1, self._moments[-1][0] - self._moments[0][0]

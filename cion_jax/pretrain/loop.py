@@ -3,6 +3,7 @@
 RUN/settings.json          what was asked for
 RUN/checkpoints/           what a repeated command goes on from
 RUN/teacher.safetensors    the teacher's weights, anew after each epoch
+RUN/labels/                who is who from the epochs on at which labels are made anew
 RUN/metrics.jsonl, RUN/tensorboard/
 """
 
@@ -10,14 +11,13 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cion_jax.config import Pretraining, Reading
@@ -25,19 +25,17 @@ from cion_jax.data.order import Order
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
-from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position, is_finite
 from cion_jax.pretrain.folder import claim
 from cion_jax.pretrain.journal import Journal, profile
 from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, labels_of, model_of, order_of, segments
+from cion_jax.pretrain.relabel import relabelled
 from cion_jax.pretrain.schedules import rates
 from cion_jax.pretrain.signals import asked_to_stop
 from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, teacher_of
 from cion_jax.pretrain.step import Recipe, images_placement, train_step
 from cion_jax.torch_io.weights import Weights, save
-
-#: From the teacher's backbone and the labels in use to new labels, one per image.
-Relabel = Callable[[Variables, np.ndarray], np.ndarray]
 
 #: Steps that are under way before the oldest one's metrics are waited for: enough for the device never to stand idle.
 AHEAD = 2
@@ -49,7 +47,6 @@ def pretrain(
     out: Path,
     *,
     profile_steps: int = 0,
-    relabellings: Mapping[int, Relabel] | None = None,
 ) -> bool:
     """Train a backbone on a dataset's train split and leave all that came of it in a folder.
 
@@ -60,12 +57,11 @@ def pretrain(
         data: A dataset folder.
         out: The run's folder.
         profile_steps: Steps to trace for TensorBoard, after the first few.
-        relabellings: At the beginning of these epochs, labels are made anew.
 
     Returns:
         Whether the run came to its end; if not, it was asked to stop and has written a checkpoint.
     """
-    mesh, anew = mesh_of(jax.device_count(), settings.model_axis), relabellings or {}
+    mesh = mesh_of(jax.device_count(), settings.model_axis)
     check(settings, jax.device_count())
     records, model = Records(data), model_of(settings)
     check_sizes(settings, model)
@@ -73,7 +69,7 @@ def pretrain(
     with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
         checkpoint = _begin(settings, model, mesh, records, checkpoints)
         begun = int(checkpoint.state.step)
-        total = begun + _steps_left(settings, checkpoint, anew)
+        total = begun + _steps_left(settings, checkpoint)
         verb = "was finished with" if begun == total else "goes on after" if begun else "begins with"
         print(f"{out}: {verb} step {begun:,} of {total:,}", file=sys.stderr)
         with (
@@ -82,7 +78,7 @@ def pretrain(
             asked_to_stop() as asked,
         ):
             loop = _Loop(settings, model, mesh, records, out, checkpoints, journal, traced)
-            return loop.run(checkpoint, anew, asked)
+            return loop.run(checkpoint, asked)
 
 
 def _begin(
@@ -105,9 +101,9 @@ def _begin(
     return found._replace(note=note)
 
 
-def _steps_left(settings: Pretraining, checkpoint: Checkpoint, relabellings: Mapping[int, Relabel]) -> int:
+def _steps_left(settings: Pretraining, checkpoint: Checkpoint) -> int:
     """Steps to the end if labels stay as they are."""
-    epochs = segments(settings, checkpoint.position.epoch, relabellings)
+    epochs = segments(settings, checkpoint.position.epoch, settings.relabel)
     batches = [
         len(part) * order_of(settings, checkpoint.labels, instances_at(settings, part.start)).batches for part in epochs
     ]
@@ -133,13 +129,16 @@ class _Loop:
     compiled: dict[int, Any] = field(default_factory=dict)
     """The step for each K."""
 
-    def run(self, checkpoint: Checkpoint, relabellings: Mapping[int, Relabel], asked: Callable[[], bool]) -> bool:
+    def run(self, checkpoint: Checkpoint, asked: Callable[[], bool]) -> bool:
         """Train from a checkpoint to the end, or until asked to stop; say which."""
         settings, (state, labels, position, note) = self.settings, checkpoint
         whole, number = NamedSharding(self.mesh, PartitionSpec()), int(state.step)
-        for epochs in segments(settings, position.epoch, relabellings):
-            if position.batch == 0 and epochs.start in relabellings:
-                labels = relabellings[epochs.start](teacher_of(state)[0], labels)
+        for epochs in segments(settings, position.epoch, settings.relabel):
+            if position.batch == 0 and epochs.start in settings.relabel:
+                teacher, _ = teacher_of(state)
+                labels = relabelled(
+                    settings, self.model, teacher, self.records, self.out, epochs.start, self.journal.showing
+                )
             instances = instances_at(settings, epochs.start)
             order, step = order_of(settings, labels, instances), self._step(instances, state)
             for images, damaged, waited in self._batches(order, epochs, position.batch):

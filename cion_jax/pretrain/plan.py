@@ -1,6 +1,7 @@
 """What a pre-training will do, settled before anything is computed: who is who, which K when, and whether it can be."""
 
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +43,15 @@ def labels_of(settings: Pretraining, records: Records) -> np.ndarray:
         raise UserError(f"labels are for the identity level, not for {settings.level}; leave out one of the two")
     if settings.level == "instance":
         return np.arange(len(records))
-    if settings.level == "tracklet":
-        return np.array(records.index["tracklet"], np.int64)
     if settings.labels is not None:
         return read_labelling(settings.labels, records.card.fingerprint)
+    if settings.level == "tracklet" or settings.relabel:
+        return np.array(records.index["tracklet"], np.int64)
     labels = np.array(records.index["identity"], np.int64)
     if not len(labels) or labels.max() < 0:
         raise UserError(
             f"{records.folder}: nobody in split {records.split} has an identity; "
-            "give a labelling with --labels, or choose --level tracklet"
+            "give a labelling with --labels, or epochs with --relabel, or choose --level tracklet"
         )
     return labels
 
@@ -71,6 +72,10 @@ def check(settings: Pretraining, devices: int) -> None:
         raise UserError(f"stages {settings.stages} must rise, and instances {settings.instances} be positive")
     if settings.epochs < 1 or settings.accumulate < 1:
         raise UserError(f"epochs ({settings.epochs}) and accumulate ({settings.accumulate}) must be at least 1")
+    if settings.relabel and settings.level != "identity":
+        raise UserError(f"relabel is for the identity level, not for {settings.level}; leave out one of the two")
+    if not all(a < b for a, b in pairwise((0, *settings.relabel, settings.epochs))):
+        raise UserError(f"relabel {settings.relabel} must rise, and lie between epoch 1 and {settings.epochs - 1}")
     shares = devices // settings.model_axis * settings.accumulate
     for instances in sorted({instances_at(settings, epoch) for epoch in range(settings.epochs)}):
         if settings.batch % (instances * shares) or settings.batch < 1:

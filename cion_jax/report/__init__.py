@@ -1,0 +1,1 @@
+"""Pages that one can look at: one HTML file each, with everything in it."""
