@@ -81,10 +81,13 @@ def draw(world: FeatureWorld) -> Sample:
         random.choice(world.videos, min(1 + random.poisson(world.appearances - 1), world.videos), replace=False)
         for _ in people
     ]
+    visitors: list[list[int]] = [[] for _ in range(world.videos)]
+    for number, videos in enumerate(seen_in):
+        for video in videos:
+            visitors[video].append(number)
     tracks: list[tuple[int, Track]] = []
-    for video in range(world.videos):
+    for video, present in enumerate(visitors):
         bias = world.bias * _direction(random, world.width)
-        present = [number for number, videos in enumerate(seen_in) if video in videos]
         walks = [_walk(world, random, number, people[number] + bias) for number in present]
         tracks += [(video, part) for walk in _switched(world, random, walks) for part in _broken(world, random, walk)]
     sizes = [len(track.frame) for _, track in tracks]

@@ -61,12 +61,12 @@ def test_near_pairs_are_those_of_the_full_matrix(
     count: int, within: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(near_module, "TILE", 16)
-    near_module._tiles_near.cache_clear()
+    jax.clear_caches()
     vectors = unit(np.random.default_rng(count).standard_normal((count, 4)))
     i, j = np.meshgrid(np.arange(count), np.arange(count), indexing="ij")
     expected = np.argwhere((1 - vectors @ vectors.T < 0.5) & (i < j) & (j < i + (within or count)))
     np.testing.assert_array_equal(near(vectors, windows(count, within), 0.5), expected)
-    near_module._tiles_near.cache_clear()
+    jax.clear_caches()
 
 
 def all_levels(sample: Sample, within: int | None = None, frames: bool = True) -> tuple[Sightings, Any, list[Level]]:

@@ -118,6 +118,7 @@ def _near(sightings: Sightings, found: Identities, level: int, tau: float, withi
         return set()
     video = sightings.video[sightings.bounds[found.names]]
     ends = windows(len(video), within) if level > 2 else np.searchsorted(video, video, side="right")
-    pairs = near(found.centers, ends, tau)
-    pairs = pairs[distances(found.centers[pairs[:, 0]], found.centers[pairs[:, 1]]) < tau - ROUNDING]
+    centers = found.centers
+    pairs = near(centers, ends, tau)
+    pairs = pairs[distances(centers[pairs[:, 0]], centers[pairs[:, 1]]) < tau - ROUNDING]
     return {(one, other) for one, other in found.names[pairs].tolist()}

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +26,11 @@ def near(vectors: np.ndarray, ends: np.ndarray, tau: float) -> np.ndarray:
     padded = np.pad(vectors.astype(np.float32), ((0, -count % TILE), (0, 0)))
     limits = np.pad(ends, (0, -count % TILE))
     tiles, devices = np.array(list(_tiles(limits))).reshape(-1, 2), jax.device_count()
-    step = _tiles_near(devices)
     found, under_way = [np.empty((0, 2), np.int64)], deque[tuple[np.ndarray, Array]]()
     on_devices = jnp.asarray(padded), jnp.asarray(limits)
     for first in range(0, len(tiles), devices):
         some = tiles[first : first + devices]
-        under_way.append((some, step(*on_devices, np.resize(some, (devices, 2)), tau)))
+        under_way.append((some, of_tiles(*on_devices, np.resize(some, (devices, 2)), tau)))
         if len(under_way) > AHEAD:
             found += _pairs(*under_way.popleft())
     while under_way:
@@ -55,18 +53,18 @@ def _pairs(tiles: np.ndarray, bits: Array) -> list[np.ndarray]:
     return [tiles[tile[which]] + np.stack([row[which], 8 * eight[which] + bit], axis=1)]
 
 
-@cache
-def _tiles_near(devices: int) -> jax.stages.Wrapped:
+@jax.jit
+def of_tiles(vectors: Array, limits: Array, tiles: Array, tau: Array) -> Array:
     """Whether the pairs of a tile for each device are near, as bits (devices, TILE, TILE / 8)."""
-
-    def of_tile(vectors: Array, limits: Array, tile: Array, tau: Array) -> Array:
-        row, column = tile[0]
-        one, other = (jax.lax.dynamic_slice_in_dim(vectors, first, TILE) for first in (row, column))
-        similar = jnp.matmul(one, other.T, precision=jax.lax.Precision.HIGHEST)
-        i, j = row + jnp.arange(TILE)[:, None], column + jnp.arange(TILE)
-        inside = (i < j) & (j < jax.lax.dynamic_slice_in_dim(limits, row, TILE)[:, None])
-        return jnp.packbits((1 - similar < tau + SLACK) & inside, axis=1)[None]
-
     mesh, each = Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices")
     specs = PartitionSpec(), PartitionSpec(), each, PartitionSpec()
-    return jax.jit(jax.shard_map(of_tile, mesh=mesh, in_specs=specs, out_specs=each))
+    return jax.shard_map(_of_tile, mesh=mesh, in_specs=specs, out_specs=each)(vectors, limits, tiles, tau)
+
+
+def _of_tile(vectors: Array, limits: Array, tile: Array, tau: Array) -> Array:
+    row, column = tile[0]
+    one, other = (jax.lax.dynamic_slice_in_dim(vectors, first, TILE) for first in (row, column))
+    similar = jnp.matmul(one, other.T, precision=jax.lax.Precision.HIGHEST)
+    i, j = row + jnp.arange(TILE)[:, None], column + jnp.arange(TILE)
+    inside = (i < j) & (j < jax.lax.dynamic_slice_in_dim(limits, row, TILE)[:, None])
+    return jnp.packbits((1 - similar < tau + SLACK) & inside, axis=1)[None]

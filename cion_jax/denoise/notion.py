@@ -6,6 +6,7 @@ Distances are 1 - a.b of unit vectors, and an identity's centroid is the normali
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from cion_jax.denoise.near import near
 
@@ -32,14 +33,19 @@ class Identities(NamedTuple):
 
     names: np.ndarray
     """Their labels, in order."""
-    centers: np.ndarray
-    """Their centroids, float64."""
+    sums: np.ndarray
+    """The sums of their images' vectors, float64."""
     images: np.ndarray
     """The images that have one, identity by identity."""
     member: np.ndarray
     """Which identity each of those images belongs to."""
     apart: np.ndarray
     """How far each of those images is from its centroid."""
+
+    @property
+    def centers(self) -> np.ndarray:
+        """Their centroids."""
+        return unit(self.sums)
 
 
 def noise(features: np.ndarray, labels: np.ndarray, sigma: float, tau: float, within: int | None = None) -> Noise:
@@ -53,8 +59,9 @@ def noise(features: np.ndarray, labels: np.ndarray, sigma: float, tau: float, wi
         within: Only pairs that stand within so many identities in a row count, in the order of their labels.
     """
     found = identities(features, labels)
-    pairs = near(found.centers, windows(len(found.names), within), tau)
-    close = distances(found.centers[pairs[:, 0]], found.centers[pairs[:, 1]]) < tau
+    centers = found.centers
+    pairs = near(centers, windows(len(centers), within), tau)
+    close = distances(centers[pairs[:, 0]], centers[pairs[:, 1]]) < tau
     inconsistent = found.apart > sigma + ROUNDING
     return Noise(len(found.images), len(found.names), int(inconsistent.sum()), int(close.sum()))
 
@@ -65,16 +72,22 @@ def identities(features: np.ndarray, labels: np.ndarray) -> Identities:
     images = images[np.argsort(labels[images], kind="stable")]
     names, starts, member = np.unique(labels[images], return_index=True, return_inverse=True)
     bounds = np.append(starts, len(images))
-    centers, apart = np.empty((len(names), features.shape[1])), np.empty(len(images))
+    totals, apart = np.empty((len(names), features.shape[1])), np.empty(len(images))
     first = 0
     while first < len(names):  # in parts, for a sorted copy of all features would double the memory
         end = max(first + 1, int(np.searchsorted(bounds, bounds[first] + ROWS, side="right")) - 1)
         rows = slice(bounds[first], bounds[end])
         part = features[images[rows]].astype(np.float64)
-        centers[first:end] = unit(np.add.reduceat(part, bounds[first:end] - bounds[first]))
-        apart[rows] = distances(part, centers[member[rows]])
+        totals[first:end] = sums(part, bounds[first : end + 1] - bounds[first])
+        apart[rows] = distances(part, unit(totals[first:end])[member[rows] - first])
         first = end
-    return Identities(names, centers, images, member, apart)
+    return Identities(names, totals, images, member, apart)
+
+
+def sums(vectors: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The sum of each run of rows; many times faster than `np.add.reduceat` where runs are short."""
+    ones, columns = np.ones(len(vectors)), np.arange(len(vectors))
+    return csr_array((ones, columns, bounds), shape=(len(bounds) - 1, len(vectors))) @ vectors
 
 
 def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cion_jax.denoise.notion import distances, unit
+from cion_jax.denoise.notion import distances, identities, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
 #: Of each of two groups that become one at least this share stays; the others belong to nobody then. To refuse a whole
@@ -26,17 +26,18 @@ class People:
         self.features = sightings.features
         self.moment = sightings.moment
         bounds = sightings.bounds
-        spans = [slice(*span) for span in pairwise(bounds)]
         images = np.arange(len(kept))
-        self.members = [images[span][kept[span]] for span in spans]
-        self.moments: list[set[int]] = [set() for _ in spans]
+        self.members = [images[first:end][kept[first:end]] for first, end in pairwise(bounds)]
+        self.moments = [self._seen(members) for members in self.members]
         self.video = sightings.video[bounds[:-1]]
-        self.alive = np.array([len(members) > 0 for members in self.members])
-        self.sums = np.zeros((len(spans), self.features.shape[1]))
-        self.centers = np.zeros_like(self.sums)
-        self.reach = np.zeros(len(spans))
-        for group in np.flatnonzero(self.alive).tolist():
-            self._measure(group)
+        found = identities(self.features, np.where(kept, sightings.tracklet, -1))
+        self.alive = np.isin(np.arange(len(self.members)), found.names)
+        self.sums = np.zeros((len(self.members), self.features.shape[1]))
+        self.sums[found.names] = found.sums
+        self.centers = unit(self.sums)
+        #: The largest angle between a centroid and a member.
+        self.reach = np.zeros(len(self.members))
+        np.maximum.at(self.reach, found.names[found.member], np.arccos(np.clip(1 - found.apart, -1, 1)))
 
     def _seen(self, members: np.ndarray) -> set[int]:
         """The moments of images. Those that a tracklet dropped do not count: they show somebody else, or nobody."""

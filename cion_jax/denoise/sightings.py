@@ -1,9 +1,11 @@
 """What denoising starts from: a unit vector for each image, and where a tracker saw it."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from cion_jax.denoise.notion import ROWS
 from cion_jax.errors import UserError
 
 #: The moment of an image whose frame is not known: it keeps nobody apart.
@@ -39,9 +41,10 @@ def sightings(
 
     Frames are numbers within their video; -1, or none given, stands for not known.
     """
-    lengths = _check(features, video, tracklet, frame)
+    _check(features, video, tracklet, frame)
+    lengths, contents = _measured(features)
     frame = np.full(len(video), UNKNOWN) if frame is None else frame
-    order = np.lexsort((_content(features), frame, tracklet, video))
+    order = np.lexsort((contents, frame, tracklet, video))
     order = order[tracklet[order] >= 0]
     if not len(order):
         raise UserError("no image has a tracklet, and denoising starts from tracklets")
@@ -55,8 +58,11 @@ def sightings(
     moment = np.cumsum(_starts(np.stack([video, frame], axis=1)[by_time := np.lexsort((frame, video))]))
     moments = np.empty(len(order), np.int64)
     moments[by_time] = moment
+    vectors = np.empty((len(order), features.shape[1]), np.float32)
+    for rows in _parts(len(order)):
+        vectors[rows] = features[order[rows]] / lengths[order[rows], None]
     return Sightings(
-        (features[order] / lengths[order, None]).astype(np.float32),
+        vectors,
         np.cumsum(_starts(video)) - 1,
         np.cumsum(first) - 1,
         np.where(frame >= 0, moments, UNKNOWN),
@@ -71,14 +77,31 @@ def _starts(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[True], differs if differs.ndim == 1 else differs.any(axis=1)])
 
 
-def _content(features: np.ndarray) -> np.ndarray:
-    """A number for each row's bits: rows that agree in all else must not be told apart by their order."""
-    bits = np.ascontiguousarray(features, np.float32).view(np.uint32).astype(np.uint64)
-    return bits @ (np.random.default_rng(0).integers(1 << 63, size=bits.shape[1], dtype=np.uint64) | np.uint64(1))
+def _parts(count: int) -> Iterator[slice]:
+    """Rows that are looked at together: in float64 all of them at once would need twice the memory of the features."""
+    return (slice(first, first + ROWS) for first in range(0, count, ROWS))
 
 
-def _check(features: np.ndarray, video: np.ndarray, tracklet: np.ndarray, frame: np.ndarray | None) -> np.ndarray:
-    """Refuse what cannot be denoised; return the features' lengths."""
+def _measured(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's length, and a number made of its bits: rows that agree in all else keep no order from the input."""
+    lengths, contents = np.empty(len(features)), np.empty(len(features), np.uint64)
+    random = np.random.default_rng(0)
+    odd = random.integers(1 << 63, size=features.shape[1], dtype=np.uint64) | np.uint64(1)
+    for rows in _parts(len(features)):
+        with np.errstate(over="ignore"):  # infinite numbers are told of below
+            lengths[rows] = np.linalg.norm(features[rows].astype(np.float64), axis=1)
+            bits = np.ascontiguousarray(features[rows], np.float32).view(np.uint32)
+        contents[rows] = bits.astype(np.uint64) @ odd
+    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+    if len(wrong):
+        raise UserError(
+            f"the feature of image {wrong[0]:,} is zero or no number, and {len(wrong) - 1:,} others are; leave them out"
+        )
+    return lengths, contents
+
+
+def _check(features: np.ndarray, video: np.ndarray, tracklet: np.ndarray, frame: np.ndarray | None) -> None:
+    """Refuse arrays that do not fit together."""
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         raise UserError(f"features are {features.dtype} of shape {features.shape}; make them floats, (images, width)")
     for name, values in {"video": video, "tracklet": tracklet, "frame": frame}.items():
@@ -87,10 +110,3 @@ def _check(features: np.ndarray, video: np.ndarray, tracklet: np.ndarray, frame:
                 f"{name} is {values.dtype} of shape {values.shape}; there are {len(features):,} features, and each "
                 "needs a whole number"
             )
-    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
-    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
-    if len(wrong):
-        raise UserError(
-            f"the feature of image {wrong[0]:,} is zero or no number, and {len(wrong) - 1:,} others are; leave them out"
-        )
-    return lengths

@@ -4,15 +4,16 @@ Nearly all pairs of tracklets are two people, and their distances lie as those o
 dimensions as fit. Tracklets of different videos that are nearer than so many would be by chance are one person seen
 twice.
 
-    tau     two deviations above the usual distance of one person's tracklets in two videos; but in no video may more
-            than one tracklet in twenty meet another person nearer than that by chance
-    sigma   three deviations above the usual distance of an image from its person, of whom it was no part: with c the
+    tau     a deviation above the usual distance of one person's tracklets in two videos, for groups come nearer as they
+            grow; but in a video no more than one tracklet in twenty may meet another person nearer than that by chance
+    sigma   two deviations above the median distance of an image from its person, of whom it was no part: with c the
             centroid of the image's tracklet and o that of another of the same person, 1 - image.o / sqrt(c.o)
 
-The usual distance is the middle of the shortest half of all, and deviations are those below it: above are the
-tracker's mistakes. In a video, two people are nearer than elsewhere, for they share its light. Tracklets that share a
-frame are known to be two; without frames, any two of a video stand in for them. Where nobody is seen twice, tau is
-where one tracklet in twenty meets somebody else by chance, and an image's distance is that from its own tracklet.
+The usual distance is the middle of the shortest half of all, and its deviation that below it: above are look-alikes.
+The deviation of images is the larger of that below the median and that of the quarter above it; what is farther may be
+the tracker's mistakes. In a video, two people are nearer than elsewhere, for they share its light. Tracklets that
+share a frame are known to be two; without frames, any two of a video stand in for them. Where nobody is seen twice, tau
+is where one tracklet in twenty meets somebody else by chance, and an image's distance is that from its own tracklet.
 """
 
 import math
@@ -21,13 +22,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc
 
-from cion_jax.denoise.notion import distances, unit
+from cion_jax.denoise.notion import distances, identities
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
 #: Distances between tracklets that are looked at, and images of one person, at the most.
 CELLS, PAIRS = 1 << 24, 1 << 12
 #: Deviations above the usual.
-OF_CENTROIDS, OF_IMAGES = 2.0, 3.0
+OF_CENTROIDS, OF_IMAGES = 1.0, 2.0
+#: Deviations from the median at which a quarter of a bell is left.
+QUARTER = 0.6745
 #: Share of mistakes that tau may allow by chance.
 CHANCE = 0.05
 #: Fewer pairs of tracklets say nothing.
@@ -48,7 +51,7 @@ class Thresholds(NamedTuple):
 def estimate(sightings: Sightings) -> Thresholds:
     """sigma and tau, from up to CELLS distances between tracklets; the same for any order of the images."""
     bounds, random = sightings.bounds, np.random.default_rng(0)
-    centers = unit(np.add.reduceat(sightings.features, bounds[:-1], dtype=np.float64)).astype(np.float32)
+    centers = identities(sightings.features, sightings.tracklet).centers.astype(np.float32)
     video = sightings.video[bounds[:-1]]
     rows = np.sort(random.permutation(len(centers))[: max(1, CELLS // len(centers))])
     apart = 1 - centers[rows] @ centers.T
@@ -62,7 +65,8 @@ def estimate(sightings: Sightings) -> Thresholds:
         1 - sightings.features[bounds[a] : bounds[a + 1]] @ centers[b] / _length(centers[a] @ centers[b])
         for a, b in random.permutation(np.stack([one, other], axis=1))[:PAIRS].tolist()
     ]
-    sigma = _above(np.concatenate(images), OF_IMAGES)
+    low, median, high = np.quantile(np.concatenate(images), [0.159, 0.5, 0.75]).tolist()
+    sigma = median + OF_IMAGES * max(median - low, (high - median) / QUARTER)
     return Thresholds(max(sigma, LEAST), max(min(tau, _rare(two, len(here) / len(rows))), LEAST))
 
 
@@ -72,11 +76,16 @@ def _seen_twice(apart: np.ndarray, elsewhere: np.ndarray) -> tuple[float, np.nda
     if not len(two):
         return math.inf, np.empty((0, 2), int)
     steps, chance = _chance(two)
-    found = np.searchsorted(np.sort(two[two <= steps[-1]]), steps)
+    steps, chance = steps[chance <= CHANCE], chance[chance <= CHANCE]
+    found = np.searchsorted(np.sort(two[two <= steps[-1:]]), steps)
     clear = np.flatnonzero((chance * len(two) <= CHANCE * found) & (found >= FEW))
     if not len(clear):
         return _rare(two, len(two) / len(apart)), np.empty((0, 2), int)
-    tau = _above(two[two < steps[clear[-1]]], OF_CENTROIDS)
+    near = np.sort(two[two < steps[clear[-1]]])
+    half = len(near) // 2
+    shortest = np.argmin(near[half:] - near[: len(near) - half])
+    usual = (near[shortest] + near[shortest + half]) / 2
+    tau = float(usual + OF_CENTROIDS * max(usual - np.quantile(near, 0.159), 0))
     return tau, np.argwhere((apart < tau) & elsewhere)
 
 
@@ -95,19 +104,10 @@ def _chance(two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     fits, and the middle is not where it is orthogonal but at the median.
     """
     low, median, high = np.quantile(two, [0.25, 0.5, 0.841]).tolist()
-    deviation = max(high - median, (median - low) / 0.6745, LEAST)
+    deviation = max(high - median, (median - low) / QUARTER, LEAST)
     dimensions = max((median / deviation) ** 2, 2)
     steps = np.linspace(0, max(median, LEAST), 2001)[1:]
     return steps, betainc((dimensions - 1) / 2, 0.5, 1 - (1 - steps / steps[-1]) ** 2) / 2
-
-
-def _above(values: np.ndarray, deviations: float) -> float:
-    """So many deviations above the usual."""
-    values = np.sort(values)
-    half = len(values) // 2
-    shortest = np.argmin(values[half:] - values[: len(values) - half])
-    usual = (values[shortest] + values[shortest + half]) / 2
-    return float(usual + deviations * max(usual - np.quantile(values, 0.159), 0))
 
 
 def _length(squared: float) -> float:

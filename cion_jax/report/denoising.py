@@ -14,7 +14,7 @@ from cion_jax.report.page import heading, page, paragraph, picture, table
 from tfrecords_tools.sheet import sheet_of, spread
 
 #: Pairs of tracklets that are drawn at the most, and rows and images in a row of a sheet.
-PAIRS, ROWS, COLUMNS = 1 << 20, 6, 10
+PAIRS, ROWS, COLUMNS = 1 << 17, 6, 10
 _STEPS = ("raw tracklets", "1: in a tracklet", "2: in a video", "3: across videos")
 
 
@@ -28,8 +28,7 @@ def _parts(sightings: Sightings, found: Denoised, records: Records | None) -> It
     kept = int((found.labels >= 0).sum())
     yield paragraph(
         f"{found.labels.max() + 1:,} identities among {kept:,} of {len(found.labels):,} images; sigma "
-        f"{settings.sigma:.4g}, tau {settings.tau:.4g}, range {settings.range}, "
-        f"identities of fewer than {settings.min_images} images dropped."
+        f"{settings.sigma:.4g}, tau {settings.tau:.4g}, range {settings.range}, at least {settings.min_images} images."
     )
     yield heading("Noise, level by level")
     names = ("", "images", "identities", "beyond sigma", "pairs nearer than tau")
@@ -60,6 +59,7 @@ def _levels(found: Denoised) -> Figure:
     ):
         axes.bar(_STEPS[: len(found.noise)], [getattr(noise, name) for noise in found.noise], color="#4477aa")
         axes.set_title(title)
+        axes.set_ylim(bottom=0)
         axes.tick_params(axis="x", labelrotation=20)
     figure.tight_layout()
     return figure
@@ -75,22 +75,22 @@ def _inside(raw: Identities, people: Identities, found: Denoised) -> Figure:
 
 
 def _between(sightings: Sightings, raw: Identities, found: Denoised) -> Figure:
-    figure, random = Figure((8, 3)), np.random.default_rng(0)
+    figure, random, tau = Figure((8, 3)), np.random.default_rng(0), float(found.settings.tau)
     axes = figure.subplots()
-    video = sightings.video[sightings.bounds[:-1]]
-    pairs = random.integers(len(video), size=(min(PAIRS, len(video) ** 2), 2))
-    groups = {
-        "in different videos": (pairs[video[pairs[:, 0]] != video[pairs[:, 1]]], "#bbbbbb", True),
-        "in one frame": (random.permutation(in_a_frame(sightings))[:PAIRS], "#cc3311", False),
+    video, centers = sightings.video[sightings.bounds[:-1]], raw.centers
+    pairs = random.integers(len(video), size=(PAIRS, 2))
+    drawn = {
+        "in different videos": pairs[video[pairs[:, 0]] != video[pairs[:, 1]]],
+        "in one frame": random.permutation(in_a_frame(sightings))[:PAIRS],
     }
-    bins = np.linspace(0, 1.5, 121)
-    for name, (some, color, filled) in groups.items():
-        if len(some):
-            apart = distances(raw.centers[some[:, 0]], raw.centers[some[:, 1]]).clip(0, 1.5)
-            counts, _ = np.histogram(apart, bins)
-            axes.stairs(counts / len(apart), bins, fill=filled, color=color, label=name)
+    apart = {name: distances(centers[some[:, 0]], centers[some[:, 1]]) for name, some in drawn.items() if len(some)}
+    bins = np.linspace(0, max([tau, *(values.max() for values in apart.values())]) * 1.02, 121)
+    for name, values in apart.items():
+        counts, _ = np.histogram(values, bins)
+        look = {"color": "#bbbbbb", "fill": True} if name == "in different videos" else {"color": "#cc3311"}
+        axes.stairs(counts / len(values), bins, label=name, **look)
     axes.set_yscale("log")
-    return _finished(figure, "tau", float(found.settings.tau))
+    return _finished(figure, "tau", tau)
 
 
 def _finished(figure: Figure, name: str, value: float) -> Figure:
@@ -98,7 +98,7 @@ def _finished(figure: Figure, name: str, value: float) -> Figure:
     axes.axvline(value, color="black", linestyle="--", label=f"{name} = {value:.3g}")
     axes.set_xlabel("distance, 1 - cosine")
     axes.set_ylabel("share of pairs" if name == "tau" else "images")
-    axes.legend()
+    axes.legend(loc="upper center" if name == "tau" else "upper right")
     return figure
 
 
@@ -108,12 +108,9 @@ def _sheets(sightings: Sightings, people: Identities, records: Records) -> Itera
     tracklets = np.bincount(pairs[0], minlength=len(images))
     doubt = np.bincount(people.member, people.apart, len(images)) / images * (tracklets > 1)
     told = {
-        "The largest identities": (images, "those with the most images"),
-        "The most merged identities": (tracklets, "those of the most tracklets"),
-        "The most doubtful identities": (
-            doubt,
-            "of several tracklets, and their images the farthest from the centroid",
-        ),
+        "The largest identities": (images, "Those with the most images"),
+        "The most merged identities": (tracklets, "Those of the most tracklets"),
+        "The most doubtful identities": (doubt, "Of several tracklets, with images the farthest from the centroid"),
     }
     for title, (values, which) in told.items():
         chosen = np.argsort(-values, kind="stable")[:ROWS]
@@ -122,6 +119,4 @@ def _sheets(sightings: Sightings, people: Identities, records: Records) -> Itera
             for each in chosen
         }
         yield heading(title)
-        yield picture(
-            sheet_of(records, rows), f"{title}: {which}, one in each row", f"{which}; one in each row".capitalize()
-        )
+        yield picture(sheet_of(records, rows), f"{title}, one in each row", f"{which}; one in each row.")

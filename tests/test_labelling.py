@@ -1,0 +1,276 @@
+"""`denoise` and `cion denoise`: what is written, what is refused, and that promises are checked."""
+
+import base64
+import io
+import json
+import zipfile
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sources import Blocks
+
+from cion_jax.cli import main
+from cion_jax.config import Denoising, Writing
+from cion_jax.data.labels import LABELS, read_labelling
+from cion_jax.data.records import Records
+from cion_jax.data.writer import write_dataset
+from cion_jax.denoise.labelling import denoise, keep_promises
+from cion_jax.denoise.levels import climb
+from cion_jax.denoise.sightings import sightings
+from cion_jax.denoise.thresholds import estimate
+from cion_jax.evaluate.features import CARD, INDEX
+from experiments.feature_world import FeatureWorld, Sample, draw, pairwise
+
+WORLD = FeatureWorld(identities=60, videos=12, width=32)
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return draw(WORLD)
+
+
+@pytest.fixture(scope="module")
+def table(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "table.npz"
+    np.savez(path, **sample._asdict())
+    return path
+
+
+def cion(*arguments: Any) -> int:
+    return main(["denoise", *map(str, arguments)])
+
+
+# What is written.
+
+
+def test_labels_have_no_gaps_and_settings_are_told(
+    sample: Sample, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels.npz"
+    assert cion(table, out, "--range", "50") == 0
+    with np.load(out) as arrays:
+        labels, noise, settings = arrays["labels"], arrays["noise"], json.loads(str(arrays["settings"]))
+    assert labels.dtype == np.int64 and labels.shape == sample.video.shape
+    assert np.array_equal(np.unique(labels), np.arange(-1, labels.max() + 1))
+    assert noise.shape == (4, 4) and noise[-1, 1] == labels.max() + 1 and noise[-1, 0] == (labels >= 0).sum()
+    assert settings["range"] == 50 and settings["levels"] == 3 and 0 < settings["tau"] < settings["sigma"] < 1
+    again = replace(Denoising(), **{name: settings[name] for name in ("sigma", "tau", "range", "levels", "min_images")})
+    np.testing.assert_array_equal(denoise(*sample[:4], again).labels, labels)
+    told = capsys.readouterr().out
+    assert f"sigma {settings['sigma']:.4g}" in told and f"{labels.max() + 1:,} identities" in told
+
+
+def test_a_permutation_of_the_input_permutes_the_output(sample: Sample) -> None:
+    order = np.random.default_rng(0).permutation(len(sample.video))
+    found = denoise(*sample[:4])
+    mixed = denoise(*(values[order] for values in sample[:4]))
+    np.testing.assert_array_equal(mixed.labels, found.labels[order])
+    assert mixed._replace(labels=found.labels) == found._replace(labels=found.labels)
+
+
+def test_names_of_videos_and_tracklets_do_not_matter(sample: Sample) -> None:
+    found = denoise(*sample[:4]).labels
+    named = denoise(sample.features * 7, sample.video * 3 + 5, sample.tracklet * 2 + 1, sample.frame + 9).labels
+    np.testing.assert_array_equal(named, found)
+
+
+def test_small_identities_are_dropped_at_the_end(sample: Sample) -> None:
+    found, most = denoise(*sample[:4]), denoise(*sample[:4], Denoising(min_images=40))
+    images = np.bincount(found.labels[found.labels >= 0])
+    assert images.min() < 40 < images.max()
+    kept = np.isin(found.labels, np.flatnonzero(images >= 40))
+    np.testing.assert_array_equal(most.labels >= 0, kept)
+    assert np.bincount(most.labels[kept]).min() >= 40 and most.noise == found.noise
+    assert (denoise(*sample[:4], Denoising(min_images=10_000)).labels == -1).all()
+
+
+def test_images_without_a_tracklet_are_nobodys(sample: Sample) -> None:
+    tracklet = np.where(np.arange(len(sample.video)) % 7 == 0, -1, sample.tracklet)
+    assert (denoise(sample.features, sample.video, tracklet, sample.frame).labels[::7] == -1).all()
+
+
+# What is promised.
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_a_broken_promise_is_noticed(sample: Sample, levels: int) -> None:
+    found = sightings(*sample[:4])
+    climbed = list(climb(found, 0.4, 0.25, levels=levels))
+    keep_promises(found, climbed, 0.4, 0.25, None)
+    last = climbed[-1]
+    images = np.arange(len(last.labels))
+    moved = np.where(images == last.labels.argmax(), last.labels[last.labels >= 0].min(), last.labels)
+    harmed = {"farther": moved, "twice": np.where(last.labels >= 0, 0, -1)}
+    if levels > 1:
+        harmed["nearer"] = np.where(last.labels >= 0, found.tracklet, -1)
+    for labels in harmed.values():
+        with pytest.raises(RuntimeError, match="broke its promise"):
+            keep_promises(found, [*climbed[:-1], last._replace(labels=labels, refused={})], 0.4, 0.25, None)
+
+
+# sigma and tau.
+
+
+def same_person(world: FeatureWorld) -> float:
+    """The distance of a person's tracklets in two videos, from the lengths of what they are made of."""
+    return 1 - 1 / (1 + world.bias**2 + world.drift**2 + world.noise**2 / world.length)
+
+
+@pytest.mark.parametrize("frames", [True, False])
+@pytest.mark.parametrize("noise", [0.3, 0.6, 0.9])
+def test_auto_finds_what_people_are_apart(noise: float, frames: bool) -> None:
+    world = FeatureWorld(identities=150, videos=25, noise=noise)
+    drawn = draw(world)
+    sigma, tau = estimate(sightings(*drawn[:3], drawn.frame if frames else None))
+    image = 1 - 1 / np.sqrt(1 + world.bias**2 + world.drift**2 + world.noise**2)
+    assert same_person(world) < tau < 1.5 * same_person(world)
+    assert image < sigma < 1.8 * image
+    assert pairwise(denoise(*drawn[:4]).labels, drawn.identity).f1 > 0.93
+
+
+def test_where_nobody_is_seen_twice_few_are_taken_for_one() -> None:
+    drawn = draw(FeatureWorld(identities=500, videos=20, appearances=1, fragments=0, look_alikes=0, switches=0))
+    found = denoise(*drawn[:4])
+    people = len(np.unique(drawn.tracklet))
+    assert 0.97 * people < found.labels.max() + 1 <= people
+    assert pairwise(found.labels, drawn.identity).precision > 0.95
+
+
+# A folder of features, and the report.
+
+
+class Alike(Blocks):
+    """Three images to a tracklet, two tracklets to a video."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        rows = np.empty(self.count, LABELS)
+        number = np.arange(self.first, self.first + self.count)
+        for name, values in zip(LABELS.names, (number // 6, number // 3, number, 0 * number, -1), strict=True):
+            rows[name] = values
+        return rows
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset, and features of it as `cion embed` writes them: the same three people in each pair of videos."""
+    folder = tmp_path_factory.mktemp("folders")
+    data, features = folder / "data", folder / "features"
+    write_dataset(data, {"train": Alike(60)}, Writing(workers=1))
+    records = Records(data)
+    people = np.random.default_rng(0).standard_normal((3, 8))
+    rows = people[records.index["tracklet"] % 3] + 0.05 * np.random.default_rng(1).standard_normal((60, 8))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    index = np.empty(60, INDEX)
+    index["number"] = np.arange(60)
+    for name in LABELS.names:
+        index[name] = records.index[name]
+    (features / "train").mkdir(parents=True)
+    np.save(features / "train" / "index.npy", index)
+    np.save(features / "train" / "features-00000-of-00001.npy", rows)
+    part = {"images": 60, "fingerprint": records.card.fingerprint}
+    card = {"format": 1, "width": 8, "images_per_shard": 100, "splits": {"train": part}}
+    (features / CARD).write_text(json.dumps(card))
+    return data, features
+
+
+class Pictures(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.found.append(dict(attributes))
+
+
+def test_features_of_a_dataset_become_a_labelling_and_a_report(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, features = folders
+    out, report = tmp_path / "labels.npz", tmp_path / "report.html"
+    assert cion(features, out, "--sigma", "0.1", "--tau", "0.1", "--report", report, "--images", data) == 0
+    labels = read_labelling(out, Records(data).card.fingerprint)
+    np.testing.assert_array_equal(labels, Records(data).index["tracklet"] % 3)
+    text = report.read_text()
+    pictures = Pictures(text).found
+    assert len(pictures) == 6 and all(picture["alt"] for picture in pictures)
+    for picture in pictures:
+        kind, data_of = str(picture["src"]).split(",")
+        assert kind == "data:image/png;base64"
+        drawn = Image.open(io.BytesIO(base64.b64decode(data_of))).convert("L")
+        assert len(np.unique(np.asarray(drawn))) > 20  # not blank
+    assert "href" not in text and "<script" not in text
+
+
+# What is refused.
+
+
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("features.npy", "w") as file:
+        for _ in range(1100):
+            file.write(bytes(1 << 20))
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, features=np.array([{}]), video=np.zeros(1, int), tracklet=np.zeros(1, int))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda path: None, "not there"),
+        (lambda path: path.write_bytes(b"no archive"), "not an .npz of plain arrays"),
+        (lambda path: path.mkdir(), "no finished features here"),
+        (lambda path: np.savez(path, features=np.ones((2, 2)), video=np.zeros(2, int)), "has no tracklet"),
+        (pickled, "not an .npz of plain arrays"),
+        (bomb, "would unpack to 1.2 GB"),
+    ],
+    ids=["nothing", "no archive", "folder", "no tracklets", "pickle", "bomb"],
+)
+def test_files_that_are_no_tables_are_refused(
+    make: Any, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "table.npz")
+    assert cion(tmp_path / "table.npz", tmp_path / "out.npz") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cion: ") and "table.npz" in line and text in line
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--sigma", "0"], "sigma 0.0: distances go from 0 to 2"),
+        (["--tau", "3"], "tau 3.0: distances go from 0 to 2"),
+        (["--tau", "nan"], "tau nan: distances go from 0 to 2"),
+        (["--range", "1"], "range 1: at least 2 identities"),
+        (["--min-images", "0"], "min-images 0: must be at least 1"),
+        (["--images", "somewhere"], "--images somewhere: shows people in the --report"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_that_make_no_sense_are_refused(
+    options: list[str], text: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cion(table, tmp_path / "out.npz", *options) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cion: ") and text in line and not (tmp_path / "out.npz").exists()
+
+
+def test_images_of_other_data_are_refused(
+    folders: tuple[Path, Path], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cion(folders[1], tmp_path / "out.npz", "--report", tmp_path / "r.html", "--images", dataset) == 1
+    assert f"--images {dataset}: not the data that" in capsys.readouterr().err
+
+
+def test_a_split_that_is_not_there_is_named(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cion(folders[1], tmp_path / "out.npz", "--split", "query") == 1
+    assert "no features of a split 'query'; it has train" in capsys.readouterr().err
