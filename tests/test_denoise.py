@@ -12,7 +12,7 @@ import pytest
 
 from cion_jax.denoise import near as near_module
 from cion_jax.denoise.levels import Level, climb
-from cion_jax.denoise.near import near
+from cion_jax.denoise.near import near, nearest
 from cion_jax.denoise.notion import identities, windows
 from cion_jax.denoise.sightings import Sightings, sightings
 from cion_jax.denoise.single import TIE, consistent
@@ -67,6 +67,14 @@ def test_near_pairs_are_those_of_the_full_matrix(
     expected = np.argwhere((1 - vectors @ vectors.T < 0.5) & (i < j) & (j < i + (within or count)))
     np.testing.assert_array_equal(near(vectors, windows(count, within), 0.5), expected)
     jax.clear_caches()
+
+
+@pytest.mark.parametrize("count", [1, 64, 700])
+def test_the_nearest_is_that_of_the_full_matrix(count: int) -> None:
+    random = np.random.default_rng(count)
+    vectors, others = (unit(random.standard_normal((each, 4))) for each in (300, count))
+    others = np.concatenate([others, others])  # of equals the first
+    np.testing.assert_array_equal(nearest(vectors, others), (vectors @ others.T).argmax(axis=1) % count)
 
 
 def all_levels(sample: Sample, within: int | None = None, frames: bool = True) -> tuple[Sightings, Any, list[Level]]:

@@ -1,4 +1,4 @@
-"""Which centroids are near each other: similarities in tiles on the devices, of which only who is near comes back."""
+"""Who is near whom: similarities in tiles on the devices, of which only the answer comes back."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 #: Rows and columns of a tile.
 TILE = 1024
+#: Vectors whose nearest is sought together, and the least to which others are filled up.
+ROWS, LEAST = 256, 64
 #: Tiles for each device that are under way while the host reads what others found.
 AHEAD = 2
 #: Distances are rounded on the devices: who is a little too far comes back too, and the host decides.
@@ -68,3 +70,21 @@ def _of_tile(vectors: Array, limits: Array, tile: Array, tau: Array) -> Array:
     i, j = row + jnp.arange(TILE)[:, None], column + jnp.arange(TILE)
     inside = (i < j) & (j < jax.lax.dynamic_slice_in_dim(limits, row, TILE)[:, None])
     return jnp.packbits((1 - similar < tau + SLACK) & inside, axis=1)[None]
+
+
+def nearest(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of the others is the most similar to each vector, the first of equals."""
+    columns = max(LEAST, 1 << (len(others) - 1).bit_length())  # few shapes, few programs
+    padded = jnp.asarray(np.pad(others.astype(np.float32), ((0, columns - len(others)), (0, 0))))
+    found = [
+        most_similar(np.pad(rows, ((0, ROWS - len(rows)), (0, 0))), padded, len(others))
+        for rows in np.split(vectors.astype(np.float32), range(ROWS, len(vectors), ROWS))
+    ]
+    return np.concatenate([np.asarray(part) for part in found])[: len(vectors)]
+
+
+@jax.jit
+def most_similar(vectors: Array, others: Array, count: Array) -> Array:
+    """The same for ROWS vectors, of others of which only so many count."""
+    similar = jnp.matmul(vectors, others.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.argmax(jnp.where(jnp.arange(len(others)) < count, similar, -jnp.inf), axis=1)

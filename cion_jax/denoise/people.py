@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from cion_jax.denoise.near import nearest
 from cion_jax.denoise.notion import distances, identities, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
@@ -99,21 +100,21 @@ class People:
     def adopt(self, strays: np.ndarray, videos: np.ndarray, sigma: float) -> np.ndarray:
         """Give images to the nearest group of their video, if they fit and nobody else of it is seen in their moment.
 
-        Returns the groups that have grown; they are not yet consistent.
+        Images stand in order, and `videos` says where they are from. Returns the groups that have grown; they are not
+        yet consistent.
         """
         grown, numbers = set(), self.numbers
         home = self.video[numbers]
         for video in np.unique(videos):
-            groups = numbers[np.searchsorted(home, video) : np.searchsorted(home, video, side="right")]
-            images = strays[videos == video]
+            groups = numbers[slice(*np.searchsorted(home, [video, video + 1]))]
+            images = strays[slice(*np.searchsorted(videos, [video, video + 1]))]
             if not len(groups):
                 continue
-            similar = self.features[images] @ self.centers[groups].T
-            best = similar.argmax(axis=1)
-            closeness = similar[np.arange(len(images)), best]
-            for row in np.argsort(-closeness, kind="stable"):
-                group, moment = groups[best[row]], self.moment[images[row]]
-                if closeness[row] < 1 - sigma:
+            best = groups[nearest(self.features[images], self.centers[groups])]
+            apart = distances(self.features[images], self.centers[best])
+            for row in np.argsort(apart, kind="stable"):
+                group, moment = best[row], self.moment[images[row]]
+                if apart[row] > sigma:
                     break
                 if moment in self.moments[group]:
                     continue
