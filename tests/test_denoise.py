@@ -77,6 +77,13 @@ def test_the_nearest_is_that_of_the_full_matrix(count: int) -> None:
     np.testing.assert_array_equal(nearest(vectors, others), (vectors @ others.T).argmax(axis=1) % count)
 
 
+def test_a_tau_with_which_all_are_near_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_module, "MOST", 100)
+    vectors = unit(np.random.default_rng(0).standard_normal((15, 4)))
+    with pytest.raises(UserError, match=r"more than 100 pairs of 15 are nearer than tau 2: .*lower tau"):
+        near(vectors, windows(15, None), 2)
+
+
 def all_levels(sample: Sample, within: int | None = None, frames: bool = True) -> tuple[Sightings, Any, list[Level]]:
     found = brought_in(sample, frames)
     thresholds = estimate(found)

@@ -9,12 +9,16 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from cion_jax.errors import UserError
+
 #: Rows and columns of a tile.
 TILE = 1024
 #: Vectors whose nearest is sought together, and the least to which others are filled up.
 ROWS, LEAST = 256, 64
 #: Tiles for each device that are under way while the host reads what others found.
 AHEAD = 2
+#: More near pairs than this would need gigabytes on the host, and say that tau is far too large.
+MOST = 1 << 24
 #: Distances are rounded on the devices: who is a little too far comes back too, and the host decides.
 SLACK = 1e-5
 
@@ -24,21 +28,31 @@ def near(vectors: np.ndarray, ends: np.ndarray, tau: float) -> np.ndarray:
 
     `ends` never falls. No more than a few tiles of similarities are there at any time.
     """
-    count = len(vectors)
-    padded = np.pad(vectors.astype(np.float32), ((0, -count % TILE), (0, 0)))
-    limits = np.pad(ends, (0, -count % TILE))
-    tiles, devices = np.array(list(_tiles(limits))).reshape(-1, 2), jax.device_count()
-    found, under_way = [np.empty((0, 2), np.int64)], deque[tuple[np.ndarray, Array]]()
-    on_devices = jnp.asarray(padded), jnp.asarray(limits)
+    found, count = [np.empty((0, 2), np.int64)], 0
+    for pairs in _tile_by_tile(vectors, ends, tau):
+        found.append(pairs)
+        count += len(pairs)
+        if count > MOST:
+            raise UserError(
+                f"more than {MOST:,} pairs of {len(vectors):,} are nearer than tau {tau:.4g}: few would stay apart; "
+                "lower tau, or the range"
+            )
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _tile_by_tile(vectors: np.ndarray, ends: np.ndarray, tau: float) -> Iterator[np.ndarray]:
+    padding = -len(vectors) % TILE
+    padded, limits = np.pad(vectors.astype(np.float32), ((0, padding), (0, 0))), np.pad(ends, (0, padding))
+    on_devices, devices = (jnp.asarray(padded), jnp.asarray(limits)), jax.device_count()
+    tiles, under_way = np.array(list(_tiles(limits))).reshape(-1, 2), deque[tuple[np.ndarray, Array]]()
     for first in range(0, len(tiles), devices):
         some = tiles[first : first + devices]
         under_way.append((some, of_tiles(*on_devices, np.resize(some, (devices, 2)), tau)))
         if len(under_way) > AHEAD:
-            found += _pairs(*under_way.popleft())
+            yield _pairs(*under_way.popleft())
     while under_way:
-        found += _pairs(*under_way.popleft())
-    pairs = np.concatenate(found)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        yield _pairs(*under_way.popleft())
 
 
 def _tiles(limits: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -48,11 +62,11 @@ def _tiles(limits: np.ndarray) -> Iterator[tuple[int, int]]:
             yield row, column
 
 
-def _pairs(tiles: np.ndarray, bits: Array) -> list[np.ndarray]:
+def _pairs(tiles: np.ndarray, bits: Array) -> np.ndarray:
     found = np.asarray(bits)[: len(tiles)]  # at the end there are fewer tiles than devices
     tile, row, eight = np.nonzero(found)  # nearly all are empty: to unpack but the others takes a tenth of the time
     which, bit = np.nonzero(np.unpackbits(found[tile, row, eight][:, None], axis=1))
-    return [tiles[tile[which]] + np.stack([row[which], 8 * eight[which] + bit], axis=1)]
+    return tiles[tile[which]] + np.stack([row[which], 8 * eight[which] + bit], axis=1)
 
 
 @jax.jit
