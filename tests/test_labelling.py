@@ -220,6 +220,10 @@ def pickled(path: Path) -> None:
     np.savez(path, features=np.array([{}]), video=np.zeros(1, int), tracklet=np.zeros(1, int))
 
 
+def zeros(path: Path) -> None:
+    np.savez(path, features=np.zeros((2, 3), np.float32), video=np.zeros(2, int), tracklet=np.zeros(2, int))
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -229,8 +233,9 @@ def pickled(path: Path) -> None:
         (lambda path: np.savez(path, features=np.ones((2, 2)), video=np.zeros(2, int)), "has no tracklet"),
         (pickled, "not an .npz of plain arrays"),
         (bomb, "would unpack to 1.2 GB"),
+        (zeros, "the feature of image 0 is zero or no number, and 1 others are"),
     ],
-    ids=["nothing", "no archive", "folder", "no tracklets", "pickle", "bomb"],
+    ids=["nothing", "no archive", "folder", "no tracklets", "pickle", "bomb", "zeros"],
 )
 def test_files_that_are_no_tables_are_refused(
     make: Any, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

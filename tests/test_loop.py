@@ -463,6 +463,7 @@ def empty(data: Path, tmp_path: Path) -> list[str]:
         (["--level", "tracklet", "--relabel", "1"], ["relabel is for the identity level, not for tracklet"]),
         (["--relabel", "2", "1"], ["relabel (2, 1) must rise", "between epoch 1 and 3"]),
         (["--relabel", "4"], ["relabel (4,) must rise"]),
+        (["--relabel", "1", "--sigma", "0"], ["sigma 0.0: distances go from 0 to 2"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ".join(value[-2:]),
 )

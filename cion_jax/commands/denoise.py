@@ -12,7 +12,9 @@ from cion_jax.config import Denoising
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from cion_jax.data.records import Records
     from cion_jax.denoise.labelling import Denoised
+    from cion_jax.denoise.table import Tracked
 
 
 def denoise(
@@ -44,35 +46,49 @@ def denoise(
     from cion_jax.aside import write_aside
     from cion_jax.data.labels import write_labelling
     from cion_jax.data.progress import progress
-    from cion_jax.data.records import Records
-    from cion_jax.denoise.labelling import denoise
-    from cion_jax.denoise.sightings import sightings
-    from cion_jax.denoise.table import Tracked, read_table
-    from cion_jax.evaluate.features import fingerprint_of, read_features
+    from cion_jax.denoise.labelling import check_settings, denoise
 
+    check_settings(settings)
     if images is not None and (report is None or not features.is_dir()):
         raise UserError(f"--images {images}: shows people in the --report on a folder of features; leave it out")
-    made_for = fingerprint_of(features, split) if features.is_dir() else ""
-    records = None if images is None else Records(images, split)
-    if records is not None and records.card.fingerprint != made_for:
-        raise UserError(f"--images {images}: not the data that {features} was made from; name that")
-    if features.is_dir():
-        rows, index = read_features(features, split)
-        tracked = Tracked(rows, *(index[name] for name in Tracked._fields[1:]))
-    else:
-        tracked = read_table(features)
-    with progress("denoising", settings.levels + 1) as done:
-        found = denoise(*tracked, settings, done)
+    tracked, made_for = _read(features, split)
+    records = None if images is None else _records(images, split, features, made_for)
+    try:
+        with progress("denoising", settings.levels + 1) as done:
+            found = denoise(*tracked, settings, done)
+    except UserError as error:
+        raise UserError(f"{features}: {error}") from None
     told = {"made by": "cion denoise", "features": str(features)} | found.told()
     write_aside(out, lambda path: write_labelling(path, found.labels, made_for, told, noise=np.array(found.noise)))
     _show(found)
     print(f"{out}: {found.labels.max() + 1:,} identities; {np.count_nonzero(found.labels < 0):,} images are nobody's")
     if report is not None:
+        from cion_jax.denoise.sightings import sightings
         from cion_jax.report.denoising import denoising
 
         text = denoising(sightings(*tracked), found, records)
         write_aside(report, lambda path: path.write_text(text))
         print(f"{report}: written")
+
+
+def _read(features: Path, split: str) -> "tuple[Tracked, str]":
+    """Features and tracklets, and the fingerprint of the images they were made from, if that is known."""
+    from cion_jax.denoise.table import Tracked, read_table
+    from cion_jax.evaluate.features import fingerprint_of, read_features
+
+    if not features.is_dir():
+        return read_table(features), ""
+    rows, index = read_features(features, split)
+    return Tracked(rows, *(index[name] for name in Tracked._fields[1:])), fingerprint_of(features, split)
+
+
+def _records(images: Path, split: str, features: Path, made_for: str) -> "Records":
+    from cion_jax.data.records import Records
+
+    records = Records(images, split)
+    if records.card.fingerprint != made_for:
+        raise UserError(f"--images {images}: not the data that {features} was made from; name that")
+    return records
 
 
 def _show(found: "Denoised") -> None:

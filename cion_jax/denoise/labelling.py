@@ -61,7 +61,7 @@ def denoise(
         settings: What to do.
         done: Called with 1 after each of the levels, the raw tracklets being the first.
     """
-    _check(settings)
+    check_settings(settings)
     found = sightings(features, video, tracklet, frame)
     guess = estimate(found) if "auto" in (settings.sigma, settings.tau) else Thresholds(0, 0)
     sigma = guess.sigma if settings.sigma == "auto" else settings.sigma
@@ -78,7 +78,8 @@ def denoise(
     return Denoised(labels, replace(settings, sigma=sigma, tau=tau), [level.noise for level in levels], refused)
 
 
-def _check(settings: Denoising) -> None:
+def check_settings(settings: Denoising) -> None:
+    """Refuse what makes no sense, before anything is read or computed."""
     for name, value in (("sigma", settings.sigma), ("tau", settings.tau)):
         if value != "auto" and not 0 < value <= 2:
             raise UserError(f"{name} {value}: distances go from 0 to 2; give one above 0, or auto")

@@ -44,6 +44,7 @@ def sightings(
     _check(features, video, tracklet, frame)
     lengths, contents = _measured(features)
     frame = np.full(len(video), UNKNOWN) if frame is None else frame
+    video, tracklet, frame = (values.astype(np.int64) for values in (video, tracklet, frame))
     order = np.lexsort((contents, frame, tracklet, video))
     order = order[tracklet[order] >= 0]
     if not len(order):

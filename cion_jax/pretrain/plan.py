@@ -11,6 +11,7 @@ from cion_jax.config import Pretraining
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.order import Order
 from cion_jax.data.records import Records
+from cion_jax.denoise.labelling import check_settings
 from cion_jax.errors import UserError
 from cion_jax.models.complexity import multiply_adds
 from cion_jax.models.zoo import Backbone, backbone
@@ -76,6 +77,7 @@ def check(settings: Pretraining, devices: int) -> None:
         raise UserError(f"relabel is for the identity level, not for {settings.level}; leave out one of the two")
     if not all(a < b for a, b in pairwise((0, *settings.relabel, settings.epochs))):
         raise UserError(f"relabel {settings.relabel} must rise, and lie between epoch 1 and {settings.epochs - 1}")
+    check_settings(settings.denoising)
     shares = devices // settings.model_axis * settings.accumulate
     for instances in sorted({instances_at(settings, epoch) for epoch in range(settings.epochs)}):
         if settings.batch % (instances * shares) or settings.batch < 1:
