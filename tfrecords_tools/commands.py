@@ -109,7 +109,7 @@ def sheet(
         rows: How many rows, where `only` does not name them.
         columns: Images per row, spread evenly over what there is.
     """
-    from tfrecords_tools.sheet import draw_sheet, rows_of
+    from tfrecords_tools.sheet import rows_of, sheet_of
 
     records = Records(folder, split)
     if by not in ("identity", "tracklet", "video", "camera"):
@@ -117,7 +117,8 @@ def sheet(
     if rows < 1 or columns < 1:
         raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing")
     values = np.asarray(records.index[by]) if labels is None else read_labelling(labels, records.card.fingerprint)
-    draw_sheet(records, rows_of(values, only, rows, columns), out)
+    drawn = sheet_of(records, rows_of(values, only, rows, columns))
+    write_aside(out, lambda path: drawn.save(path, format="PNG"))
     print(f"{out}: written")
 
 

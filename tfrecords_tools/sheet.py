@@ -1,12 +1,10 @@
 """A contact sheet: chosen identities or tracklets in rows, their images in columns."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cion_jax.aside import write_aside
 from cion_jax.data import images
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
@@ -31,12 +29,6 @@ def rows_of(labels: np.ndarray, chosen: Sequence[int], rows: int, columns: int) 
 def spread(numbers: np.ndarray, count: int) -> np.ndarray:
     """At most so many of the numbers, evenly spread over them."""
     return numbers[np.unique(np.linspace(0, len(numbers) - 1, count, dtype=int))]
-
-
-def draw_sheet(records: Records, rows: dict[int, np.ndarray], path: Path) -> None:
-    """Write the sheet as PNG."""
-    sheet = sheet_of(records, rows)
-    write_aside(path, lambda aside: sheet.save(aside, format="PNG"))
 
 
 def sheet_of(records: Records, rows: dict[int, np.ndarray], *, height: int = 128, width: int = 64) -> Image.Image:
