@@ -21,6 +21,7 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.denoise.labelling import denoise, keep_promises
 from cion_jax.denoise.levels import climb
+from cion_jax.denoise.notion import identities
 from cion_jax.denoise.sightings import sightings
 from cion_jax.denoise.thresholds import estimate
 from cion_jax.evaluate.features import CARD, INDEX
@@ -109,8 +110,9 @@ def test_a_broken_promise_is_noticed(sample: Sample, levels: int) -> None:
     if levels > 1:
         harmed["nearer"] = np.where(last.labels >= 0, found.tracklet, -1)
     for labels in harmed.values():
+        broken = last._replace(people=identities(found.features, labels), refused={})
         with pytest.raises(RuntimeError, match="broke its promise"):
-            keep_promises(found, [*climbed[:-1], last._replace(labels=labels, refused={})], 0.4, 0.25, None)
+            keep_promises(found, [*climbed[:-1], broken], 0.4, 0.25, None)
 
 
 # sigma and tau.

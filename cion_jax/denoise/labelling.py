@@ -10,7 +10,7 @@ import numpy as np
 from cion_jax.config import Denoising
 from cion_jax.denoise.levels import Level, climb
 from cion_jax.denoise.near import near
-from cion_jax.denoise.notion import ROUNDING, Identities, Noise, distances, identities, windows
+from cion_jax.denoise.notion import ROUNDING, Identities, Noise, distances, windows
 from cion_jax.denoise.sightings import UNKNOWN, Sightings, sightings
 from cion_jax.denoise.thresholds import Thresholds, estimate
 from cion_jax.errors import UserError
@@ -99,8 +99,7 @@ def _numbered(labels: np.ndarray, least: int) -> np.ndarray:
 
 def keep_promises(sightings: Sightings, levels: list[Level], sigma: float, tau: float, within: int | None) -> None:
     """See that the last level has what was promised of it; what it has not is a mistake of this program."""
-    labels, refused = levels[-1].labels, levels[-1].refused
-    found = identities(sightings.features, labels)
+    found, refused = levels[-1].people, levels[-1].refused
     beyond = np.count_nonzero(found.apart > sigma + ROUNDING)
     seen = np.stack([found.member, sightings.moment[found.images]], axis=1)
     seen = seen[seen[:, 1] != UNKNOWN]

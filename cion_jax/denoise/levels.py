@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cion_jax.denoise.near import near
-from cion_jax.denoise.notion import Noise, noise, windows
+from cion_jax.denoise.notion import Identities, Noise, identities, noise, windows
 from cion_jax.denoise.people import People, merge
 from cion_jax.denoise.sightings import Sightings
 from cion_jax.denoise.single import consistent
@@ -30,6 +30,8 @@ class Level(NamedTuple):
 
     labels: np.ndarray
     """(N,) the first tracklet of each image's person, -1 for none."""
+    people: Identities
+    """Who they are."""
     noise: Noise
     refused: Refused
     """Pairs of people nearer than tau that stay two: those that the level looked at."""
@@ -40,19 +42,22 @@ def climb(
 ) -> Iterator[Level]:
     """What the raw tracklets are, and what each level makes of them."""
 
-    def level(labels: np.ndarray, refused: Refused) -> Level:
-        found = noise(sightings.features, labels, sigma, tau, within)
-        return Level(labels, found, refused)
+    def level(labels: np.ndarray, found: Identities, refused: Refused) -> Level:
+        return Level(labels, found, noise(found, sigma, tau, within), refused)
 
-    yield level(sightings.tracklet, {})
-    people = People(sightings, consistent(sightings.features, sightings.bounds[:-1], sigma))
-    yield level(people.labels(), {})
+    def after(people: People, refused: Refused) -> Level:
+        labels = people.labels()
+        return level(labels, identities(sightings.features, labels), refused)
+
+    yield level(sightings.tracklet, sightings.raw, {})
+    kept = np.where(consistent(sightings.features, sightings.bounds[:-1], sigma), sightings.tracklet, -1)
+    found = identities(sightings.features, kept)
+    yield level(kept, found, {})
+    people = People(sightings, found)
     if levels >= 2:
-        refused = settle_videos(people, sightings, sigma, tau)
-        yield level(people.labels(), refused)
+        yield after(people, settle_videos(people, sightings, sigma, tau))
     if levels >= 3:
-        refused = settle(people, sigma, tau, lambda: windows(len(people.numbers), within))
-        yield level(people.labels(), refused)
+        yield after(people, settle(people, sigma, tau, lambda: windows(len(people.numbers), within)))
 
 
 def settle_videos(people: People, sightings: Sightings, sigma: float, tau: float) -> Refused:

@@ -3,6 +3,10 @@
 Distances are 1 - a.b of unit vectors, and an identity's centroid is the normalised mean of its members.
 """
 
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +14,8 @@ from scipy.sparse import csr_array
 
 from cion_jax.denoise.near import near
 
-#: Images whose features are looked at together.
-ROWS = 1 << 16
+#: Numbers of features that are looked at together, by each core.
+TOGETHER = 1 << 22
 #: Level 1 knows distances to so much; what lies beyond sigma by less is within.
 ROUNDING = 1e-6
 
@@ -48,17 +52,15 @@ class Identities(NamedTuple):
         return unit(self.sums)
 
 
-def noise(features: np.ndarray, labels: np.ndarray, sigma: float, tau: float, within: int | None = None) -> Noise:
-    """Count the noise in a labelling of unit vectors.
+def noise(found: Identities, sigma: float, tau: float, within: int | None = None) -> Noise:
+    """Count the noise in a labelling.
 
     Args:
-        features: (N, D).
-        labels: (N,) identities, -1 for none.
+        found: Who is in it.
         sigma: Largest distance of a member from the centroid.
         tau: Smallest distance between centroids.
         within: Only pairs that stand within so many identities in a row count, in the order of their labels.
     """
-    found = identities(features, labels)
     centers = found.centers
     pairs = near(centers, windows(len(centers), within), tau)
     close = distances(centers[pairs[:, 0]], centers[pairs[:, 1]]) < tau
@@ -73,15 +75,29 @@ def identities(features: np.ndarray, labels: np.ndarray) -> Identities:
     names, starts, member = np.unique(labels[images], return_index=True, return_inverse=True)
     bounds = np.append(starts, len(images))
     totals, apart = np.empty((len(names), features.shape[1])), np.empty(len(images))
-    first = 0
-    while first < len(names):  # in parts, for a sorted copy of all features would double the memory
-        end = max(first + 1, int(np.searchsorted(bounds, bounds[first] + ROWS, side="right")) - 1)
-        rows = slice(bounds[first], bounds[end])
+
+    def measure(some: slice) -> None:
+        rows = slice(bounds[some.start], bounds[some.stop])
         part = features[images[rows]].astype(np.float64)
-        totals[first:end] = sums(part, bounds[first : end + 1] - bounds[first])
-        apart[rows] = distances(part, unit(totals[first:end])[member[rows] - first])
-        first = end
+        totals[some] = sums(part, bounds[some.start : some.stop + 1] - bounds[some.start])
+        apart[rows] = distances(part, unit(totals[some])[member[rows] - some.start])
+
+    in_parts(measure, bounds, features.shape[1])
     return Identities(names, totals, images, member, apart)
+
+
+def in_parts(work: Callable[[slice], None], bounds: np.ndarray, width: int) -> None:
+    """Do some work on all groups of rows, some groups at a time, on all cores.
+
+    In float64 a copy of all features would need twice their memory. NumPy lets other threads run while it computes.
+    """
+    parts, first, rows = [], 0, max(TOGETHER // width, 1)
+    while first < len(bounds) - 1:
+        end = max(first + 1, int(np.searchsorted(bounds, bounds[first] + rows, side="right")) - 1)
+        parts.append(slice(first, end))
+        first = end
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        deque(pool.map(work, parts), maxlen=0)
 
 
 def sums(vectors: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -6,12 +6,11 @@ looks at members one by one only when their distance from the old centroids leav
 
 import heapq
 import math
-from itertools import pairwise
 
 import numpy as np
 
 from cion_jax.denoise.near import nearest
-from cion_jax.denoise.notion import distances, identities, unit
+from cion_jax.denoise.notion import Identities, distances, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
 #: Of each of two groups that become one at least this share stays; the others belong to nobody then. To refuse a whole
@@ -22,22 +21,20 @@ STAYS = 0.8
 class People:
     """Groups of images, at the beginning one for each tracklet; a group keeps the number of its first tracklet."""
 
-    def __init__(self, sightings: Sightings, kept: np.ndarray):
-        """`kept` says which images belong to their tracklet's person; the others belong to nobody."""
+    def __init__(self, sightings: Sightings, found: Identities):
+        """`found` are those of tracklets that have images, by the tracklet's number; other images are nobody's."""
         self.features = sightings.features
         self.moment = sightings.moment
-        bounds = sightings.bounds
-        images = np.arange(len(kept))
-        self.members = [images[first:end][kept[first:end]] for first, end in pairwise(bounds)]
+        first = sightings.bounds[:-1]
+        self.video = sightings.video[first]
+        self.alive = np.isin(np.arange(len(first)), found.names)
+        self.members = np.split(found.images, np.searchsorted(found.names[found.member], np.arange(1, len(first))))
         self.moments = [self._seen(members) for members in self.members]
-        self.video = sightings.video[bounds[:-1]]
-        found = identities(self.features, np.where(kept, sightings.tracklet, -1))
-        self.alive = np.isin(np.arange(len(self.members)), found.names)
-        self.sums = np.zeros((len(self.members), self.features.shape[1]))
+        self.sums = np.zeros((len(first), self.features.shape[1]))
         self.sums[found.names] = found.sums
         self.centers = unit(self.sums)
         #: The largest angle between a centroid and a member.
-        self.reach = np.zeros(len(self.members))
+        self.reach = np.zeros(len(first))
         np.maximum.at(self.reach, found.names[found.member], np.arccos(np.clip(1 - found.apart, -1, 1)))
 
     def _seen(self, members: np.ndarray) -> set[int]:

@@ -1,11 +1,10 @@
 """What denoising starts from: a unit vector for each image, and where a tracker saw it."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from cion_jax.denoise.notion import ROWS
+from cion_jax.denoise.notion import Identities, identities, in_parts
 from cion_jax.errors import UserError
 
 #: The moment of an image whose frame is not known: it keeps nobody apart.
@@ -27,6 +26,8 @@ class Sightings(NamedTuple):
     """(N,) where the image stood in the input."""
     given: int
     """Images in the input; those without a tracklet are not among the N."""
+    raw: Identities
+    """The tracklets as they are, each taken for a person."""
 
     @property
     def bounds(self) -> np.ndarray:
@@ -59,16 +60,20 @@ def sightings(
     moment = np.cumsum(_starts(np.stack([video, frame], axis=1)[by_time := np.lexsort((frame, video))]))
     moments = np.empty(len(order), np.int64)
     moments[by_time] = moment
-    vectors = np.empty((len(order), features.shape[1]), np.float32)
-    for rows in _parts(len(order)):
+    vectors, tracklet = np.empty((len(order), features.shape[1]), np.float32), np.cumsum(first) - 1
+
+    def bring(rows: slice) -> None:
         vectors[rows] = features[order[rows]] / lengths[order[rows], None]
+
+    in_parts(bring, np.arange(len(order) + 1), features.shape[1])
     return Sightings(
         vectors,
         np.cumsum(_starts(video)) - 1,
-        np.cumsum(first) - 1,
+        tracklet,
         np.where(frame >= 0, moments, UNKNOWN),
         order,
         len(features),
+        identities(vectors, tracklet),
     )
 
 
@@ -78,21 +83,19 @@ def _starts(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[True], differs if differs.ndim == 1 else differs.any(axis=1)])
 
 
-def _parts(count: int) -> Iterator[slice]:
-    """Rows that are looked at together: in float64 all of them at once would need twice the memory of the features."""
-    return (slice(first, first + ROWS) for first in range(0, count, ROWS))
-
-
 def _measured(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each row's length, and a number made of its bits: rows that agree in all else keep no order from the input."""
     lengths, contents = np.empty(len(features)), np.empty(len(features), np.uint64)
     random = np.random.default_rng(0)
     odd = random.integers(1 << 63, size=features.shape[1], dtype=np.uint64) | np.uint64(1)
-    for rows in _parts(len(features)):
+
+    def measure(rows: slice) -> None:
         with np.errstate(over="ignore"):  # infinite numbers are told of below
             lengths[rows] = np.linalg.norm(features[rows].astype(np.float64), axis=1)
             bits = np.ascontiguousarray(features[rows], np.float32).view(np.uint32)
         contents[rows] = bits.astype(np.uint64) @ odd
+
+    in_parts(measure, np.arange(len(features) + 1), max(features.shape[1], 1))
     wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(wrong):
         raise UserError(

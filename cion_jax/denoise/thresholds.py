@@ -22,11 +22,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc
 
-from cion_jax.denoise.notion import distances, identities
+from cion_jax.denoise.notion import distances
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
 
 #: Distances between tracklets that are looked at, and images of one person, at the most.
-CELLS, PAIRS = 1 << 24, 1 << 12
+CELLS, PAIRS = 1 << 23, 1 << 12
 #: Deviations above the usual.
 OF_CENTROIDS, OF_IMAGES = 1.0, 2.0
 #: Deviations from the median at which a quarter of a bell is left.
@@ -51,7 +51,7 @@ class Thresholds(NamedTuple):
 def estimate(sightings: Sightings) -> Thresholds:
     """sigma and tau, from up to CELLS distances between tracklets; the same for any order of the images."""
     bounds, random = sightings.bounds, np.random.default_rng(0)
-    centers = identities(sightings.features, sightings.tracklet).centers.astype(np.float32)
+    centers = sightings.raw.centers.astype(np.float32)
     video = sightings.video[bounds[:-1]]
     rows = np.sort(random.permutation(len(centers))[: max(1, CELLS // len(centers))])
     apart = 1 - centers[rows] @ centers.T

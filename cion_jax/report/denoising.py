@@ -36,7 +36,7 @@ def _parts(sightings: Sightings, found: Denoised, records: Records | None) -> It
     yield paragraph(f"Pairs nearer than tau that the last level would not make one: {found.refusals()}.")
     yield picture(_levels(found), "Bars: images beyond sigma and pairs nearer than tau, before and after each level")
     yield heading("Distances")
-    raw, people = identities(sightings.features, sightings.tracklet), identities(sightings.features, labels)
+    raw, people = sightings.raw, identities(sightings.features, labels)
     yield picture(
         _inside(raw, people, found),
         "Histograms of the distances of images from their centroids, with sigma marked",
