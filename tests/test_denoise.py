@@ -55,12 +55,12 @@ def test_a_tracklet_drops_as_the_plain_loop_does(sigma: float, long: int, monkey
     np.testing.assert_array_equal(consistent(found.features, starts, sigma), np.concatenate(expected))
 
 
-@pytest.mark.parametrize("count", [1, 5, 37])
-@pytest.mark.parametrize("within", [None, 1, 7])
+@pytest.mark.parametrize("count", [1, 50, 300])
+@pytest.mark.parametrize("within", [None, 1, 70])
 def test_near_pairs_are_those_of_the_full_matrix(
     count: int, within: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near_module, "TILE", 16)
+    monkeypatch.setattr(near_module, "TILE", 64)
     jax.clear_caches()
     vectors = unit(np.random.default_rng(count).standard_normal((count, 4)))
     i, j = np.meshgrid(np.arange(count), np.arange(count), indexing="ij")

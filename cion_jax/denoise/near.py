@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from cion_jax.errors import UserError
 
-#: Rows and columns of a tile.
+#: Rows and columns of a tile, a multiple of 64.
 TILE = 1024
 #: Vectors whose nearest is sought together, and the least to which others are filled up.
 ROWS, LEAST = 256, 64
@@ -63,10 +63,10 @@ def _tiles(limits: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _pairs(tiles: np.ndarray, bits: Array) -> np.ndarray:
-    found = np.asarray(bits)[: len(tiles)]  # at the end there are fewer tiles than devices
-    tile, row, eight = np.nonzero(found)  # nearly all are empty: to unpack but the others takes a tenth of the time
-    which, bit = np.nonzero(np.unpackbits(found[tile, row, eight][:, None], axis=1))
-    return tiles[tile[which]] + np.stack([row[which], 8 * eight[which] + bit], axis=1)
+    words = np.asarray(bits)[: len(tiles)].view(np.uint64)  # at the end there are fewer tiles than devices
+    tile, row, word = np.nonzero(words)  # few are not 0: to unpack all would take longer than the similarities
+    which, bit = np.nonzero(np.unpackbits(words[tile, row, word][:, None].view(np.uint8), axis=1))
+    return tiles[tile[which]] + np.stack([row[which], 64 * word[which] + bit], axis=1)
 
 
 @jax.jit

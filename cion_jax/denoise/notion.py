@@ -113,7 +113,7 @@ def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors, along the last axis, at length 1; one of length 0 stays as it is, as far from all as can be told."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    lengths = np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
