@@ -52,7 +52,8 @@ def test_a_tracklet_drops_as_the_plain_loop_does(sigma: float, long: int, monkey
     found = brought_in(draw(WORLDS[2]))
     starts = found.bounds[:-1]
     expected = [dropped_one_by_one(rows, sigma) for rows in np.split(found.features, starts[1:])]
-    np.testing.assert_array_equal(consistent(found.features, starts, sigma), np.concatenate(expected))
+    stay = consistent(found.features, np.arange(len(found.features)), starts, sigma)
+    np.testing.assert_array_equal(stay, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("count", [1, 50, 300])

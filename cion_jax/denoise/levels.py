@@ -50,7 +50,9 @@ def climb(
         return level(labels, identities(sightings.features, labels), refused)
 
     yield level(sightings.tracklet, sightings.raw, {})
-    kept = np.where(consistent(sightings.features, sightings.bounds[:-1], sigma), sightings.tracklet, -1)
+    images = np.arange(len(sightings.tracklet))
+    stay = consistent(sightings.features, images, sightings.bounds[:-1], sigma)
+    kept = np.where(stay, sightings.tracklet, -1)
     found = identities(sightings.features, kept)
     yield level(kept, found, {})
     people = People(sightings, found)

@@ -10,8 +10,9 @@ import math
 import numpy as np
 
 from cion_jax.denoise.near import nearest
-from cion_jax.denoise.notion import Identities, distances, unit
+from cion_jax.denoise.notion import Identities, distances, identities, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
+from cion_jax.denoise.single import consistent
 
 #: Of each of two groups that become one at least this share stays; the others belong to nobody then. To refuse a whole
 #: merge for a few members that lie too far out would cost far more true pairs than it keeps.
@@ -28,14 +29,21 @@ class People:
         first = sightings.bounds[:-1]
         self.video = sightings.video[first]
         self.alive = np.isin(np.arange(len(first)), found.names)
-        self.members = np.split(found.images, np.searchsorted(found.names[found.member], np.arange(1, len(first))))
-        self.moments = [self._seen(members) for members in self.members]
+        self.members = [np.empty(0, np.int64)] * len(first)
+        self.moments: list[set[int]] = [set() for _ in first]
         self.sums = np.zeros((len(first), self.features.shape[1]))
-        self.sums[found.names] = found.sums
-        self.centers = unit(self.sums)
+        self.centers = np.zeros_like(self.sums)
         #: The largest angle between a centroid and a member.
         self.reach = np.zeros(len(first))
-        np.maximum.at(self.reach, found.names[found.member], np.arccos(np.clip(1 - found.apart, -1, 1)))
+        self._take(found)
+
+    def _take(self, found: Identities) -> None:
+        """Let groups be what was found under their numbers."""
+        names, ends = found.names, np.flatnonzero(np.diff(found.member)) + 1
+        for group, members in zip(names.tolist(), np.split(found.images, ends), strict=True):
+            self.members[group], self.moments[group] = members, self._seen(members)
+        self.sums[names], self.centers[names], self.reach[names] = found.sums, found.centers, 0
+        np.maximum.at(self.reach, names[found.member], np.arccos(np.clip(1 - found.apart, -1, 1)))
 
     def _seen(self, members: np.ndarray) -> set[int]:
         """The moments of images. Those that a tracklet dropped do not count: they show somebody else, or nobody."""
@@ -68,31 +76,22 @@ class People:
         total = self.sums[one] + self.sums[other]
         center, limit = unit(total), _angle(1 - sigma)
         reach = max(self.reach[each] + _angle(center @ self.centers[each]) for each in (one, other))
-        members = np.concatenate([self.members[one], self.members[other]])
+        members, first = np.concatenate([self.members[one], self.members[other]]), len(self.members[one])
+        if reach > limit:  # which is only a bound: look at the members themselves
+            features = self.features[members].astype(np.float64)
+            reach = _angle((features @ center).min())
         if reach <= limit:
             self.moments[one] |= self.moments[other]
-            self.sums[one], self.centers[one], self.reach[one] = total, center, reach
             self.members[one] = members
+            self.sums[one], self.centers[one], self.reach[one] = total, center, reach
         else:
-            fits, first = self._fitting(members, sigma, STAYS * len(members)), len(self.members[one])
+            fits = _fitting(features, sigma, STAYS * len(members))
             if min(fits[:first].mean(), fits[first:].mean()) < STAYS:
                 return "apart"
             self.members[one] = members[fits]
             self._measure(one)
         self.members[other], self.alive[other] = members[:0], False
         return ""
-
-    def _fitting(self, members: np.ndarray, sigma: float, least: float = 0) -> np.ndarray:
-        """Which members stay when the worst is dropped until all are within sigma of their centroid."""
-        features = self.features[members].astype(np.float64)
-        fits, total = np.ones(len(members), bool), features.sum(axis=0)
-        while True:
-            similar = np.where(fits, features @ unit(total), 1)
-            worst = similar.argmin()
-            if similar[worst] >= 1 - sigma or fits.sum() < least:
-                return fits
-            fits[worst] = False
-            total -= features[worst]
 
     def adopt(self, strays: np.ndarray, videos: np.ndarray, sigma: float) -> np.ndarray:
         """Give images to the nearest group of their video, if they fit and nobody else of it is seen in their moment.
@@ -122,9 +121,28 @@ class People:
 
     def recheck(self, groups: np.ndarray, sigma: float) -> None:
         """Let groups drop their worst until they are consistent."""
+        if not len(groups):
+            return
+        labels = np.full(len(self.features), -1)
         for group in groups.tolist():
-            self.members[group] = self.members[group][self._fitting(self.members[group], sigma)]
-            self._measure(group)
+            labels[self.members[group]] = group
+        images = np.flatnonzero(labels >= 0)
+        images = images[np.argsort(labels[images], kind="stable")]
+        stay = consistent(self.features, images, np.flatnonzero(np.diff(labels[images], prepend=-1)), sigma)
+        labels[images[~stay]] = -1
+        self._take(identities(self.features, labels))
+
+
+def _fitting(features: np.ndarray, sigma: float, least: float) -> np.ndarray:
+    """Which members stay when the worst drops until all are within sigma of their centroid, or too few are left."""
+    fits, total = np.ones(len(features), bool), features.sum(axis=0)
+    while True:
+        similar = np.where(fits, features @ unit(total), 1)
+        worst = similar.argmin()
+        if similar[worst] >= 1 - sigma or fits.sum() < least:
+            return fits
+        fits[worst] = False
+        total -= features[worst]
 
 
 def _angle(cosine: float) -> float:

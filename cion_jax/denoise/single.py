@@ -26,18 +26,19 @@ LEAST = 1e-12
 LONG = 1024
 
 
-def consistent(features: np.ndarray, starts: np.ndarray, sigma: float) -> np.ndarray:
-    """Which rows stay, when each group drops its worst until all of it are within sigma of its centroid.
+def consistent(features: np.ndarray, images: np.ndarray, starts: np.ndarray, sigma: float) -> np.ndarray:
+    """Which of the images stay, when each group drops its worst until all of it are within sigma of its centroid.
 
     Args:
-        features: (N, D) unit vectors, those of a group in consecutive rows.
-        starts: The first row of each group.
+        features: (N, D) unit vectors.
+        images: Rows of those, group by group.
+        starts: Where each group begins among the images.
         sigma: Largest distance from the centroid.
     """
-    stays = np.zeros(len(features), bool)
+    stays = np.zeros(len(images), bool)
     place = NamedSharding(Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices"))
-    for rows, members in _buckets(starts, len(features), features.shape[1]):
-        kept = np.asarray(drop(*jax.device_put((features[rows], members), place), sigma))
+    for rows, members in _buckets(starts, len(images), features.shape[1]):
+        kept = np.asarray(drop(*jax.device_put((features[images[rows]], members), place), sigma))
         stays[rows[kept]] = True
     return stays
 
