@@ -91,19 +91,17 @@ def check_settings(settings: Denoising) -> None:
 
 def _numbered(labels: np.ndarray, least: int) -> np.ndarray:
     """Labels of at least so many images, from 0 without gaps, in the order they had; -1 for the others."""
-    names, images = np.unique(labels[labels >= 0], return_counts=True)
-    names = names[images >= least]
-    place = np.searchsorted(names, labels).clip(max=max(len(names) - 1, 0))
-    return np.where(np.isin(labels, names), place, -1)
+    kept = np.bincount(labels[labels >= 0]) >= least
+    return np.where((labels >= 0) & kept[labels], np.cumsum(kept)[labels] - 1, -1)
 
 
 def keep_promises(sightings: Sightings, levels: list[Level], sigma: float, tau: float, within: int | None) -> None:
     """See that the last level has what was promised of it; what it has not is a mistake of this program."""
     found, refused = levels[-1].people, levels[-1].refused
     beyond = np.count_nonzero(found.apart > sigma + ROUNDING)
-    seen = np.stack([found.member, sightings.moment[found.images]], axis=1)
-    seen = seen[seen[:, 1] != UNKNOWN]
-    twice = len(seen) - len(np.unique(seen, axis=0))
+    moment = sightings.moment[found.images]
+    seen = (found.member * (moment.max() + 1) + moment)[moment != UNKNOWN]
+    twice = len(seen) - len(np.unique(seen))
     near_pairs = _near(sightings, found, len(levels) - 1, tau, within) - refused.keys()
     if beyond or twice or near_pairs:
         raise RuntimeError(

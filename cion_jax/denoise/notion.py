@@ -72,8 +72,9 @@ def identities(features: np.ndarray, labels: np.ndarray) -> Identities:
     """Who is in a labelling of unit vectors (-1: nobody), and how far their images are from them."""
     images = np.flatnonzero(labels >= 0)
     images = images[np.argsort(labels[images], kind="stable")]
-    names, starts, member = np.unique(labels[images], return_index=True, return_inverse=True)
-    bounds = np.append(starts, len(images))
+    first = np.diff(labels[images], prepend=-1) > 0
+    names, member = labels[images[first]], np.cumsum(first) - 1
+    bounds = np.append(np.flatnonzero(first), len(images))
     totals, apart = np.empty((len(names), features.shape[1])), np.empty(len(images))
 
     def measure(some: slice) -> None:
