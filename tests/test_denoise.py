@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cion_jax.denoise import near as near_module
+from cion_jax.denoise import single as single_module
 from cion_jax.denoise.levels import Level, climb
 from cion_jax.denoise.near import near, nearest
 from cion_jax.denoise.notion import identities, windows
@@ -52,8 +53,16 @@ def test_a_tracklet_drops_as_the_plain_loop_does(sigma: float, long: int, monkey
     found = brought_in(draw(WORLDS[2]))
     starts = found.bounds[:-1]
     expected = [dropped_one_by_one(rows, sigma) for rows in np.split(found.features, starts[1:])]
-    stay = consistent(found.features, np.arange(len(found.features)), starts, sigma)
+    stay = np.isin(np.arange(len(found.features)), consistent(found.features, found.tracklet, sigma).images)
     np.testing.assert_array_equal(stay, np.concatenate(expected))
+
+
+def test_what_devices_round_away_is_dropped_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = single_module.drop
+    monkeypatch.setattr(single_module, "drop", lambda *arrays: drop(*arrays[:2], 1.05 * arrays[2]))
+    found = brought_in(draw(WORLDS[2]))
+    left = consistent(found.features, found.tracklet, 0.2)
+    assert left.apart.max() <= 0.2 and len(left.names) == len(found.bounds) - 1
 
 
 @pytest.mark.parametrize("count", [1, 50, 300])
@@ -101,7 +110,7 @@ def test_what_is_promised_holds(
     sigma, tau = thresholds or estimate(found)
     levels = list(climb(found, sigma, tau, within))
     for level in levels[1:]:
-        assert identities(found.features, level.labels).apart.max() <= sigma + 1e-6
+        assert identities(found.features, level.labels).apart.max() <= sigma + 1e-12
         seen = np.stack([found.moment, level.labels], axis=1)[(level.labels >= 0) & (found.moment >= 0)]
         both, counts = np.unique(seen, axis=0, return_counts=True)
         assert counts.max() == 1, both[counts > 1]

@@ -42,24 +42,21 @@ def climb(
 ) -> Iterator[Level]:
     """What the raw tracklets are, and what each level makes of them."""
 
-    def level(labels: np.ndarray, found: Identities, refused: Refused) -> Level:
+    def level(found: Identities, refused: Refused) -> Level:
+        labels = np.full(len(sightings.tracklet), -1)
+        labels[found.images] = found.names[found.member]
         return Level(labels, found, noise(found, sigma, tau, within), refused)
 
-    def after(people: People, refused: Refused) -> Level:
-        labels = people.labels()
-        return level(labels, identities(sightings.features, labels), refused)
-
-    yield level(sightings.tracklet, sightings.raw, {})
-    images = np.arange(len(sightings.tracklet))
-    stay = consistent(sightings.features, images, sightings.bounds[:-1], sigma)
-    kept = np.where(stay, sightings.tracklet, -1)
-    found = identities(sightings.features, kept)
-    yield level(kept, found, {})
-    people = People(sightings, found)
+    yield level(sightings.raw, {})
+    cleaned = consistent(sightings.features, sightings.tracklet, sigma)
+    yield level(cleaned, {})
+    people = People(sightings, cleaned)
     if levels >= 2:
-        yield after(people, settle_videos(people, sightings, sigma, tau))
+        refused = settle_videos(people, sightings, sigma, tau)
+        yield level(identities(sightings.features, people.labels()), refused)
     if levels >= 3:
-        yield after(people, settle(people, sigma, tau, lambda: windows(len(people.numbers), within)))
+        refused = settle(people, sigma, tau, lambda: windows(len(people.numbers), within))
+        yield level(identities(sightings.features, people.labels()), refused)
 
 
 def settle_videos(people: People, sightings: Sightings, sigma: float, tau: float) -> Refused:

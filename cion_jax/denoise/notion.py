@@ -16,8 +16,8 @@ from cion_jax.denoise.near import near
 
 #: Numbers of features that are looked at together, by each core.
 TOGETHER = 1 << 22
-#: Level 1 knows distances to so much; what lies beyond sigma by less is within.
-ROUNDING = 1e-6
+#: Sums in another order differ by less; so much beyond sigma or below tau is none.
+ROUNDING = 1e-9
 
 
 class Noise(NamedTuple):

@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from cion_jax.denoise.near import nearest
-from cion_jax.denoise.notion import Identities, distances, identities, unit
+from cion_jax.denoise.notion import Identities, distances, unit
 from cion_jax.denoise.sightings import UNKNOWN, Sightings
-from cion_jax.denoise.single import consistent
+from cion_jax.denoise.single import consistent, fitting
 
 #: Of each of two groups that become one at least this share stays; the others belong to nobody then. To refuse a whole
 #: merge for a few members that lie too far out would cost far more true pairs than it keeps.
@@ -78,14 +78,13 @@ class People:
         reach = max(self.reach[each] + _angle(center @ self.centers[each]) for each in (one, other))
         members, first = np.concatenate([self.members[one], self.members[other]]), len(self.members[one])
         if reach > limit:  # which is only a bound: look at the members themselves
-            features = self.features[members].astype(np.float64)
-            reach = _angle((features @ center).min())
+            reach = _angle((self.features[members].astype(np.float64) @ center).min())
         if reach <= limit:
             self.moments[one] |= self.moments[other]
             self.members[one] = members
             self.sums[one], self.centers[one], self.reach[one] = total, center, reach
         else:
-            fits = _fitting(features, sigma, STAYS * len(members))
+            fits = fitting(self.features[members], sigma, STAYS * len(members))
             if min(fits[:first].mean(), fits[first:].mean()) < STAYS:
                 return "apart"
             self.members[one] = members[fits]
@@ -126,23 +125,7 @@ class People:
         labels = np.full(len(self.features), -1)
         for group in groups.tolist():
             labels[self.members[group]] = group
-        images = np.flatnonzero(labels >= 0)
-        images = images[np.argsort(labels[images], kind="stable")]
-        stay = consistent(self.features, images, np.flatnonzero(np.diff(labels[images], prepend=-1)), sigma)
-        labels[images[~stay]] = -1
-        self._take(identities(self.features, labels))
-
-
-def _fitting(features: np.ndarray, sigma: float, least: float) -> np.ndarray:
-    """Which members stay when the worst drops until all are within sigma of their centroid, or too few are left."""
-    fits, total = np.ones(len(features), bool), features.sum(axis=0)
-    while True:
-        similar = np.where(fits, features @ unit(total), 1)
-        worst = similar.argmin()
-        if similar[worst] >= 1 - sigma or fits.sum() < least:
-            return fits
-        fits[worst] = False
-        total -= features[worst]
+        self._take(consistent(self.features, labels, sigma))
 
 
 def _angle(cosine: float) -> float:

@@ -13,6 +13,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cion_jax.denoise.notion import Identities, identities, unit
+
 _product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 #: Numbers in the padded features of the tracklets that go to a device together.
@@ -26,21 +28,41 @@ LEAST = 1e-12
 LONG = 1024
 
 
-def consistent(features: np.ndarray, images: np.ndarray, starts: np.ndarray, sigma: float) -> np.ndarray:
-    """Which of the images stay, when each group drops its worst until all of it are within sigma of its centroid.
+def consistent(features: np.ndarray, labels: np.ndarray, sigma: float) -> Identities:
+    """Who is left when each identity drops its worst until all of it are within sigma of its centroid.
+
+    The devices round: an identity that they leave a little too wide drops its last on the host, in float64.
 
     Args:
         features: (N, D) unit vectors.
-        images: Rows of those, group by group.
-        starts: Where each group begins among the images.
+        labels: (N,) identities, -1 for none.
         sigma: Largest distance from the centroid.
     """
-    stays = np.zeros(len(images), bool)
+    images = np.flatnonzero(labels >= 0)
+    images = images[np.argsort(labels[images], kind="stable")]
+    kept, starts = np.full_like(labels, -1), np.flatnonzero(np.diff(labels[images], prepend=-1))
     place = NamedSharding(Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices"))
     for rows, members in _buckets(starts, len(images), features.shape[1]):
-        kept = np.asarray(drop(*jax.device_put((features[images[rows]], members), place), sigma))
-        stays[rows[kept]] = True
-    return stays
+        stay = np.asarray(drop(*jax.device_put((features[images[rows]], members), place), sigma))
+        kept[images[rows[stay]]] = labels[images[rows[stay]]]
+    found = identities(features, kept)
+    wide = np.unique(found.member[found.apart > sigma])
+    for members in (found.images[found.member == each] for each in wide):
+        kept[members[~fitting(features[members], sigma)]] = -1
+    return identities(features, kept) if len(wide) else found
+
+
+def fitting(features: np.ndarray, sigma: float, least: float = 0) -> np.ndarray:
+    """The same for one group, in float64: which stay, or some of them as soon as they are fewer than `least`."""
+    features = features.astype(np.float64)
+    fits, total = np.ones(len(features), bool), features.sum(axis=0)
+    while True:
+        similar = np.where(fits, features @ unit(total), 1)
+        worst = similar.argmin()
+        if similar[worst] >= 1 - sigma or fits.sum() < least:
+            return fits
+        fits[worst] = False
+        total -= features[worst]
 
 
 def _buckets(starts: np.ndarray, total: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
