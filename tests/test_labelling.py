@@ -95,6 +95,15 @@ def test_images_without_a_tracklet_are_nobodys(sample: Sample) -> None:
     assert (denoise(sample.features, sample.video, tracklet, sample.frame).labels[::7] == -1).all()
 
 
+def test_a_tracklet_may_have_images_of_one_frame(sample: Sample) -> None:
+    """Within a tracklet a frame keeps nobody apart: that two images are one person is what the tracker says."""
+    found = denoise(sample.features, sample.video, sample.tracklet, sample.frame // 2)
+    twice = np.stack([found.labels, sample.video, sample.frame // 2, sample.tracklet], axis=1)[found.labels >= 0]
+    assert len(np.unique(twice, axis=0)) < len(twice)
+    people = np.unique(twice, axis=0)[:, :3]
+    assert len(np.unique(people, axis=0)) == len(people)
+
+
 # What is promised.
 
 

@@ -49,9 +49,10 @@ def denoise(
 ) -> Denoised:
     """Who is who among images of tracklets.
 
-    Every label's images are within sigma of their centroid, and none has two images of one frame. After three levels
-    every two centroids within the range are at least tau apart, but for the pairs counted in `refused`. All of it is
-    checked before this returns. Neither the order of the images nor the number of devices makes a difference.
+    Every label's images are within sigma of their centroid, and none has images of two tracklets in one frame. After
+    three levels every two centroids within the range are at least tau apart, but for the pairs counted in `refused`.
+    All of it is checked before this returns. Neither the order of the images nor the number of devices makes a
+    difference.
 
     Args:
         features: (N, D) floats of any length but 0.
@@ -99,15 +100,22 @@ def keep_promises(sightings: Sightings, levels: list[Level], sigma: float, tau: 
     """See that the last level has what was promised of it; what it has not is a mistake of this program."""
     found, refused = levels[-1].people, levels[-1].refused
     beyond = np.count_nonzero(found.apart > sigma + ROUNDING)
-    moment = sightings.moment[found.images]
-    seen = (found.member * (moment.max() + 1) + moment)[moment != UNKNOWN]
-    twice = len(seen) - len(np.unique(seen))
+    twice = _twice(found.member, sightings.moment[found.images], sightings.tracklet[found.images])
     near_pairs = _near(sightings, found, len(levels) - 1, tau, within) - refused.keys()
     if beyond or twice or near_pairs:
         raise RuntimeError(
             f"denoising broke its promise, please report it: {beyond:,} images farther than sigma from their centroid, "
-            f"{twice:,} twice in a frame, {len(near_pairs):,} pairs nearer than tau"
+            f"{twice:,} tracklets of one in a frame, {len(near_pairs):,} pairs nearer than tau"
         )
+
+
+def _twice(member: np.ndarray, moment: np.ndarray, tracklet: np.ndarray) -> int:
+    """How often an identity has images of two tracklets in one moment."""
+    order = np.lexsort((tracklet, moment, member))
+    order = order[moment[order] != UNKNOWN]
+    one, other = order[:-1], order[1:]
+    same = (member[one] == member[other]) & (moment[one] == moment[other])
+    return int(np.count_nonzero(same & (tracklet[one] != tracklet[other])))
 
 
 def _near(sightings: Sightings, found: Identities, level: int, tau: float, within: int | None) -> set[tuple[int, int]]:
