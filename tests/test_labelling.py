@@ -16,7 +16,7 @@ from sources import Blocks
 
 from cion_jax.cli import main
 from cion_jax.config import Denoising, Writing
-from cion_jax.data.labels import LABELS, read_labelling
+from cion_jax.data.labels import LABELS, read_labelling, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.denoise.labelling import denoise, keep_promises
@@ -24,6 +24,7 @@ from cion_jax.denoise.levels import climb
 from cion_jax.denoise.notion import identities
 from cion_jax.denoise.sightings import sightings
 from cion_jax.denoise.thresholds import estimate
+from cion_jax.errors import UserError
 from cion_jax.evaluate.features import CARD, INDEX
 from experiments.feature_world import FeatureWorld, Sample, draw, pairwise
 
@@ -256,6 +257,26 @@ def test_files_that_are_no_tables_are_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cion: ") and "table.npz" in line and text in line
     assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_damaged_files_are_refused_wherever_they_are_damaged(
+    compressed: bool, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, labels = tmp_path / "table.npz", tmp_path / "labels.npz"
+    arrays = {name: values for name, values in sample._asdict().items() if name != "identity"}  # which is not read
+    (np.savez_compressed if compressed else np.savez)(table, **arrays)
+    write_labelling(labels, sample.tracklet, "made for this", {})
+    whole = table.read_bytes(), labels.read_bytes()
+    for place in np.linspace(0.1, 0.55, 12):  # within the features, and within the labels
+        for path, data in zip((table, labels), whole, strict=True):
+            at = int(place * len(data))
+            path.write_bytes(data[:at] + b"\xff\x00\xff\x13" + data[at + 4 :])
+        assert cion(table, tmp_path / "out.npz") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"cion: {table}: not an .npz of plain arrays")
+        with pytest.raises(UserError, match="not a labelling"):
+            read_labelling(labels, "made for this")
 
 
 @pytest.mark.parametrize(

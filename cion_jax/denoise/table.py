@@ -36,5 +36,7 @@ def read_table(path: Path) -> Tracked:
             return Tracked(**{"frame": None, **found})
     except FileNotFoundError:
         raise UserError(f"{path}: not there; name an .npz or a folder that `cion embed` wrote") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+    except UserError:
+        raise
+    except Exception as error:  # numpy and zipfile promise no more about damaged files
         raise UserError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from None
