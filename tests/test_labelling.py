@@ -232,6 +232,10 @@ def pickled(path: Path) -> None:
     np.savez(path, features=np.array([{}]), video=np.zeros(1, int), tracklet=np.zeros(1, int))
 
 
+def empty(path: Path) -> None:
+    np.savez(path, features=np.zeros((0, 3), np.float32), video=np.zeros(0, int), tracklet=np.zeros(0, int))
+
+
 def zeros(path: Path) -> None:
     np.savez(path, features=np.zeros((2, 3), np.float32), video=np.zeros(2, int), tracklet=np.zeros(2, int))
 
@@ -246,8 +250,9 @@ def zeros(path: Path) -> None:
         (pickled, "not an .npz of plain arrays"),
         (bomb, "would unpack to 1.2 GB"),
         (zeros, "the feature of image 0 is zero or no number, and 1 others are"),
+        (empty, "no image has a tracklet"),
     ],
-    ids=["nothing", "no archive", "folder", "no tracklets", "pickle", "bomb", "zeros"],
+    ids=["nothing", "no archive", "folder", "no tracklets", "pickle", "bomb", "zeros", "empty"],
 )
 def test_files_that_are_no_tables_are_refused(
     make: Any, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -288,6 +293,7 @@ def test_damaged_files_are_refused_wherever_they_are_damaged(
         (["--range", "1"], "range 1: at least 2 identities"),
         (["--min-images", "0"], "min-images 0: must be at least 1"),
         (["--images", "somewhere"], "--images somewhere: shows people in the --report"),
+        (["--report", "nowhere/report.html"], "nowhere/report.html: there is no folder nowhere; make it first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

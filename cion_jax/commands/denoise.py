@@ -51,6 +51,9 @@ def denoise(
     check_settings(settings)
     if images is not None and (report is None or not features.is_dir()):
         raise UserError(f"--images {images}: shows people in the --report on a folder of features; leave it out")
+    for path in (out, report):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.parent}; make it first")
     tracked, made_for = _read(features, split)
     records = None if images is None else _records(images, split, features, made_for)
     try:
