@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import subcommand
 
+from cion_jax.commands.demo import demo
 from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
+from cion_jax.commands.evaluate import evaluate
 from cion_jax.commands.pretrain import pretrain
+from cion_jax.commands.report import report
 from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
-from cion_jax.config import Pretraining, World, Writing
+from cion_jax.config import Pretraining
 from cion_jax.errors import UserError
 from experiments.rows import find, read
 from tfrecords_tools import commands as data
@@ -31,29 +34,14 @@ _GROUPS = {
 }
 
 
-def demo(out: Annotated[Positional[Path], arg(metavar="OUT")] = Path("cion-demo"), world: World = World()) -> int:
-    """Draw a world of walking people, write it as records, check them, and show who is in it.
-
-    Needs no download and less than a minute. So far this is the first part of the way from tracklets to scores.
-
-    Args:
-        out: Folder to write; the same command finishes a killed run.
-    """
-    data.synth(out, world, Writing(images_per_shard=1024))  # small shards, for every core to have one
-    if data.check(out):
-        return 1
-    data.stats(out, picture=out / "stats.png")
-    data.sheet(out, out / "people.png", labels=out / "truth.npz")
-    data.sheet(out, out / "tracklets.png", by="tracklet")
-    return 0
-
-
 COMMANDS: Tree = {
     "demo": demo,
     "data": data.COMMANDS,
     "pretrain": pretrain,
     "embed": embed,
     "denoise": denoise,
+    "evaluate": evaluate,
+    "report": report,
     "zoo": zoo,
     "import": import_,
     "export": export,

@@ -52,6 +52,8 @@ class World:
     """Images in a tracklet, on average."""
     look_alikes: float = 0.2
     """Share of people who are dressed nearly like somebody else."""
+    motion: float = 0.5
+    """How far a training camera is carried on from image to image, in heights of a person; at 0 it hangs on a wall."""
     switches: float = 0.05
     """Share of tracklets in which the tracker jumps to another person of the same video."""
     fragments: float = 0.2
@@ -205,6 +207,11 @@ class Pretraining:
     """Newest checkpoints to keep."""
     keep_every: int = 20
     """Also keep, for good, the checkpoint at every so many epochs; 0 keeps none."""
+    evaluate: Path | None = None
+    """A dataset folder with query and gallery, in which the teacher is scored after epochs; mAP and rank 1 go into the
+    journal. Nothing that is trained depends on it."""
+    evaluate_every: int = 5
+    """Epochs from one evaluation to the next; the last epoch has one in any case."""
     checkpoint_steps: int = 1000
     """A checkpoint is written at the end of each epoch, and every so many steps within one."""
     threads: int = 0

@@ -22,7 +22,8 @@ import tyro
 from cion_jax.config import Denoising
 from cion_jax.denoise import near, single
 from cion_jax.denoise.labelling import denoise
-from experiments.feature_world import FeatureWorld, draw, pairwise
+from cion_jax.evaluate.agreement import agreement
+from experiments.feature_world import FeatureWorld, draw
 from experiments.timing import environment, resident
 
 #: Images of a person and of a video in the worlds that are drawn, and of a walk; of a tracklet they are 20.
@@ -112,7 +113,7 @@ def measure(path: Path, within: int) -> Cost:
     found = denoise(features, video, tracklet, frame, Denoising(range=within))
     seconds = time.perf_counter() - began
     memory = resident("VmHWM") / 2**30
-    f1 = pairwise(found.labels, truth).f1
+    f1 = agreement(found.labels, truth).f1
     return Cost(len(video), int(tracklet.max()) + 1, seconds, sum(spent), memory, f1)
 
 

@@ -25,7 +25,8 @@ from sklearn.cluster import DBSCAN
 from cion_jax.config import Denoising
 from cion_jax.denoise.labelling import denoise
 from cion_jax.denoise.notion import identities
-from experiments.feature_world import FeatureWorld, Sample, draw, pairwise
+from cion_jax.evaluate.agreement import agreement
+from experiments.feature_world import FeatureWorld, Sample, draw
 from experiments.timing import environment
 
 #: A world, and sigma and tau for it.
@@ -115,13 +116,13 @@ def first_neighbours(vectors: np.ndarray) -> Iterator[np.ndarray]:
 
 def best(labellings: Iterator[np.ndarray], truth: np.ndarray) -> np.ndarray:
     """The labelling that agrees best with the truth."""
-    return max(labellings, key=lambda labels: pairwise(labels, truth).f1)
+    return max(labellings, key=lambda labels: agreement(labels, truth).f1)
 
 
 def scored(labels: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
     """Precision, recall, F1, share of images kept, share of garbage kept, identities."""
     kept = labels >= 0
-    return *pairwise(labels, truth), kept.mean(), kept[truth < 0].mean(), len(np.unique(labels[kept]))
+    return *agreement(labels, truth)[:3], kept.mean(), kept[truth < 0].mean(), len(np.unique(labels[kept]))
 
 
 def cells(values: list[tuple[float, ...]]) -> str:

@@ -153,29 +153,3 @@ def _broken(world: FeatureWorld, random: np.random.Generator, track: Track) -> l
         return [track]
     cut = random.integers(SHORTEST, len(track.frame) - SHORTEST + 1)
     return [track.part(slice(cut)), track.part(slice(cut, None))]
-
-
-class Scores(NamedTuple):
-    """Of all pairs of images that a labelling calls one person, and of all that are."""
-
-    precision: float
-    recall: float
-    f1: float
-
-
-def pairwise(labels: np.ndarray, truth: np.ndarray) -> Scores:
-    """How well labels (-1: nobody's) agree with the truth, pair by pair; an image of no person is alone in truth."""
-    labels, truth = _alone(labels), _alone(truth)
-    both, found, true = (_pairs(values) for values in (np.stack([labels, truth]), labels[None], truth[None]))
-    precision, recall = both / max(found, 1), both / max(true, 1)
-    return Scores(precision, recall, 2 * precision * recall / max(precision + recall, 1e-9))
-
-
-def _alone(labels: np.ndarray) -> np.ndarray:
-    nobody = labels < 0
-    return np.where(nobody, labels.max() + np.cumsum(nobody), labels)
-
-
-def _pairs(labels: np.ndarray) -> float:
-    counts = np.unique(labels, axis=1, return_counts=True)[1].astype(np.float64)
-    return float((counts * (counts - 1) / 2).sum())

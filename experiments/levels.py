@@ -25,8 +25,9 @@ from cion_jax.config import Crops, Head, Optimization, Pretraining, World, Writi
 from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
+from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.embed import features
-from cion_jax.evaluate.retrieval import Scores, mean_average_precision
+from cion_jax.evaluate.retrieval import Scores, scores, search
 from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.pretrain.loop import pretrain
 from cion_jax.pretrain.plan import model_of
@@ -98,7 +99,7 @@ def score(world: Path, model: Backbone, variables: Variables) -> Scores:
     """Retrieval of held-out people with a backbone's features of whole images."""
     query, gallery = Records(world, "query"), Records(world, "gallery")
     asked, searched = (features(model, variables, split, image_size=model.image_size) for split in (query, gallery))
-    return mean_average_precision(asked, searched, query.index, gallery.index)
+    return scores(search(cosine(asked, searched), query.index, gallery.index))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from cion_jax.denoise.sightings import Sightings, sightings
 from cion_jax.denoise.single import TIE, consistent
 from cion_jax.denoise.thresholds import estimate
 from cion_jax.errors import UserError
-from experiments.feature_world import FeatureWorld, Sample, draw, pairwise
+from cion_jax.evaluate.agreement import agreement
+from experiments.feature_world import FeatureWorld, Sample, draw
 
 SMALL = FeatureWorld(identities=60, videos=12, width=32)
 #: Easy, as it comes, and so noisy that distances of the same and of two people overlap.
@@ -125,7 +126,7 @@ def test_noise_never_grows_and_identities_come_nearer_to_the_truth(world: Featur
     counts = [level.noise.inconsistent + level.noise.close for level in levels]
     assert counts == sorted(counts, reverse=True)
     truth = sample.identity[found.place]
-    scores = [pairwise(level.labels, truth)[2] for level in levels]
+    scores = [agreement(level.labels, truth).f1 for level in levels]
     assert scores[0] < scores[2] < scores[3]
 
 

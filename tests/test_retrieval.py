@@ -1,11 +1,15 @@
-"""Mean average precision: equal to plain loops and to an example by hand, whatever the blocks."""
+"""Scores of retrieval: equal to plain loops, to scikit-learn and to an example by hand, whatever the blocks."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_curve
 
 from cion_jax.data.labels import LABELS
 from cion_jax.errors import UserError
-from cion_jax.evaluate.retrieval import Scores, mean_average_precision
+from cion_jax.evaluate.distances import Distances, cosine, euclidean
+from cion_jax.evaluate.retrieval import FALSE_MATCH_RATES, STEPS, Found, Scores, receiver, scores, search
 
 
 def who(*rows: tuple[int, int]) -> np.ndarray:
@@ -20,33 +24,55 @@ def with_cosines(*cosines: float) -> np.ndarray:
     return np.array([(c, np.sqrt(1 - c * c)) for c in cosines], np.float32)
 
 
-def plainly(query: np.ndarray, gallery: np.ndarray, asking: np.ndarray, labels: np.ndarray) -> Scores:
+Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def score(query: np.ndarray, gallery: np.ndarray, asking: np.ndarray, labels: np.ndarray, block: int = 16) -> Scores:
+    return scores(search(cosine(query, gallery), asking, labels, block=block))
+
+
+def ranked(distances: np.ndarray, one: np.void, labels: np.ndarray) -> list[int]:
+    """The numbers of what a query ranks, the nearest first."""
+    order = sorted(range(len(labels)), key=lambda number: (distances[number], number))
+    near = [
+        number
+        for number in order
+        if labels[number]["identity"] == one["identity"] and labels[number]["camera"] == one["camera"]
+    ]
+    return [number for number in order if number not in near and labels[number]["identity"] != -1]
+
+
+def plainly(distances: np.ndarray, asking: np.ndarray, labels: np.ndarray) -> Scores:
     """The protocol as a person would tell it."""
-    precisions, firsts, left_out = [], [], 0
-    for feature, one in zip(query, asking, strict=True):
-        cosines = [float(np.dot(feature.astype(float), other.astype(float))) for other in gallery]
-        place, found, precision, first = 0, 0, [], None
-        for number in sorted(range(len(gallery)), key=lambda number: (-cosines[number], number)):
-            other = labels[number]
-            same = other["identity"] == one["identity"]
-            if other["identity"] == -1 or (same and other["camera"] == one["camera"]):
-                continue
-            place += 1
-            if same:
-                found += 1
-                precision.append(found / place)
-                first = first or place
-        if found:
+    precisions, firsts, penalties, left_out = [], [], [], 0
+    pairs: dict[bool, list[float]] = {True: [], False: []}
+    for row, one in zip(distances, asking, strict=True):
+        precision, places = [], []
+        for place, number in enumerate(ranked(row, one, labels), 1):
+            right = labels[number]["identity"] == one["identity"]
+            pairs[bool(right)].append(float(np.floor(row[number] * np.float32(STEPS / 2))))
+            if right:
+                places.append(place)
+                precision.append(len(places) / place)
+        if places:
             precisions.append(np.mean(precision))
-            firsts.append(first)
+            firsts.append(places[0])
+            penalties.append(len(places) / places[-1])
         else:
             left_out += 1
-    ranks = [np.mean([first <= rank for first in firsts]) for rank in (1, 5, 10)]
-    return Scores(np.mean(precisions), *ranks, len(precisions), left_out)
+    ranks = [np.mean([first <= rank for first in firsts]) for rank in (1, 5, 10, 20)]
+    rates = []
+    for wanted in FALSE_MATCH_RATES:
+        rate = 0.0
+        for threshold in sorted(set(pairs[True])):
+            if np.mean([wrong <= threshold for wrong in pairs[False]]) <= wanted:
+                rate = np.mean([right <= threshold for right in pairs[True]])
+        rates.append(rate)
+    return Scores(np.mean(precisions), *ranks, np.mean(penalties), tuple(rates), len(precisions), left_out)
 
 
 def assert_equal(found: Scores, expected: Scores) -> None:
-    np.testing.assert_allclose(list(vars(found).values()), list(vars(expected).values()), rtol=1e-5)
+    np.testing.assert_allclose(*(list(each.told().values()) for each in (found, expected)), rtol=1e-5)
 
 
 def a_case(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -61,58 +87,118 @@ def a_case(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     return vectors[:37], vectors[37:], asking, labels
 
 
+def distances_of(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    return np.asarray(cosine(query, gallery).of(0, len(query)))
+
+
 @pytest.mark.parametrize("ties", [True, False])
 @pytest.mark.parametrize("seed", range(4))
 def test_equal_to_plain_loops(seed: int, ties: bool) -> None:
-    case = a_case(seed, ties)
-    expected = plainly(*case)
-    assert 0 < expected.left_out < 37 and expected.rank_1 < expected.rank_10
-    assert_equal(mean_average_precision(*case, block=16), expected)
+    query, gallery, asking, labels = a_case(seed, ties)
+    expected = plainly(distances_of(query, gallery), asking, labels)
+    assert 0 < expected.left_out < 37 and expected.rank_1 < expected.rank_20
+    assert_equal(score(query, gallery, asking, labels), expected)
 
 
-def test_blocks_and_types_change_nothing() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_to_scikit_learn(seed: int) -> None:
+    """Average precision query by query, and the curve of all pairs."""
+    query, gallery, asking, labels = a_case(seed, False)
+    found, distances = search(cosine(query, gallery), asking, labels), distances_of(query, gallery)
+    near, right = [], []
+    for number, (row, one) in enumerate(zip(distances, asking, strict=True)):
+        places = ranked(row, one, labels)
+        near.append(row[places])
+        right.append(labels["identity"][places] == one["identity"])
+        if right[-1].any():
+            np.testing.assert_allclose(
+                found.precision[number], average_precision_score(right[-1], -near[-1]), rtol=1e-6
+            )
+            assert found.answers[number] == right[-1].sum()
+    steps = np.floor(np.concatenate(near) * np.float32(STEPS / 2))
+    false, true, _ = roc_curve(np.concatenate(right), -steps, drop_intermediate=False)
+    mine = np.unique(np.stack(receiver(found.pairs), axis=1), axis=0)
+    np.testing.assert_allclose(mine, np.stack([false, true], axis=1), atol=1e-12)
+
+
+@pytest.mark.parametrize("measure", [cosine, euclidean])
+def test_distances_are_those_of_float64(measure: Callable[..., Distances]) -> None:
+    random = np.random.default_rng(0)
+    query, gallery = random.standard_normal((9, 5)), random.standard_normal((30, 5))
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, gallery)]
+    expected = {
+        cosine: 1 - units[0] @ units[1].T,
+        euclidean: np.linalg.norm(query[:, None] - gallery, axis=2),
+    }[measure]
+    found = measure(query, gallery)
+    np.testing.assert_allclose(found.of(2, 7), expected[2:7], atol=3e-6)
+    assert expected.max() <= found.most and (found.queries, found.gallery) == (9, 30)
+
+
+def test_euclidean_ranks_by_its_own_distance() -> None:
+    """A long vector in the same direction is near by cosine, and far."""
+    query, gallery = with_cosines(1), np.float32([[9, 0], [1, 0.5]])
+    asking, labels = who((7, 1)), who((8, 2), (7, 2))
+    assert score(query, gallery, asking, labels).rank_1 == 0
+    assert scores(search(euclidean(query, gallery), asking, labels)).rank_1 == 1
+
+
+def test_blocks_types_and_lengths_change_nothing() -> None:
     query, gallery, *labels = a_case(5, False)
-    whole = mean_average_precision(query, gallery, *labels)
-    assert_equal(mean_average_precision(query, gallery, *labels, block=1), whole)
-    assert_equal(mean_average_precision(query.astype(float), gallery.astype(float), *labels, block=37), whole)
+    whole = score(query, gallery, *labels)
+    assert_equal(score(query, gallery, *labels, block=1), whole)
+    assert_equal(score(query.astype(float), 3 * gallery.astype(float), *labels, block=37), whole)
 
 
 def test_without_ties_order_does_not_matter() -> None:
     query, gallery, asking, labels = a_case(6, False)
-    expected = mean_average_precision(query, gallery, asking, labels)
     random = np.random.default_rng(0)
     some, others = random.permutation(len(query)), random.permutation(len(gallery))
-    found = mean_average_precision(query[some], gallery[others], asking[some], labels[others])
-    assert_equal(found, expected)
+    found = score(query[some], gallery[others], asking[some], labels[others])
+    assert_equal(found, score(query, gallery, asking, labels))
+
+
+def first(found: Found) -> tuple[float, int, int, int]:
+    """What the first query found."""
+    return found.precision[0], found.first[0], found.last[0], found.answers[0]
 
 
 def test_an_example_by_hand() -> None:
     """Ranked, with what is passed over in brackets: other, (junk), right, (same camera), distractor, right, other."""
     gallery = with_cosines(0.3, 0.9, 0.8, 0.99, 0.5, 0.7, 0.1)
     labels = who((7, 2), (-1, 2), (7, 2), (9, 1), (0, 2), (7, 1), (8, 1))
-    found = mean_average_precision(with_cosines(1), gallery, who((7, 1)), labels)
-    assert_equal(found, Scores((1 / 2 + 2 / 4) / 2, 0, 1, 1, queries=1, left_out=0))
+    found = search(cosine(with_cosines(1), gallery), who((7, 1)), labels)
+    assert first(found) == ((1 / 2 + 2 / 4) / 2, 2, 4, 2)
+    told = scores(found).told()
+    assert told == pytest.approx(
+        {"mAP": 0.5, "rank 1": 0, "rank 5": 1, "rank 10": 1, "rank 20": 1, "mINP": 0.5, "TPR at FPR 0.01": 0}
+        | {"TPR at FPR 0.001": 0, "TPR at FPR 0.0001": 0, "queries": 1, "left out": 0}
+    )
 
 
-def test_equal_cosines_stay_in_the_order_of_the_gallery() -> None:
+def test_equal_distances_stay_in_the_order_of_the_gallery() -> None:
     """A wrong answer in front of a right one with the same cosine, and the other way round."""
-    query, gallery = with_cosines(1), with_cosines(0.5, 0.5)
-    behind = mean_average_precision(query, gallery, who((7, 1)), who((8, 2), (7, 2)))
-    assert (behind.mean_average_precision, behind.rank_1) == (0.5, 0)
-    before = mean_average_precision(query, gallery, who((7, 1)), who((7, 2), (8, 2)))
-    assert (before.mean_average_precision, before.rank_1) == (1, 1)
+    alike = cosine(with_cosines(1), with_cosines(0.5, 0.5))
+    assert first(search(alike, who((7, 1)), who((8, 2), (7, 2)))) == (0.5, 2, 2, 1)
+    assert first(search(alike, who((7, 1)), who((7, 2), (8, 2)))) == (1, 1, 1, 1)
 
 
 def test_distractors_stand_in_the_way_and_answer_only_their_own() -> None:
-    query, gallery, labels = with_cosines(1, 1), with_cosines(0.9, 0.8), who((0, 2), (7, 2))
-    found = mean_average_precision(query, gallery, who((7, 1), (0, 1)), labels)
-    assert_equal(found, Scores((1 / 2 + 1) / 2, 0.5, 1, 1, queries=2, left_out=0))
+    found = search(cosine(with_cosines(1, 1), with_cosines(0.9, 0.8)), who((0, 2), (7, 1)), who((0, 1), (7, 2)))
+    assert first(found) == (1, 1, 1, 1) and found.first[1] == 2
 
 
 def test_junk_is_no_right_answer_even_to_junk() -> None:
-    query, gallery = with_cosines(1, 1), with_cosines(0.9, 0.8)
-    found = mean_average_precision(query, gallery, who((-1, 1), (7, 1)), who((-1, 2), (7, 2)))
-    assert_equal(found, Scores(1, 1, 1, 1, queries=1, left_out=1))
+    found = search(cosine(with_cosines(1, 1), with_cosines(0.9, 0.8)), who((-1, 1), (7, 1)), who((-1, 2), (7, 2)))
+    assert found.answers.tolist() == [0, 1] and found.first.tolist() == [0, 1]
+    assert (scores(found).queries, scores(found).left_out) == (1, 1)
+
+
+def test_progress_tells_of_every_query() -> None:
+    query, gallery, *labels = a_case(7, False)
+    done: list[int] = []
+    search(cosine(query, gallery), *labels, block=10, done=done.append)
+    assert done == [10, 10, 10, 7]
 
 
 UNIT = with_cosines(0.1, 0.2)
@@ -121,13 +207,19 @@ UNIT = with_cosines(0.1, 0.2)
 @pytest.mark.parametrize(
     ("query", "gallery", "asking", "labels", "message"),
     [
-        (UNIT * np.float32([[1], [np.nan]]), UNIT, who((1, 1), (2, 1)), who((1, 2), (2, 2)), "query: .* image 1 is no"),
-        (UNIT, UNIT * 2, who((1, 1), (2, 1)), who((1, 2), (2, 2)), "gallery: .* image 0 is no unit vector"),
-        (UNIT, UNIT * np.inf, who((1, 1), (2, 1)), who((1, 2), (2, 2)), "gallery: .* image 0 is no unit vector"),
+        (
+            UNIT * np.float32([[1], [np.nan]]),
+            UNIT,
+            who((1, 1), (2, 1)),
+            who((1, 2), (2, 2)),
+            "query: .* image 1 is not of fin",
+        ),
+        (UNIT, UNIT * 0, who((1, 1), (2, 1)), who((1, 2), (2, 2)), "gallery: the feature of image 0 is all 0"),
+        (UNIT, UNIT * np.inf, who((1, 1), (2, 1)), who((1, 2), (2, 2)), "gallery: .* image 0 is not of finite"),
         (UNIT, np.eye(3, dtype=np.float32)[:2], who((1, 1), (2, 1)), who((1, 2), (2, 2)), "2 wide, the gallery 3"),
-        (UNIT, UNIT, who((1, 1)), who((1, 2), (2, 2)), r"query: features \(2, 2\) for 1 labels"),
-        (UNIT[:0], UNIT, who((1, 1))[:0], who((1, 2), (2, 2)), r"query: features \(0, 2\) for 0 labels"),
-        (UNIT[0], UNIT, who((1, 1), (2, 1)), who((1, 2), (2, 2)), r"query: features \(2,\) for 2 labels"),
+        (UNIT, UNIT, who((1, 1)), who((1, 2), (2, 2)), "query: 2 features for 1 labels"),
+        (UNIT[:0], UNIT, who((1, 1))[:0], who((1, 2), (2, 2)), r"query: features \(0, 2\); a row"),
+        (UNIT[0], UNIT, who((1, 1), (2, 1)), who((1, 2), (2, 2)), r"query: features \(2,\); a row"),
         (UNIT, UNIT, who((1, 1), (2, 1)), who((-1, 2), (-1, 2)), "all junk"),
         (UNIT, UNIT, who((1, 1), (2, 1)), who((1, 1), (2, 1)), "under another camera"),
     ],
@@ -136,4 +228,4 @@ def test_what_cannot_be_scored_is_refused(
     query: np.ndarray, gallery: np.ndarray, asking: np.ndarray, labels: np.ndarray, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        mean_average_precision(query, gallery, asking, labels)
+        score(query, gallery, asking, labels)

@@ -13,10 +13,10 @@ from cion_jax.data.labels import LABELS
 from cion_jax.errors import UserError
 from tfrecords_tools.world import WorldSource, build, truth
 from tfrecords_tools.world.cameras import Camera, photograph
-from tfrecords_tools.world.scenes import scene
+from tfrecords_tools.world.scenes import WIDTH, scene
 from tfrecords_tools.world.splits import cast
 from tfrecords_tools.world.tables import row
-from tfrecords_tools.world.walks import Fault
+from tfrecords_tools.world.walks import MARGIN, PLACES, Fault
 
 SMALL = World(identities=6, videos=4, cameras=3, test_identities=3, distractors=6, height=64, width=32)
 MEDIUM = World(identities=400, videos=60, cameras=6, test_identities=20, distractors=101)
@@ -292,3 +292,23 @@ def test_impossible_settings_are_refused_by_name(name: str, value: float) -> Non
     with pytest.raises(UserError, match=rf"world\.{name}.*{value}") as refusal:
         build(dataclasses.replace(World(), **{name: value}))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_carried_camera_comes_through_places_and_a_hanging_one_stays(medium: dict[str, WorldSource]) -> None:
+    """In training places and light change behind a person; where people are sought, and without motion, they do not."""
+    train = medium["train"]
+    shots, tracklet = train.shots, train.labels["tracklet"]
+    places = [len(set(shots["place"][tracklet == number])) for number in np.unique(tracklet)]
+    assert np.mean(np.array(places) > 1) > 0.5 and set(shots["place"]) == set(range(PLACES))
+    still = build(dataclasses.replace(MEDIUM, motion=0.0))["train"]
+    for hanging in (still, medium["query"], medium["gallery"]):
+        assert not hanging.shots["place"].any()
+    for source in (train, still):
+        x = source.shots["x"][truth(source) >= 0]
+        assert x.min() >= MARGIN and x.max() <= WIDTH - MARGIN
+
+
+def test_places_of_one_camera_are_as_different_as_those_of_two(small: dict[str, WorldSource]) -> None:
+    source = small["train"].part(0, 1)
+    pictures = pixels(with_shots(source, person=-1, place=0)), pixels(with_shots(source, person=-1, place=1))
+    assert np.abs(pictures[0] - pictures[1]).mean() > 10

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from cion_jax.errors import UserError
+from cion_jax.commands.sources import weights_of
 
 
 def embed(
@@ -34,12 +34,8 @@ def embed(
         image_size: Height and width to which images are resized; without it those that the weights were made for.
     """
     from cion_jax.evaluate.features import open_images, write_features
-    from cion_jax.torch_io.weights import load
 
-    teacher = weights / "teacher.safetensors"
-    if weights.is_dir() and not teacher.exists():
-        raise UserError(f"{weights}: not a run ({teacher.name} is missing); name one of `cion pretrain`, or weights")
-    found = load(teacher if weights.is_dir() else weights)
+    found = weights_of(weights)
     card = write_features(
         out,
         open_images(data, split),

@@ -171,7 +171,15 @@ def features(
     flip: bool = False,
     precision: Precision = "float32",
     batch: int = 256,
+    done: Callable[[int], None] = lambda images: None,
 ) -> np.ndarray:
-    """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`."""
-    run = embedder(model, variables, flip=flip, precision=precision)
-    return np.concatenate([*embed(run, images, cut(range(len(images)), batch), image_size=image_size, batch=batch)])
+    """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`.
+
+    `done` is called with the number of further images that are embedded.
+    """
+    spans, run = cut(range(len(images)), batch), embedder(model, variables, flip=flip, precision=precision)
+    found = np.empty((len(images), model.width(image_size)), np.float32)
+    for span, rows in zip(spans, embed(run, images, spans, image_size=image_size, batch=batch), strict=True):
+        found[span.start : span.stop] = rows
+        done(len(span))
+    return found

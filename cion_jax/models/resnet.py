@@ -51,26 +51,32 @@ class ResNet(nn.Module):
     bottleneck: bool = True
     ibn: bool = False
     remat: bool = False
+    width: int = 64
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
-        x = Conv(64, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
+        x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.depths, 1):
             for number in range(depth):
                 stride = 2 if number == 0 and stage in (2, 3) else 1
                 ibn = self.ibn and stage < 4
-                x = block(32 << stage, stride, ibn, self.bottleneck, name=f"layer{stage}.{number}")(x, train)
+                x = block(self.width << stage - 1, stride, ibn, self.bottleneck, name=f"layer{stage}.{number}")(
+                    x, train
+                )
             x = keep(self, f"stage{stage}", x)
         return jnp.mean(x, axis=(1, 2))
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
-VARIANTS = {
+_PAPER = {
     f"resnet{size}{'_ibn' * ibn}": ResNet(depths, bottleneck=size >= 50, ibn=bool(ibn))
     for ibn in (0, 1)
     for size, depths in _DEPTHS.items()
 }
+#: Not of the paper: two cores can train it in minutes.
+SMALL = "resnet10_half_ibn"
+VARIANTS = _PAPER | {SMALL: ResNet((1, 1, 1, 1), bottleneck=False, ibn=True, width=32)}

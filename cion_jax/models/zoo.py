@@ -1,4 +1,4 @@
-"""The 32 backbones by name, as pairs of pure functions: this is the seam behind which Flax modules stay."""
+"""The paper's 32 backbones and a small one, as pairs of pure functions: the seam behind which Flax modules stay."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ class Backbone:
         mutable = ["features"] * return_features + ["batch_stats"] * train
         rngs = None if rng is None else {"drop_path": rng}
         out, state = self._module.apply(variables, images, train, mutable=mutable, rngs=rngs)
-        features = (out, dict(state["features"])) if return_features else out
+        features = (out, dict(state.get("features", {}))) if return_features else out
         if not train:
             return features
         return features, variables | {name: moved for name, moved in state.items() if name == "batch_stats"}

@@ -1,17 +1,38 @@
-"""The folder of a run belongs to one set of settings."""
+"""The folder of a run belongs to one set of settings, and says what it was begun with.
+
+RUN/settings.json    what was asked for
+RUN/origin.json      which data, on which machine, with which software
+"""
 
 import dataclasses
 import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from cion_jax.aside import write_aside
 from cion_jax.config import Pretraining
 from cion_jax.errors import UserError
 
-SETTINGS = "settings.json"
+SETTINGS, ORIGIN = "settings.json", "origin.json"
+_SOFTWARE = ("cion-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 #: What a run may be gone on with otherwise: the numbers that come out do not depend on it but for rounding.
-_FREE = {"keep", "keep_every", "checkpoint_steps", "threads", "model_axis", "remat", "block"}
+_FREE = {
+    "keep",
+    "keep_every",
+    "checkpoint_steps",
+    "threads",
+    "model_axis",
+    "remat",
+    "block",
+    "evaluate",
+    "evaluate_every",
+}
 
 
 def claim(out: Path, settings: Pretraining) -> None:
@@ -32,6 +53,23 @@ def claim(out: Path, settings: Pretraining) -> None:
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
     write_aside(path, lambda aside: aside.write_text(text))
+
+
+def note_origin(out: Path, data: Path, fingerprint: str) -> None:
+    """Write down what a run is begun with, unless that was done when it was."""
+    path = out / ORIGIN
+    if path.exists():
+        return
+    devices = jax.devices()
+    environment = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _SOFTWARE},
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "host": f"{len(os.sched_getaffinity(0))} cores ({platform.machine()})",
+    }
+    began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    origin = {"data": str(data.resolve()), "fingerprint": fingerprint, "environment": environment, "began": began}
+    write_aside(path, lambda aside: aside.write_text(json.dumps(origin, indent=1) + "\n"))
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The loop: batches in, checkpoints and a journal out, until the last epoch, whatever happens in between.
 
 RUN/settings.json          what was asked for
+RUN/origin.json            which data, machine and software it was begun with
 RUN/checkpoints/           what a repeated command goes on from
 RUN/teacher.safetensors    the teacher's weights, anew after each epoch
 RUN/labels/                who is who from the epochs on at which labels are made anew
@@ -27,7 +28,8 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position, is_finite
-from cion_jax.pretrain.folder import claim
+from cion_jax.pretrain.evaluation import check_evaluation, teacher_scores
+from cion_jax.pretrain.folder import claim, note_origin
 from cion_jax.pretrain.journal import Journal, profile
 from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, labels_of, model_of, order_of, segments
 from cion_jax.pretrain.relabel import relabelled
@@ -65,7 +67,9 @@ def pretrain(
     check(settings, jax.device_count())
     records, model = Records(data), model_of(settings)
     check_sizes(settings, model)
+    check_evaluation(settings)
     claim(out, settings)
+    note_origin(out, data, records.card.fingerprint)
     with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
         checkpoint = _begin(settings, model, mesh, records, checkpoints)
         begun = int(checkpoint.state.step)
@@ -145,8 +149,12 @@ class _Loop:
                 now = rates(settings.optimization, settings.batch, settings.epochs, *position, order.batches)
                 state, metrics = step(state, images, jax.device_put(now, whole))
                 told = now.told() | {"instances": instances, "damaged": damaged}
-                self._note(number, position.epoch + (position.batch + 1) / order.batches, metrics | told, waited)
+                moment = position.epoch + (position.batch + 1) / order.batches
                 position, number = position.after(order.batches), number + 1
+                if position.batch == 0:
+                    teacher, _ = teacher_of(state)
+                    told |= teacher_scores(settings, position.epoch, self.model, teacher, self.journal.showing)
+                self._note(number - 1, moment, metrics | told, waited)
                 stopping = asked()
                 if stopping or position.batch == 0 or number % settings.checkpoint_steps == 0:
                     self._save(Checkpoint(state, labels, position, note))

@@ -3,8 +3,6 @@
 RUN/labels/epoch-00040.npz    the labels from that epoch on: a labelling like any other, with the noise of each level
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import SupportsIndex
@@ -18,14 +16,9 @@ from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.denoise.labelling import denoise
 from cion_jax.errors import UserError
-from cion_jax.evaluate.embed import cut, embed, embedder
+from cion_jax.evaluate.embed import features
+from cion_jax.evaluate.trial import Showing
 from cion_jax.models.zoo import Backbone, Variables
-
-#: Shows work of so many pieces while it lasts; what it yields is called with how many more are done.
-Showing = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-#: Images that the devices embed together.
-BATCH = 256
 
 
 def relabelled(
@@ -38,13 +31,13 @@ def relabelled(
     showing: Showing,
 ) -> np.ndarray:
     """Who is who from an epoch on, as the teacher sees it; also written into the run's folder."""
-    features, damaged = _features(settings, model, teacher, records, showing)
+    seen, damaged = _features(settings, model, teacher, records, showing)
     video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
     tracklet[damaged] = -1
     level = min(settings.relabel.index(epoch) + 1, settings.denoising.levels)
     asked = replace(settings.denoising, levels=level)  # type: ignore[arg-type]
     with showing(f"denoising, level {level} of {settings.denoising.levels}", level + 1) as done:
-        found = denoise(features, video, tracklet, frame, asked, done)
+        found = denoise(seen, video, tracklet, frame, asked, done)
     if found.labels.max() < 0:
         raise UserError(
             f"{out}: epoch {epoch}: denoising left nobody of {len(records):,} images; raise sigma, lower min-images"
@@ -89,11 +82,8 @@ def _features(
     """The teacher's features of all images, and which of them are damaged, where those are to be passed over."""
     passing = _Passing(records)
     images = passing if settings.skip_damaged else records
-    size, spans = settings.crops.global_size, cut(range(len(records)), BATCH)
-    found = embed(embedder(model, teacher, precision=settings.precision), images, spans, image_size=size, batch=BATCH)
-    features = np.empty((len(records), model.width(size)), np.float32)
     with showing("embedding images for new labels", len(records)) as done:
-        for span, rows in zip(spans, found, strict=True):
-            features[span.start : span.stop] = rows
-            done(len(span))
-    return features, passing.damaged
+        found = features(
+            model, teacher, images, image_size=settings.crops.global_size, precision=settings.precision, done=done
+        )
+    return found, passing.damaged

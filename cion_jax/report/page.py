@@ -14,15 +14,26 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #1b1c1e; --line: #555; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; margin-top: 1.5rem; }
+p { overflow-wrap: anywhere; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figcaption { font-size: .9rem; }
-@media print { body { max-width: none; } figure, table { break-inside: avoid; } }
+figcaption, .row p { font-size: .9rem; }
+summary { cursor: pointer; margin: .5rem 0; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem 1.5rem;
+  margin: 1rem 0; } .beside > * { margin: 0; }
+.row p { margin: 1rem 0 .3rem; } .strip { display: flex; flex-wrap: wrap; gap: .5rem; }
+.strip figure { margin: 0; width: 4.6rem; text-align: center; line-height: 1.3; }
+.strip img { display: block; box-sizing: border-box; width: 100%; border: 3px solid var(--line); }
+.strip .right img { border: 4px solid #228833; } .strip .wrong img { border: 4px dashed #cc3311; }
+@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; } }
+@media print { body { max-width: none; } figure, table, .row { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
+
+#: Pixels to an inch of a drawing, and how many of them a screen of usual density shows as one.
+_DENSITY, _FINER = 192, 2
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -38,6 +49,11 @@ def heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>"
 
 
+def subheading(text: str) -> str:
+    """The beginning of a part of a section."""
+    return f"<h3>{escape(text)}</h3>"
+
+
 def paragraph(text: str) -> str:
     """Running text."""
     return f"<p>{escape(text)}</p>"
@@ -50,17 +66,36 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def folded(summary: str, inside: str) -> str:
+    """Something that is shown when one asks for it, by a click on its summary."""
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+
+
 def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def picture(drawn: Figure | Image.Image, says: str, caption: str = "") -> str:
-    """A picture with the text that stands for it where it cannot be seen."""
+    """A picture with the text that stands for it where it cannot be seen; at most 4.4 inches wide, a phone shows it
+    as it is."""
+    under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{image(drawn, says)}{under}</figure>"
+
+
+def beside(*parts: str) -> str:
+    """Pictures or tables side by side, where there is room for that."""
+    return f'<div class="beside">{"".join(parts)}</div>'
+
+
+def image(drawn: Figure | Image.Image, says: str) -> str:
+    """A picture by itself: drawings as PNG, photographs as JPEG."""
     file = io.BytesIO()
     if isinstance(drawn, Figure):
-        drawn.savefig(file, format="png", dpi=120, bbox_inches="tight")
+        drawn.savefig(file, format="png", dpi=_DENSITY)
+        size = f' width="{Image.open(file).width // _FINER}"'
     else:
-        drawn.save(file, format="PNG")
+        drawn.save(file, format="JPEG", quality=85)
+        size = ""
+    kind = "png" if size else "jpeg"
     data = base64.b64encode(file.getvalue()).decode()
-    under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img alt="{escape(says)}" src="data:image/png;base64,{data}">{under}</figure>'
+    return f'<img alt="{escape(says)}"{size} src="data:image/{kind};base64,{data}">'

@@ -14,7 +14,7 @@ from tfrecords_tools.world.tables import Colour
 from tfrecords_tools.world.tubes import Canvas, upright
 from tfrecords_tools.world.walks import Fault, Shot
 
-VERSION = 1
+VERSION = 2
 """Counts the changes of what is drawn, so that fingerprints tell old datasets from new ones."""
 FINER = 3
 """Everything is painted so many times larger and then reduced, for smooth edges."""

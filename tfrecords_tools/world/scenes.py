@@ -13,9 +13,9 @@ WIDTH, HEIGHT = 1024, 576
 
 
 @functools.lru_cache(maxsize=64)
-def scene(camera: Camera, seed: int, number: int) -> Image.Image:
-    """The empty place that a numbered camera looks at; drawn once per process, as many boxes are cut from it."""
-    rng = random(seed, Stream.SCENES, number)
+def scene(camera: Camera, seed: int, number: int, place: int) -> Image.Image:
+    """A numbered place that a numbered camera looks at; drawn once per process, as many boxes are cut from it."""
+    rng = random(seed, Stream.SCENES, number, place)
     picture = Image.new("RGB", (WIDTH, HEIGHT), _colour(rng, 0.55, 0.8, 0.1))
     draw = ImageDraw.Draw(picture)
     {
@@ -24,7 +24,7 @@ def scene(camera: Camera, seed: int, number: int) -> Image.Image:
         Place.PARK: _park,
         Place.SHOP: _shop,
         Place.STATION: _station,
-    }[Place(camera.place)](draw, rng, camera)
+    }[Place((camera.place + place) % len(Place))](draw, rng, camera)
     picture = picture.filter(ImageFilter.GaussianBlur(1.2))
     return ImageChops.multiply(picture, _weather(rng, camera))
 

@@ -9,6 +9,7 @@ _LEAST = {
     "cameras": 1,
     "seed": 0,
     "appearances": 1,
+    "motion": 0,
     "length": 2,
     "test_identities": 0,
     "distractors": 0,

@@ -58,5 +58,5 @@ class WorldSource:
         rng = random(world.seed, Stream.IMAGES, NAMES.index(self.split), self.first + index)
         walker = row(Person, people, shot.person) if shot.person >= 0 else None
         passer = row(Person, people, shot.other)
-        place = scene(camera, world.seed, shot.camera)
+        place = scene(camera, world.seed, shot.camera, shot.place)
         return draw(shot, walker, passer, camera, place, world.height, world.width, rng)

@@ -51,7 +51,7 @@ def plan_train(world: World) -> tuple[np.ndarray, np.ndarray]:
     step = segments["start"][segment] + _count_up(length)
     walk, tracklet = segments["walk"][segment], segments["tracklet"][segment]
     labels, order = _label(rng, walks, walk, step, tracklet)
-    shots = film(rng, walks, cast(world, "train").cameras, walk[order], step[order])
+    shots = film(rng, walks, cast(world, "train").cameras, walk[order], step[order], world.motion)
     spoil(rng, shots, world.bad_boxes, world.background, world.identities)
     return labels, shots
 
@@ -87,7 +87,7 @@ def plan_test(world: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     labels, order = _label(rng, walks, walk, step, walk)
     walk, inside = walk[order], inside[order]
     people, cameras = cast(world, "gallery")
-    shots = film(rng, walks, cameras, walk, step[order])
+    shots = film(rng, walks, cameras, walk, step[order], 0.0)
     spoil(rng, shots, world.bad_boxes, 0.0, len(people))
     labels["identity"] = np.where(shots["person"] < world.test_identities, 1 + shots["person"], 0)
 

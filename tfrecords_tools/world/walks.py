@@ -8,6 +8,11 @@ import numpy as np
 from tfrecords_tools.world.scenes import HEIGHT, WIDTH
 from tfrecords_tools.world.tables import dtype_of
 
+#: Nobody stands nearer to the sides of a scene, in pixels.
+MARGIN = 60
+#: Places through which a camera is carried, one after the other and from the start again.
+PLACES = 5
+
 
 class Fault(IntEnum):
     """What is wrong with a box; the last two occur in test sets only, as junk."""
@@ -31,6 +36,8 @@ class Shot(NamedTuple):
     person: int
     """Row of the table of people; -1 if the box shows nobody."""
     camera: int
+    place: int
+    """Which of its camera's places: 0 is where it hangs, others are where it is carried through."""
     x: float
     """Where the feet stand in the scene."""
     y: float
@@ -52,9 +59,18 @@ class Shot(NamedTuple):
 
 
 def film(
-    rng: np.random.Generator, walks: np.ndarray, cameras: np.ndarray, walk: np.ndarray, step: np.ndarray
+    rng: np.random.Generator,
+    walks: np.ndarray,
+    cameras: np.ndarray,
+    walk: np.ndarray,
+    step: np.ndarray,
+    motion: float,
 ) -> np.ndarray:
-    """A table of shots for images given by the number of their walk and by a step in it; boxes have no faults yet."""
+    """A table of shots for images given by the number of their walk and by a step in it; boxes have no faults yet.
+
+    A camera that is carried with people, by so many heights of a person in a step, lets places slide by behind them,
+    each in a light of its own.
+    """
     count, seen = len(walks), cameras[walks["camera"]]
     middle = (walks["start"] + walks["stop"]) / 2
     heading = seen["axis"] + np.pi * rng.integers(2, size=count) + rng.normal(0, 0.45, count)
@@ -62,6 +78,9 @@ def film(
     cadence, swing = rng.uniform(0.5, 1.1, count), rng.uniform(0.45, 1.0, count)
     x, y = rng.uniform(0.2, 0.8, count) * WIDTH, rng.uniform(seen["base"] + 60, HEIGHT - 60)
     begin, beat, glow = rng.uniform(0, 2 * np.pi, (3, count))
+    carried = motion * rng.uniform(0.5, 1.5, count) * rng.choice([-1, 1], count)
+    first = rng.integers(PLACES, size=count) if motion else np.zeros(count, int)
+    shine = np.exp(rng.normal(0, 0.15, (len(cameras), PLACES)))
 
     shots = np.zeros(len(walk), dtype_of(Shot))
     time = step - middle[walk]
@@ -69,7 +88,10 @@ def film(
     facing = heading[walk] + turn[walk] * time
     size = (seen["tall"] * (y - seen["horizon"]))[walk]
     shots["facing"] = facing
-    shots["x"] = (x[walk] + size * speed[walk] * time * np.sin(facing)).clip(60, WIDTH - 60)
+    across = x[walk] + size * time * (speed[walk] * np.sin(facing) + carried[walk]) - MARGIN
+    width = WIDTH - 2 * MARGIN
+    shots["x"] = MARGIN + (across % width if motion else across.clip(0, width))
+    shots["place"] = (first[walk] + across // width) % PLACES if motion else 0
     shots["y"] = (y[walk] + 0.3 * size * speed[walk] * time * np.cos(facing)).clip(seen["base"][walk] + 30, HEIGHT - 12)
     shots["phase"] = begin[walk] + cadence[walk] * time
     shots["swing"] = swing[walk]
@@ -78,4 +100,6 @@ def film(
     shots["down"] = 0.015 * np.cos(beat[walk] + 0.4 * time) + rng.normal(0, 0.006, len(walk))
     shots["zoom"] = 1 + 0.04 * rng.uniform(-1, 1, count)[walk]
     shots["light"] = np.exp(0.06 * np.sin(glow[walk] + 0.15 * time) + rng.normal(0, 0.05, count)[walk])
+    if motion:
+        shots["light"] *= shine[shots["camera"], shots["place"]]
     return shots

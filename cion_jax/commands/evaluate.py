@@ -1,0 +1,153 @@
+"""`cion evaluate`: from weights or features to scores."""
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from rich.console import Console
+from rich.table import Column, Table
+from tyro.conf import Positional, arg
+
+from cion_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cion_jax.evaluate.distances import Distances
+    from cion_jax.evaluate.groups import Audit, Groups
+    from cion_jax.evaluate.retrieval import Found
+    from cion_jax.evaluate.trial import Trial
+
+#: Share of wrong pairs that are matched, over all people, where groups are compared.
+FALSE_MATCHES = 1e-3
+
+
+def evaluate(
+    source: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS|FEATURES")],
+    data: Annotated[Positional[Path | None], arg(metavar="DATA")] = None,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    rerank: bool = False,
+    expand: int = 0,
+    groups: Path | None = None,
+    min_group: int = 20,
+    flip: bool = False,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    batch: int = 256,
+    json: bool = False,
+) -> None:
+    """Score how well queries find their own in a gallery: mAP, CMC, mINP, and true match rates at false match rates.
+
+    The protocol is that of Market-1501, MSMT17, DukeMTMC-reID and CUHK03-NP: images of the query's person under its own
+    camera and junk (identity -1) are passed over, distractors (identity 0) are ranked.
+
+    DATA is a folder with the splits query and gallery, as `cion data import` writes them. Features need no DATA: a
+    folder that `cion embed` wrote of such a set, or an .npz of anybody's features with the arrays query (N, D),
+    query_identity (N), query_camera (N), and the same of gallery.
+
+    Args:
+        source: A run of `cion pretrain`, whose teacher is taken, a file of weights, or features.
+        data: The evaluation set. With features: the set that they must have been made from.
+        metric: Distance that ranks the gallery.
+        rerank: Re-rank by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3).
+        expand: Replace each query by the mean of itself and so many of its nearest before it is asked.
+        groups: A table (CSV) with the columns identity and one or more others, a row for each person: scores and error
+            rates are also told by group. The table is only read; nobody's group is written anywhere.
+        min_group: Groups of fewer people are left out.
+        flip: Add the features of each image's mirror image.
+        precision: What the network computes in.
+        batch: Images that the devices embed together.
+        json: Print JSON instead of tables.
+    """
+    from cion_jax.data.progress import progress
+    from cion_jax.evaluate.groups import as_json, read_groups
+    from cion_jax.evaluate.retrieval import scores, search
+
+    table = None if groups is None else read_groups(groups)  # a mistake in it is told before the work
+    trial = _trial(source, data, flip=flip, precision=precision, batch=batch)
+    distances = _distances(trial, metric, rerank, expand)
+    with progress("ranking", len(trial.query)) as done:
+        found = search(distances, trial.query_labels, trial.gallery_labels, done=done)
+    told: dict[str, Any] = scores(found).told()
+    audit = None if table is None else _audit(table, trial, distances, found, min_group)
+    if json:
+        print(dumps(told | ({} if audit is None else {"groups": as_json(audit)}), indent=1))
+        return
+    _show(told)
+    if audit is not None:
+        _show_groups(audit)
+
+
+def _trial(source: Path, data: Path | None, **options: Any) -> "Trial":
+    from cion_jax.commands.sources import weights_of
+    from cion_jax.data import dataset
+    from cion_jax.evaluate.features import CARD
+    from cion_jax.evaluate.trial import embedded, from_features, from_table
+
+    if source.suffix == ".npz":
+        if data is not None:
+            raise UserError(f"{data}: {source} has its own labels; leave out one of the two")
+        return from_table(source)
+    if (source / CARD).exists() and not (source / dataset.CARD).exists():  # datasets have a file of that name for TFDS
+        return from_features(source, data)
+    weights = weights_of(source)
+    if data is None:
+        raise UserError(f"{source}: weights need images to be tried on; name an evaluation set after them")
+    model = weights.backbone
+    return embedded(model, weights.variables, data, image_size=model.image_size, **options)
+
+
+def _distances(trial: "Trial", metric: str, rerank: bool, expand: int) -> "Distances":
+    from cion_jax.data.progress import progress
+    from cion_jax.evaluate.distances import cosine, euclidean, unit
+    from cion_jax.evaluate.expansion import expanded
+    from cion_jax.evaluate.rerank import reranked
+
+    measure = {"cosine": cosine, "euclidean": euclidean}[metric]
+    plain = measure(trial.query, trial.gallery)  # checks the features
+    query, gallery = trial.query, trial.gallery
+    if metric == "cosine":
+        query, gallery = unit(query, "query"), unit(gallery, "gallery")
+    if expand:
+        query = expanded(query, gallery, expand)
+    if not rerank:
+        return measure(query, gallery) if expand else plain
+    with progress("re-ranking", len(query) + len(gallery)) as done:
+        return reranked(query, gallery, progress=done)
+
+
+def _audit(table: "Groups", trial: "Trial", distances: "Distances", found: "Found", min_group: int) -> "Audit":
+    from cion_jax.evaluate.groups import audit
+    from cion_jax.evaluate.retrieval import matches
+
+    pairs = matches(distances, trial.query_labels, trial.gallery_labels, found.pairs, FALSE_MATCHES)
+    asked = (found.answers > 0).astype(float)
+    measures = {
+        "mAP": (found.precision, asked),
+        "rank-1 error": (asked * (found.first > 1), asked),
+        "false non-match rate": (pairs.right - pairs.right_matched, pairs.right),
+        "false match rate": (pairs.wrong_matched, pairs.wrong),
+    }
+    scored = found.answers > 0
+    some = {name: (one[scored].astype(float), other[scored].astype(float)) for name, (one, other) in measures.items()}
+    return audit(table, trial.query_labels["identity"][scored], some, min_group=min_group)
+
+
+def _show(told: dict[str, Any]) -> None:
+    table = Table("", Column("", justify="right"), show_header=False)
+    for name, value in told.items():
+        table.add_row(name, f"{100 * value:.2f} %" if isinstance(value, float) else f"{value:,}")
+    Console().print(table)
+    if told["left out"]:
+        print("Left out are queries without a right answer in the gallery.")
+
+
+def _show_groups(audit: "Audit") -> None:
+    from cion_jax.evaluate.groups import notes, tables
+
+    console = Console()
+    for name, rows in tables(audit).items():
+        if rows:
+            table = Table(name, *(Column(each, justify="right") for each in ("people", "queries", *audit.measures)))
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+    print(f"Rates of single pairs are at the threshold that matches {FALSE_MATCHES:.1%} of all wrong ones.")
+    print(*notes(audit), sep="\n")

@@ -1,0 +1,36 @@
+"""`cion report`: from the folder of a run to a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from cion_jax.errors import UserError
+
+
+def report(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    data: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Write a page about a run of `cion pretrain`: one HTML file, pictures and all, which needs no network.
+
+    It shows settings and curves, who is who, scores, ranked lists, where the network is active in images, and a map of
+    people. What a run has not got (yet) is left out. The page shows images of people: it is as private as they are.
+
+    Args:
+        run: A folder that `cion pretrain` wrote, or is writing.
+        data: The dataset folder, with query and gallery, in which the teacher seeks people; without it the run's own
+            evaluation set, or else the data that it was trained on.
+        out: The HTML file to write; without it RUN/report.html.
+    """
+    from cion_jax.aside import write_aside
+    from cion_jax.report.run import read_run, report
+
+    found = read_run(run)
+    path = run / "report.html" if out is None else out
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+    text = report(found, data)
+    write_aside(path, lambda aside: aside.write_text(text))
+    print(f"{path}: written, {len(text) / 1e6:.1f} MB")

@@ -1,0 +1,21 @@
+"""Where commands take weights from: a run, or a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cion_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cion_jax.torch_io.weights import Weights
+
+#: What a run leaves after each epoch.
+TEACHER = "teacher.safetensors"
+
+
+def weights_of(source: Path) -> "Weights":
+    """The teacher of a run of `cion pretrain`, or what a file of weights holds."""
+    from cion_jax.torch_io.weights import load
+
+    if source.is_dir() and not (source / TEACHER).exists():
+        raise UserError(f"{source}: not a run ({TEACHER} is missing); name one of `cion pretrain`, or weights")
+    return load(source / TEACHER if source.is_dir() else source)

@@ -1,0 +1,166 @@
+"""The curves of a run: what its journal wrote down step by step, and the noise that each relabelling left.
+
+A run of a million steps is drawn as fast as one of a thousand: of each stretch of steps only the lowest and the highest
+value are kept, which is all that a screen could show of them.
+"""
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cion_jax.report.page import beside, paragraph, picture
+
+#: Points of a curve that are drawn at the most.
+POINTS = 1000
+#: The smooth line is the mean over this share of the steps.
+SMOOTH = 0.02
+
+#: What is drawn, with its label and what there is to know of it.
+_CURVES = {
+    "loss": ("loss", "Cross-entropy between teacher and student, the mean over pairs of views."),
+    "entropy": ("entropy, nats", "Of the teacher's distributions over prototypes; near 0 all images are on one."),
+    "feature_std": ("spread of features", "Of the teacher's features: 1 when spread, 0 when all are equal."),
+    "learning_rate": ("learning rate", "As scheduled, for the whole batch."),
+    "images_per_second": ("images/s", "Over all devices, as a mean of the last steps."),
+}
+_PALE, _BLUE, _RED = "#bbbbbb", "#225588", "#cc3311"
+_SCORES = {"mAP": ("mAP", "o-", _BLUE), "rank_1": ("rank 1", "s--", _RED)}
+
+
+class Course(NamedTuple):
+    """What a journal says of a run."""
+
+    steps: int
+    """Steps that it tells of."""
+    epoch: float
+    """Passes over the data until the last of them."""
+    curves: dict[str, np.ndarray]
+    """Epochs and values (2, N) by name, of the steps that have a finite one."""
+    warnings: list[tuple[int, str]]
+    """Steps at which the journal warned, and of what."""
+
+
+def course(rows: Iterable[Mapping[str, Any]]) -> Course:
+    """Bring the rows of a journal into columns; they are looked at one by one."""
+    found: dict[str, tuple[array, array]] = {name: (array("d"), array("d")) for name in (*_CURVES, *_SCORES)}
+    warnings, steps, epoch = [], 0, 0.0
+    for row in rows:
+        steps, epoch = steps + 1, row.get("epoch", epoch)
+        if "warning" in row:
+            warnings.append((row["step"], row["warning"]))
+        for name, (epochs, values) in found.items():
+            if math.isfinite(value := row.get(name, math.nan)):
+                epochs.append(epoch)
+                values.append(value)
+    return Course(steps, epoch, {name: np.array(both) for name, both in found.items() if both[0]}, warnings)
+
+
+def training(told: Course, marks: Sequence[int] = ()) -> Iterator[str]:
+    """The curves of training, with the epochs marked at which labels were made anew."""
+    window = max(1, round(SMOOTH * told.steps))
+    mean = f"Dark lines are means over {window:,} steps, pale ones" if window > 1 else "Lines are"
+    marked = " Dotted: labels were made anew." if marks else ""
+    yield paragraph(f"{mean} single steps.{marked}")
+    yield beside(
+        *(
+            picture(
+                _curve(told.curves[name], label, window, marks),
+                f"Curve of {label} over {told.epoch:.3g} epochs, from {_ends(told.curves[name][1])}",
+                note,
+            )
+            for name, (label, note) in _CURVES.items()
+            if name in told.curves
+        )
+    )
+    for step, text in told.warnings:
+        yield paragraph(f"Warning at step {step:,}: {text}")
+
+
+def evaluations(told: Course) -> Iterator[str]:
+    """Scores by epoch, where the run was evaluated on its way."""
+    scores = {name: told.curves[name] for name in _SCORES if name in told.curves}
+    if not scores:
+        return
+    figure, axes = _small("score")
+    for name, (epochs, values) in scores.items():
+        label, line, colour = _SCORES[name]
+        axes.plot(epochs, values, line, color=colour, label=label)
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    last = ", ".join(f"{_SCORES[name][0]} {values[-1]:.3f}" for name, (_, values) in scores.items())
+    yield picture(figure, f"Curves of the scores by epoch; the last are {last}", f"Scores on the way; at last {last}.")
+
+
+def relabellings(noise: Mapping[int, np.ndarray]) -> Iterator[str]:
+    """The noise before and after each relabelling, by its epoch: a row of denoise.notion.Noise for each level."""
+    if not noise:
+        return
+    kinds = {2: "images beyond sigma", 3: "pairs nearer than tau"}
+    yield beside(
+        *(
+            picture(
+                _before_and_after(noise, column, label),
+                f"Curves by epoch: {label} among raw tracklets and among the identities found",
+            )
+            for column, label in kinds.items()
+        )
+    )
+    yield paragraph("Sigma and tau are those of each relabelling: the teacher's distances change while it learns.")
+
+
+def decimated(x: np.ndarray, y: np.ndarray, most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many points of a curve, in order: its first and its last, and the extremes of stretches between."""
+    if len(x) <= most:
+        return x, y
+    stretches = np.array_split(np.arange(len(x)), (most - 2) // 2)
+    extremes = [some[place] for some in stretches for place in (y[some].argmin(), y[some].argmax())]
+    kept = np.unique([0, *extremes, len(x) - 1])
+    return x[kept], y[kept]
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Means over about so many neighbours; at the ends there are fewer."""
+    sums, place = np.cumsum(np.concatenate([[0.0], values])), np.arange(len(values))
+    first, stop = np.maximum(place - window // 2, 0), np.minimum(place + window // 2 + 1, len(values))
+    return (sums[stop] - sums[first]) / (stop - first)
+
+
+def _curve(curve: np.ndarray, label: str, window: int, marks: Sequence[int]) -> Figure:
+    figure, axes = _small(label)
+    epochs, values = curve
+    axes.plot(*decimated(epochs, values), color=_PALE if window > 1 else _BLUE, linewidth=1)
+    if window > 1:
+        axes.plot(*decimated(epochs, smoothed(values, window)), color=_BLUE)
+    if values.min() >= 0:
+        axes.set_ylim(bottom=0)
+    for mark in marks:
+        axes.axvline(mark, color="black", linestyle=":", linewidth=1)
+    return figure
+
+
+def _before_and_after(noise: Mapping[int, np.ndarray], column: int, label: str) -> Figure:
+    figure, axes = _small(label)
+    axes.plot([*noise], [rows[0, column] for rows in noise.values()], "s--", color=_RED, label="raw tracklets")
+    axes.plot([*noise], [rows[-1, column] for rows in noise.values()], "o-", color=_BLUE, label="after denoising")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def _small(label: str) -> tuple[Figure, Any]:
+    figure = Figure((4.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _ends(values: np.ndarray) -> str:
+    return f"{values[0]:.3g} to {values[-1]:.3g}"

@@ -1,0 +1,200 @@
+"""One page about a pre-training: what was run, how it went, who it takes for one person, and what it finds.
+
+A part for which something is missing says so; all the others are there.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cion_jax.arrays import read_arrays
+from cion_jax.data.dataset import CARD, read_card
+from cion_jax.data.labels import read_labelling
+from cion_jax.data.records import Records
+from cion_jax.errors import UserError
+from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.retrieval import search
+from cion_jax.evaluate.trial import SPLITS, embedded, sides_of
+from cion_jax.pretrain.folder import ORIGIN, SETTINGS
+from cion_jax.pretrain.journal import METRICS, read_metrics
+from cion_jax.pretrain.relabel import labels_path
+from cion_jax.report.curves import Course, course, evaluations, relabellings, training
+from cion_jax.report.denoising import noise_table, sheets
+from cion_jax.report.maps import activity, plane
+from cion_jax.report.page import beside, folded, heading, page, paragraph, table
+from cion_jax.report.ranked import cmc, ranked, roc, score_table
+from cion_jax.torch_io.weights import Weights, load
+from tfrecords_tools.stats import statistics
+
+_FIRST = (
+    "level", "backbone", "epochs", "batch", "instances", "stages", "image_size", "labels", "relabel", "precision"
+)  # fmt: skip
+_COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
+
+
+class Run(NamedTuple):
+    """What a run has left in its folder, so far."""
+
+    folder: Path
+    settings: dict[str, Any]
+    origin: dict[str, Any]
+    """Empty where it is not known."""
+    course: Course | None
+    labels: dict[int, Path]
+    """The labels that were made on the way, by epoch."""
+    teacher: Weights | None
+
+
+def read_run(folder: Path) -> Run:
+    """Read the folder of a run; what is there must be whole."""
+    if not (folder / SETTINGS).exists():
+        raise UserError(f"{folder}: not a run ({SETTINGS} is missing); name a folder that `cion pretrain` wrote")
+    settings = _read_json(folder / SETTINGS)
+    if "backbone" not in settings or "level" not in settings:
+        raise UserError(f"{folder / SETTINGS}: no settings of a pre-training; name a folder that `cion pretrain` wrote")
+    metrics, weights = folder / METRICS, folder / "teacher.safetensors"
+    paths = {epoch: labels_path(folder, epoch) for epoch in settings.get("relabel", ())}
+    return Run(
+        folder,
+        settings,
+        _read_json(folder / ORIGIN) if (folder / ORIGIN).exists() else {},
+        course(read_metrics(metrics)) if metrics.exists() else None,
+        {epoch: path for epoch, path in paths.items() if path.exists()},
+        load(weights) if weights.exists() else None,
+    )
+
+
+def report(run: Run, data: Path | None = None) -> str:
+    """The page, as HTML.
+
+    Args:
+        run: What it is about.
+        data: The dataset folder in which people are sought; without it that of the run's own evaluations, or else the
+            one that it was trained on.
+    """
+    train, test = _folders(run, data)
+    return page(f"Pre-training: {run.folder.resolve().name}", _parts(run, train, test))
+
+
+def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
+    yield heading("What was run")
+    yield from what_was_run(run)
+    if train is not None:
+        yield from data_card("Trained on", train)
+        if Records(train).card.fingerprint != run.origin.get("fingerprint"):
+            yield paragraph("This is not what it was trained on: the folder has been written anew since.")
+    if test is not None and test != train:
+        yield from data_card("Tried on", test)
+    yield heading("Training")
+    yield from training_of(run)
+    yield heading("Who is who")
+    yield from people_of(run, train or test)
+    yield heading("Scores")
+    yield from retrieval_of(run, test)
+
+
+def what_was_run(run: Run) -> Iterator[str]:
+    """Settings and surroundings of a run."""
+    first = {name: run.settings[name] for name in _FIRST if name in run.settings}
+    around = {"began": run.origin.get("began", "unknown"), **run.origin.get("environment", {"environment": "unknown"})}
+    yield beside(table(("setting", "value"), _flat(first)), table(("environment", ""), _flat(around)))
+    yield folded("All settings", table(("setting", "value"), _flat(run.settings)))
+
+
+def data_card(title: str, folder: Path) -> Iterator[str]:
+    """What the splits of a dataset hold."""
+    found = statistics(folder)
+    yield paragraph(f"{title} {folder}:")
+    yield table(("", *found), [(name, *(split[name] for split in found.values())) for name in _COUNTS])
+
+
+def training_of(run: Run) -> Iterator[str]:
+    """The curves of the journal, of evaluations on the way and of relabellings."""
+    if run.course is None or not run.course.steps:
+        yield paragraph("No step has been written down yet.")
+        return
+    told, epochs = run.course, run.settings.get("epochs")
+    unfinished = ", still under way or stopped" if isinstance(epochs, int) and told.epoch < epochs else ""
+    yield paragraph(f"{told.steps:,} steps, {told.epoch:.4g} of {epochs} epochs{unfinished}.")
+    yield from training(told, [*run.labels])
+    yield from evaluations(told)
+    yield from relabellings({epoch: read_arrays(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
+
+
+def people_of(run: Run, data: Path | None) -> Iterator[str]:
+    """The newest labelling: its noise, and some of its people, if the data are those that it was made for."""
+    given = run.settings.get("labels")
+    path = [*run.labels.values()][-1] if run.labels else Path(given) if given else None
+    if path is None:
+        yield paragraph("This run was given no labelling, and has made none.")
+        return
+    yield paragraph(f"As {path} has it.")
+    try:
+        noise = read_arrays(path, [], ["noise"])
+        if noise:
+            yield noise_table(noise["noise"])
+        if data is None:
+            raise UserError("the data that it was trained on are not there")
+        records = Records(data)
+        labels = read_labelling(path, records.card.fingerprint)
+    except UserError as error:
+        yield paragraph(f"No people are shown: {error}.")
+        return
+    yield from sheets(records, labels)
+
+
+def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
+    """What the teacher's queries find in an evaluation set, in numbers and in pictures."""
+    if run.teacher is None:
+        yield paragraph("There are no weights yet: a run writes them after its first epoch.")
+        return
+    if test is None or not set(SPLITS) <= set(read_card(test)[0]):
+        where = "No data of this run are there" if test is None else f"{test} has no query and gallery"
+        yield paragraph(f"{where}; name an evaluation set with --data, and its scores will stand here.")
+        return
+    query, gallery = sides_of(test)
+    model = run.teacher.backbone
+    trial = embedded(model, run.teacher.variables, test, image_size=model.image_size)
+    distances = cosine(trial.query, trial.gallery)
+    found = search(distances, trial.query_labels, trial.gallery_labels)
+    contestant = {f"{model.name}, {run.settings['level']} level": found}
+    yield score_table(contestant)
+    yield beside(cmc(contestant), roc(contestant))
+    yield heading("Ranked lists")
+    yield from ranked(query, gallery, distances, found)
+    yield heading("Where the network is active")
+    yield from activity(run.teacher, query)
+    yield heading("A map of people")
+    yield from plane(trial.gallery, trial.gallery_labels)
+
+
+def _folders(run: Run, data: Path | None) -> tuple[Path | None, Path | None]:
+    """Where the data are that the run was trained on, and those to try it on; None for what is not there (any more)."""
+    if data is not None:
+        read_card(data)  # a mistake in what was asked for is told
+    named = [data, run.settings.get("evaluate"), run.origin.get("data")]
+    there = [Path(folder) if folder and (Path(folder) / CARD).exists() else None for folder in named]
+    return there[2], there[0] or there[1] or there[2]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({error}); name a run whose files are whole") from None
+
+
+def _flat(settings: dict[str, Any], group: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{group}{name}: ")
+        else:
+            yield f"{group}{name}".replace("_", " "), _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)

@@ -1,0 +1,226 @@
+"""`cion evaluate`, and scores while training: the same from weights, features and tables; mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cion_jax.cli import main
+from cion_jax.config import World, Writing
+from cion_jax.data.records import Records
+from cion_jax.data.writer import write_dataset
+from cion_jax.errors import UserError
+from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.features import open_images, write_features
+from cion_jax.evaluate.rerank import reranked
+from cion_jax.evaluate.retrieval import Scores, matches, receiver, scores, search
+from cion_jax.evaluate.trial import Trial, embedded, from_features, from_table
+from cion_jax.models.zoo import backbone
+from cion_jax.torch_io.weights import Weights, save
+from tfrecords_tools.world import build
+
+SIZE = (32, 16)
+MODEL = backbone("resnet10_half_ibn", image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six people whom a query asks for, and strangers."""
+    out = tmp_path_factory.mktemp("evaluate") / "world"
+    drawn = World(identities=4, videos=2, cameras=3, test_identities=6, distractors=9, height=32, width=16)
+    write_dataset(out, build(drawn), Writing(workers=1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as `cion pretrain` leaves it, as far as is needed here."""
+    out = tmp_path_factory.mktemp("run")
+    save(out / "teacher.safetensors", Weights(MODEL, MODEL.init(jax.random.key(0))))
+    return out
+
+
+@pytest.fixture(scope="module")
+def trial(world: Path, run: Path) -> Trial:
+    return embedded(MODEL, MODEL.init(jax.random.key(0)), world, image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def features(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("features") / "out"
+    splits = {name: split for name, split in open_images(world).items() if name != "train"}
+    write_features(out, splits, MODEL, MODEL.init(jax.random.key(0)), image_size=SIZE)
+    return out
+
+
+def as_table(path: Path, trial: Trial, **other: np.ndarray) -> Path:
+    arrays = {"query": trial.query, "gallery": trial.gallery}
+    for side, labels in (("query", trial.query_labels), ("gallery", trial.gallery_labels)):
+        arrays |= {f"{side}_{field}": labels[field] for field in ("identity", "camera")}
+    np.savez(path, **(arrays | other))
+    return path
+
+
+def score(trial: Trial) -> Scores:
+    return scores(search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
+
+
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    capsys.readouterr()
+    assert main(["evaluate", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_weights_features_and_tables_have_the_same_scores(
+    world: Path, run: Path, features: Path, trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = pytest.approx(score(trial).told(), rel=1e-5)
+    assert 0 < score(trial).mean_average_precision < 1
+    table = as_table(tmp_path / "table.npz", trial)
+    sources = [[str(run), str(world)], [str(run / "teacher.safetensors"), str(world)], [str(table)]]
+    for arguments in [*sources, [str(features)], [str(features), str(world)]]:
+        assert printed(arguments, capsys) == expected
+
+
+def test_euclidean_distances_of_unit_vectors_rank_alike(
+    features: Path, trial: Trial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = printed([str(features), "--metric=euclidean"], capsys)
+    assert found["mAP"] == pytest.approx(score(trial).mean_average_precision, rel=1e-3)
+
+
+def test_reranking_and_expansion_are_what_they_say(
+    features: Path, trial: Trial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = scores(search(reranked(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
+    assert printed([str(features), "--rerank"], capsys) == pytest.approx(again.told(), rel=1e-5)
+    assert again.mean_average_precision != score(trial).mean_average_precision
+    assert printed([str(features), "--expand=2"], capsys)["mAP"] != score(trial).mean_average_precision
+
+
+def test_a_table_for_people(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(features)]) == 0
+    told = capsys.readouterr().out
+    for name in ("mAP", "rank 1", "rank 20", "mINP", "TPR at FPR 0.001", "queries"):
+        assert name in told
+
+
+def test_scores_by_group(features: Path, trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three people in each of two groups; what is told of them is what a loop over their queries finds."""
+    who = trial.query_labels["identity"]
+    group = {one: "left" if place % 2 else "right" for place, one in enumerate(sorted(set(who.tolist())))}
+    table = tmp_path / "groups.csv"
+    table.write_text("identity,side\n" + "".join(f"{one},{side}\n" for one, side in group.items()) + "99,left\n")
+    found = printed([str(features), f"--groups={table}", "--min-group=2"], capsys)["groups"]
+    asked = search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels)
+    for told in found["columns"][0]["groups"]:
+        own = np.array([group[one] == told["name"] for one in who.tolist()]) & (asked.answers > 0)
+        assert told["people"] == 3
+        assert told["values"]["mAP"]["value"] == pytest.approx(asked.precision[own].mean())
+        assert told["values"]["rank-1 error"]["value"] == pytest.approx((asked.first[own] > 1).mean())
+    assert found["unknown"] == 1
+    assert main(["evaluate", str(features), f"--groups={table}"]) == 0
+    told = capsys.readouterr().out
+    assert "cannot be ruled out" in told and "nothing to compare" in told  # three people are too few by default
+
+
+def test_matches_of_each_query_add_up_to_the_curve(trial: Trial) -> None:
+    """At the threshold for a false match rate, counted query by query, and against a plain loop."""
+    distances, labels = cosine(trial.query, trial.gallery), (trial.query_labels, trial.gallery_labels)
+    found = search(distances, *labels)
+    for rate in (0.0, 0.1, 0.5, 1.0):
+        pairs = matches(distances, *labels, found.pairs, rate, block=4)
+        false, true = receiver(found.pairs)
+        place = np.flatnonzero(false <= rate)[-1]
+        assert pairs.wrong_matched.sum() == pytest.approx(false[place] * pairs.wrong.sum())
+        assert pairs.right_matched.sum() == pytest.approx(true[place] * pairs.right.sum())
+    np.testing.assert_array_equal(pairs.right, found.answers)
+    searched = trial.gallery_labels[trial.gallery_labels["identity"] != -1]
+    for one, wrong in zip(trial.query_labels, pairs.wrong, strict=True):
+        assert wrong == (searched["identity"] != one["identity"]).sum()
+
+
+NAN = np.full((1, 256), np.nan, np.float32)
+
+
+def test_tables_that_cannot_be_scored_are_answered_with_one_line(
+    trial: Trial, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody, elsewhere = trial.query_labels["identity"] + 500, np.full(len(trial.query), 7)
+    broken = np.concatenate([trial.query[1:], NAN])
+    for other, message in [
+        ({"query_identity": nobody}, "no query has its identity in the gallery under another camera"),
+        ({"query": broken}, f"query: the feature of image {len(broken) - 1} is not of finite numbers"),
+        ({"gallery": trial.gallery[:, :5]}, "queries are 256 wide, the gallery 5"),
+        ({"query": trial.query[:2]}, "query_identity is int32"),
+        ({"query_camera": elsewhere.astype(float)}, "query_camera is float64"),
+        ({"query": np.float32(1)}, "an integer for each of 0 is needed"),
+    ]:
+        table = as_table(tmp_path / "table.npz", trial, **other)
+        assert main(["evaluate", str(table)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("cion: ") and message in error and error.count("\n") == 1, error
+    assert main(["evaluate", str(as_table(tmp_path / "table.npz", trial)), str(world)]) == 1
+    assert "has its own labels; leave out one of the two" in capsys.readouterr().err
+
+
+def test_queries_that_are_absent_from_the_gallery_are_counted(
+    trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    who = trial.query_labels["identity"].copy()
+    who[who == 1] = 500
+    table = as_table(tmp_path / "table.npz", trial, query_identity=who)
+    assert printed([str(table)], capsys)["left out"] == (who == 500).sum() > 0
+    assert main(["evaluate", str(table)]) == 0
+    assert "Left out are queries without a right answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}"], "weights need images to be tried on; name an evaluation set"),
+        (["{world}"], "not a run (teacher.safetensors is missing)"),
+        (["{run}", "{run}"], "no dataset folder (cion.json is missing)"),
+        (["{run}", "{train}"], "has no gallery; name an evaluation set"),
+        (["{run}", "{out}"], "no dataset folder"),
+        (["{features}", "{other}"], "features of query were not made from"),
+        (["{out}.npz"], "not there; name an .npz"),
+        (["{features}", "--groups={out}"], "out"),
+        (["{features}", "--groups={empty}"], "identity,COLUMN"),
+        (["{features}", "--groups={strangers}"], "none of the 1 people of the table is in the data"),
+        (["{features}", "--groups={strangers}", "--min-group=0"], "min-group 0"),
+        (["{features}", "--expand=5000"], "expansion by 5000: must be from 0 to"),
+    ],
+)
+def test_mistakes_are_answered_with_one_line(
+    arguments: list[str],
+    message: str,
+    world: Path,
+    run: Path,
+    features: Path,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    if "{other}" in arguments:
+        drawn = World(seed=1, identities=4, videos=2, test_identities=3, distractors=3, height=32, width=16)
+        write_dataset(other, build(drawn), Writing(workers=1))
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "strangers.csv").write_text("identity,side\n999,left\n")
+    places = {"run": run, "world": world, "features": features, "train": dataset, "other": other}
+    places |= {name: tmp_path / f"{name}.csv" for name in ("empty", "strangers")} | {"out": tmp_path / "out"}
+    assert main(["evaluate", *(argument.format(**places) for argument in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("cion: ") and message in error and error.count("\n") == 1, error
+
+
+def test_features_of_other_splits_are_refused(world: Path, tmp_path: Path, trial: Trial) -> None:
+    write_features(tmp_path / "out", open_images(world, "query"), MODEL, MODEL.init(jax.random.key(0)), image_size=SIZE)
+    with pytest.raises(UserError, match="no features of a split 'gallery'"):
+        from_features(tmp_path / "out")
+    table = as_table(tmp_path / "table.npz", trial)
+    found = from_table(table)
+    np.testing.assert_array_equal(found.query_labels["identity"], Records(world, "query").index["identity"])
