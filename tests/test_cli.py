@@ -1,8 +1,6 @@
 """The command as a user meets it: exit codes, one-line errors, help, settings files."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,14 +159,3 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
                 walk(command, [*path, name])
 
     walk(COMMANDS, [])
-
-
-@pytest.mark.slow
-def test_the_demo_shows_its_people(tmp_path: Path) -> None:
-    """As installed: the console script in a process of its own."""
-    script = Path(sys.executable).parent / "cion"
-    out = tmp_path / "demo"
-    subprocess.run([script, "demo", out, *TINY], check=True, stdout=subprocess.DEVNULL)
-    for name in ("people.png", "tracklets.png", "stats.png"):
-        with Image.open(out / name) as picture:
-            assert np.asarray(picture).std() > 10

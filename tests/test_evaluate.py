@@ -1,11 +1,13 @@
 """`cion evaluate`, and scores while training: the same from weights, features and tables; mistakes in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from tiny import FAMILY, SETTINGS
 
 from cion_jax.cli import main
 from cion_jax.config import World, Writing
@@ -17,8 +19,10 @@ from cion_jax.evaluate.features import open_images, write_features
 from cion_jax.evaluate.rerank import reranked
 from cion_jax.evaluate.retrieval import Scores, matches, receiver, scores, search
 from cion_jax.evaluate.trial import Trial, embedded, from_features, from_table
-from cion_jax.models.zoo import backbone
-from cion_jax.torch_io.weights import Weights, save
+from cion_jax.models.zoo import ZOO, backbone
+from cion_jax.pretrain.journal import read_metrics
+from cion_jax.pretrain.loop import pretrain
+from cion_jax.torch_io.weights import Weights, load, save
 from tfrecords_tools.world import build
 
 SIZE = (32, 16)
@@ -224,3 +228,36 @@ def test_features_of_other_splits_are_refused(world: Path, tmp_path: Path, trial
     table = as_table(tmp_path / "table.npz", trial)
     found = from_table(table)
     np.testing.assert_array_equal(found.query_labels["identity"], Records(world, "query").index["identity"])
+
+
+def test_the_teacher_is_scored_while_it_learns(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every second epoch and the last; where nothing is asked for, nothing else is trained."""
+    monkeypatch.setitem(ZOO, "tiny", FAMILY)
+    settings = replace(SETTINGS, level="tracklet", epochs=3, instances=(2,), stages=(0,), evaluate_every=2)
+    assert pretrain(replace(settings, evaluate=world), world, tmp_path / "watched")
+    rows = read_metrics(tmp_path / "watched" / "metrics.jsonl")
+    watched = {row["epoch"]: (row["mAP"], row["rank_1"]) for row in rows if "mAP" in row}
+    assert list(watched) == [2, 3]
+    weights = load(tmp_path / "watched" / "teacher.safetensors")
+    last = score(embedded(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size))
+    assert watched[3] == pytest.approx((last.mean_average_precision, last.rank_1))
+    assert pretrain(settings, world, tmp_path / "alone")
+    alone = read_metrics(tmp_path / "alone" / "metrics.jsonl")
+    assert not any("mAP" in row for row in alone)
+    assert [row["loss"] for row in alone] == [row["loss"] for row in rows]
+    origin = json.loads((tmp_path / "alone" / "origin.json").read_text())
+    assert origin["data"] == str(world) and origin["environment"]["jax"] == jax.__version__
+
+
+def test_an_evaluation_that_cannot_be_is_refused_before_training(
+    world: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ZOO, "tiny", FAMILY)
+    for folder, every, message in [
+        (dataset, 5, "has no gallery"),
+        (tmp_path, 5, "no dataset folder"),
+        (world, 0, "evaluate_every is 0"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            pretrain(replace(SETTINGS, evaluate=folder, evaluate_every=every), world, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

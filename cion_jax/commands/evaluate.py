@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
@@ -66,7 +67,12 @@ def evaluate(
     with progress("ranking", len(trial.query)) as done:
         found = search(distances, trial.query_labels, trial.gallery_labels, done=done)
     told: dict[str, Any] = scores(found).told()
-    audit = None if table is None else _audit(table, trial, distances, found, min_group)
+    audit = None
+    if table is not None:
+        try:
+            audit = _audit(table, trial, distances, found, min_group)
+        except UserError as error:
+            raise UserError(f"{groups}: {error}") from None
     if json:
         print(dumps(told | ({} if audit is None else {"groups": as_json(audit)}), indent=1))
         return
@@ -96,19 +102,18 @@ def _trial(source: Path, data: Path | None, **options: Any) -> "Trial":
 
 def _distances(trial: "Trial", metric: str, rerank: bool, expand: int) -> "Distances":
     from cion_jax.data.progress import progress
-    from cion_jax.evaluate.distances import cosine, euclidean, unit
+    from cion_jax.evaluate.distances import check, cosine, euclidean, unit
     from cion_jax.evaluate.expansion import expanded
     from cion_jax.evaluate.rerank import reranked
 
-    measure = {"cosine": cosine, "euclidean": euclidean}[metric]
-    plain = measure(trial.query, trial.gallery)  # checks the features
     query, gallery = trial.query, trial.gallery
+    check(query, gallery)
     if metric == "cosine":
         query, gallery = unit(query, "query"), unit(gallery, "gallery")
     if expand:
         query = expanded(query, gallery, expand)
     if not rerank:
-        return measure(query, gallery) if expand else plain
+        return {"cosine": cosine, "euclidean": euclidean}[metric](query, gallery)
     with progress("re-ranking", len(query) + len(gallery)) as done:
         return reranked(query, gallery, progress=done)
 
@@ -145,9 +150,11 @@ def _show_groups(audit: "Audit") -> None:
     console = Console()
     for name, rows in tables(audit).items():
         if rows:
-            table = Table(name, *(Column(each, justify="right") for each in ("people", "queries", *audit.measures)))
+            table = Table(
+                escape(name), *(Column(each, justify="right") for each in ("people", "queries", *audit.measures))
+            )
             for row in rows:
-                table.add_row(*row)
+                table.add_row(*map(escape, row))
             console.print(table)
     print(f"Rates of single pairs are at the threshold that matches {FALSE_MATCHES:.1%} of all wrong ones.")
     print(*notes(audit), sep="\n")

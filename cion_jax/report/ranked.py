@@ -40,19 +40,19 @@ def cmc(contestants: Mapping[str, Found]) -> str:
         first = found.first[found.answers > 0]
         axes.plot(ranks, np.searchsorted(np.sort(first), ranks, side="right") / len(first), line, label=name)
     axes.set(xlim=(1, RANKS), ylim=(0, 1.02))
-    figure.legend(loc="outside upper left", frameon=False)
+    figure.legend(loc="outside upper left", frameon=False, ncols=2)
     says = f"Curves over the ranks 1 to {RANKS}: the share of queries with a right answer up to the rank"
     return picture(figure, f"{says}, of {', '.join(contestants)}", "CMC: a right answer up to this rank.")
 
 
 def roc(contestants: Mapping[str, Found]) -> str:
     """The share of right pairs that a threshold lets pass, by the share of wrong ones that it lets pass too."""
-    figure, axes = _axes("share of wrong pairs that match", "share of right pairs that match")
+    figure, axes = _axes("wrong pairs that match", "right pairs that match")
     for (name, found), line in zip(contestants.items(), cycle(_LINES), strict=False):
         axes.plot(*receiver(found.pairs), line, label=name)
     least = min(1 / max(found.pairs[0].sum(), 10) for found in contestants.values())
     axes.set(xscale="log", xlim=(max(least, 1e-6), 1), ylim=(0, 1.02))
-    figure.legend(loc="outside upper left", frameon=False)
+    figure.legend(loc="outside upper left", frameon=False, ncols=2)
     says = "Curves over the share of wrong pairs, on a logarithmic scale: the share of right pairs that match"
     return picture(figure, f"{says}, of {', '.join(contestants)}", "ROC: pairs of a query and an image that it ranks.")
 

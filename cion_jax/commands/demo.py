@@ -1,0 +1,64 @@
+"""`cion demo`: the whole way from tracklets to scores."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+from rich.table import Column, Table
+from tyro.conf import Positional, arg
+
+from cion_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cion_jax.demo.tables import Rows
+
+
+def demo(
+    out: Annotated[Positional[Path], arg(metavar="OUT")] = Path("cion-demo"),
+    seed: int = 0,
+    seeds: int = 1,
+    quick: bool = False,
+    full: bool = False,
+) -> None:
+    """Go the whole way in a drawn world: from tracklets to a backbone, its scores and a page to look at.
+
+    Draws walking people under cameras, with a tracker's mistakes, and writes them as records; trains a small backbone
+    on the raw tracklets; finds out with its features who is who; trains again, with the same budget, where every image
+    is a person of its own and where people are as they were found; and asks all of them, random weights and colour
+    histograms for people who were never in training. Some minutes on two cores; nothing is downloaded, and a killed
+    demo goes on with the same command.
+
+    Args:
+        out: Folder to write: worlds, runs, the best weights, and report.html.
+        seed: Of the first story; world and weights follow from it.
+        seeds: Stories to tell, of consecutive seeds, for means and spreads.
+        quick: So little of everything that the figures mean nothing: to see in a minute that it runs.
+        full: Larger images, network and world, for an accelerator.
+    """
+    from cion_jax.aside import write_aside
+    from cion_jax.demo.page import page_of
+    from cion_jax.demo.plan import DEFAULT, FULL, QUICK
+    from cion_jax.demo.story import tell
+    from cion_jax.demo.tables import AGREEMENT, SCORES, agreement_rows, score_rows
+    from cion_jax.torch_io.weights import load, save
+
+    if quick and full:
+        raise UserError("--quick and --full: choose one of the two")
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: tell at least one story")
+    plan = QUICK if quick else FULL if full else DEFAULT
+    stories = [tell(out / f"seed-{number}", plan, number) for number in range(seed, seed + seeds)]
+    _show("labels, held against the truth", AGREEMENT, agreement_rows(stories))
+    _show("people held out, %", tuple(SCORES), score_rows(stories))
+    best = stories[0].best()
+    save(out / "best.safetensors", load(out / f"seed-{seed}" / best / "teacher.safetensors"))
+    write_aside(out / "report.html", lambda path: path.write_text(page_of(out / f"seed-{seed}", plan, stories)))
+    print(f"{out / 'best.safetensors'}: the {best} level of seed {seed}, for `cion export` and `cion embed`")
+    print(f"{out / 'report.html'}: the whole story, to be opened in a browser")
+
+
+def _show(title: str, columns: tuple[str, ...], rows: "Rows") -> None:
+    table = Table(title, *(Column(name, justify="right") for name in columns))
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
