@@ -22,8 +22,8 @@ class Plan:
 
     world: World
     training: Pretraining
-    #: Chosen in the worlds of the seeds 4000, 4100 and 4101. With features as young as these `auto` drops more images at
-    #: the first level than it should.
+    #: Chosen in the worlds of the seeds 4000, 4100 and 4101. With features as young as these `auto` drops more images
+    #: at the first level than it should.
     denoising: Denoising = Denoising(sigma=0.25, tau=0.02)
 
 
