@@ -14,15 +14,18 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.demo import plan as plans
 from cion_jax.demo.histograms import histograms
-from cion_jax.demo.plan import QUICK
+from cion_jax.demo.plan import DEFAULT, FULL, QUICK, Plan
 from cion_jax.demo.story import tell
 from cion_jax.demo.tables import agreement_rows, score_rows, spread
+from cion_jax.denoise.labelling import check_settings
 from cion_jax.evaluate.agreement import agreement
 from cion_jax.evaluate.retrieval import scores
 from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain import loop
+from cion_jax.pretrain.plan import check, check_sizes, model_of
 from cion_jax.torch_io.weights import load
 from tfrecords_tools.world import build
+from tfrecords_tools.world.settings import check as check_world
 
 TINY = replace(
     QUICK,
@@ -129,6 +132,16 @@ def test_histograms_see_colours_and_heights_but_not_sides(tmp_path: Path) -> Non
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(histograms(Mirrored(), (32, 16)), found)  # type: ignore[arg-type]
     assert (found @ found.T - np.eye(len(found)) < 0.999).all()
+
+
+@pytest.mark.parametrize("plan", [DEFAULT, QUICK, FULL], ids=["default", "quick", "full"])
+def test_every_plan_can_be_run(plan: Plan) -> None:
+    """As far as can be told without running it; budgets and beginnings of the levels are one setting."""
+    check_world(plan.world)
+    check(plan.training, 1)
+    check_sizes(plan.training, model_of(plan.training))
+    check_settings(plan.denoising)
+    assert plan.training.image_size == (plan.world.height, plan.world.width)
 
 
 def test_mistakes_are_answered_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,10 +97,10 @@ def search(
     answers = right_answers(query_labels, gallery_labels)
     ranks = np.zeros(answers.shape, np.int64)
     pairs = np.zeros((2, STEPS), np.int64)
-    who = jnp.asarray(_who(gallery_labels))
+    who = jnp.asarray(identities_and_cameras(gallery_labels))
     for rows in blocks(distances.queries, block):
         some = distances.of(rows.start, rows.stop)
-        asking, wanted = _who(query_labels[rows]), answers[rows]
+        asking, wanted = identities_and_cameras(query_labels[rows]), answers[rows]
         ranks[rows] = _ranks(some, asking, who, wanted)
         pairs += np.asarray(_count_pairs(some, asking, who, STEPS / distances.most))
         done(rows.stop - rows.start)
@@ -162,9 +162,13 @@ def matches(
     """
     _check(distances, query_labels, gallery_labels)
     step = int(np.searchsorted(receiver(pairs)[0], rate, side="right")) - 1
-    who, scale = jnp.asarray(_who(gallery_labels)), STEPS / distances.most
+    who, scale = jnp.asarray(identities_and_cameras(gallery_labels)), STEPS / distances.most
     counts = [
-        np.asarray(_count_matches(distances.of(rows.start, rows.stop), _who(query_labels[rows]), who, scale, step))
+        np.asarray(
+            _count_matches(
+                distances.of(rows.start, rows.stop), identities_and_cameras(query_labels[rows]), who, scale, step
+            )
+        )
         for rows in blocks(distances.queries, block)
     ]
     return Matches(*np.concatenate(counts, axis=1))
@@ -187,7 +191,8 @@ def _check(distances: Distances, query_labels: np.ndarray, gallery_labels: np.nd
         raise UserError("the gallery is all junk (identity -1); name a split with identities")
 
 
-def _who(labels: np.ndarray) -> np.ndarray:
+def identities_and_cameras(labels: np.ndarray) -> np.ndarray:
+    """As `passed_over` takes them: (N, 2)."""
     return np.stack([labels["identity"], labels["camera"]], axis=1)
 
 
@@ -206,7 +211,9 @@ def right_answers(query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.nd
     return answers
 
 
-def _passed_over(asking: Array, who: Array) -> Array:
+def passed_over(asking: Array | np.ndarray, who: Array | np.ndarray) -> Array:
+    """What is not ranked (B, G), from identities and cameras of queries (B, 2) and of the gallery (G, 2)."""
+    asking, who = jnp.asarray(asking), jnp.asarray(who)
     same_BxG, near_BxG = (asking[:, None, column] == who[:, column] for column in range(2))
     return (same_BxG & near_BxG) | (who[:, 0] == -1)
 
@@ -214,7 +221,7 @@ def _passed_over(asking: Array, who: Array) -> Array:
 @jax.jit
 def _ranks(distance: Array, asking: Array, who: Array, answers: Array) -> Array:
     """The rank of each answer (B, P), from 1; anything for those that are -1."""
-    distance = jnp.where(_passed_over(asking, who), jnp.inf, distance)
+    distance = jnp.where(passed_over(asking, who), jnp.inf, distance)
     place_G = jnp.arange(distance.shape[1])
 
     def count(number: Array, ranks: Array) -> Array:
@@ -232,7 +239,7 @@ def _count_pairs(distance: Array, asking: Array, who: Array, scale: Array) -> Ar
     """How many wrong and right pairs lie in each step of distance: (2, STEPS)."""
     step = _step_of(distance, scale)
     right = asking[:, None, 0] == who[:, 0]
-    kind = jnp.where(_passed_over(asking, who), 2, right)
+    kind = jnp.where(passed_over(asking, who), 2, right)
     return jnp.bincount((step + STEPS * kind).ravel(), length=3 * STEPS).reshape(3, STEPS)[:2]
 
 
@@ -243,7 +250,7 @@ def _step_of(distance: Array, scale: Array) -> Array:
 @jax.jit
 def _count_matches(distance: Array, asking: Array, who: Array, scale: Array, steps: Array) -> Array:
     """Right pairs, those of them in the first `steps` steps, and the same of wrong ones, for each query: (4, B)."""
-    ranked, right = ~_passed_over(asking, who), asking[:, None, 0] == who[:, 0]
+    ranked, right = ~passed_over(asking, who), asking[:, None, 0] == who[:, 0]
     near = _step_of(distance, scale) < steps
     kinds = ranked & right, ranked & right & near, ranked & ~right, ranked & ~right & near
     return jnp.stack([kind.sum(axis=1, dtype=jnp.int32) for kind in kinds])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cion_jax.data.records import Records
 from cion_jax.evaluate.distances import Distances
-from cion_jax.evaluate.retrieval import Found, receiver, scores
+from cion_jax.evaluate.retrieval import Found, identities_and_cameras, passed_over, receiver, scores
 from cion_jax.report.page import picture, subheading, table
 from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.sheet import spread
@@ -82,12 +82,11 @@ def ranking(
     distances: Distances, query: int, query_labels: np.ndarray, gallery_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the gallery's images as a query ranks them, without what it passes over, and which are right."""
-    asking = query_labels[query]
-    same = gallery_labels["identity"] == asking["identity"]
-    passed_over = (same & (gallery_labels["camera"] == asking["camera"])) | (gallery_labels["identity"] == -1)
+    asking, who = (identities_and_cameras(labels) for labels in (query_labels[query : query + 1], gallery_labels))
+    out = np.asarray(passed_over(asking, who))[0]
     order = np.argsort(np.asarray(distances.of(query, query + 1))[0], kind="stable")
-    order = order[~passed_over[order]]
-    return order, same[order]
+    order = order[~out[order]]
+    return order, gallery_labels["identity"][order] == query_labels["identity"][query]
 
 
 def _answers(gallery: Records, places: np.ndarray, right: np.ndarray) -> Iterator[Photo]:
