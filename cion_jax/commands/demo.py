@@ -1,16 +1,11 @@
 """`cion demo`: the whole way from tracklets to scores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from cion_jax.demo.tables import Rows
 
 
 def demo(
@@ -39,7 +34,7 @@ def demo(
     from cion_jax.demo.page import page_of
     from cion_jax.demo.plan import DEFAULT, FULL, QUICK
     from cion_jax.demo.story import tell
-    from cion_jax.demo.tables import AGREEMENT, SCORES, agreement_rows, score_rows
+    from cion_jax.demo.tables import AGREEMENT, SCORES, agreement_rows, markdown, score_rows
     from cion_jax.torch_io.weights import load, save
 
     if quick and full:
@@ -48,17 +43,10 @@ def demo(
         raise UserError(f"--seeds {seeds}: tell at least one story")
     plan = QUICK if quick else FULL if full else DEFAULT
     stories = [tell(out / f"seed-{number}", plan, number) for number in range(seed, seed + seeds)]
-    _show("labels, held against the truth", AGREEMENT, agreement_rows(stories))
-    _show("people held out, %", tuple(SCORES), score_rows(stories))
+    print(markdown("labels, held against the truth", AGREEMENT, agreement_rows(stories)), end="\n\n")
+    print(markdown("people held out, %", tuple(SCORES), score_rows(stories)), end="\n\n")
     best = stories[0].best()
     save(out / "best.safetensors", load(out / f"seed-{seed}" / best / "teacher.safetensors"))
     write_aside(out / "report.html", lambda path: path.write_text(page_of(out / f"seed-{seed}", plan, stories)))
     print(f"{out / 'best.safetensors'}: the {best} level of seed {seed}, for `cion export` and `cion embed`")
     print(f"{out / 'report.html'}: the whole story, to be opened in a browser")
-
-
-def _show(title: str, columns: tuple[str, ...], rows: "Rows") -> None:
-    table = Table(title, *(Column(name, justify="right") for name in columns))
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

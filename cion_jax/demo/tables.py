@@ -40,3 +40,12 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     """The mean, and with several values their standard deviation."""
     told = f"{mean(values):.{digits}f}"
     return f"{told} ± {stdev(values):.{digits}f}" if len(values) > 1 else told
+
+
+def markdown(title: str, columns: Sequence[str], rows: Rows) -> str:
+    """A table in Markdown, with columns of even width."""
+    lines = [(title, *columns), *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns) + 1)]
+    told = [" | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([f"| {told[0]} |", f"|{rule}|", *(f"| {line} |" for line in told[1:])])
