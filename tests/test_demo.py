@@ -27,6 +27,8 @@ from cion_jax.torch_io.weights import load
 from tfrecords_tools.world import build
 from tfrecords_tools.world.settings import check as check_world
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 TINY = replace(
     QUICK,
     world=World(

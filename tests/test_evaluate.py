@@ -25,6 +25,8 @@ from cion_jax.pretrain.loop import pretrain
 from cion_jax.torch_io.weights import Weights, load, save
 from tfrecords_tools.world import build
 
+pytestmark = pytest.mark.xdist_group("evaluate")
+
 SIZE = (32, 16)
 MODEL = backbone("resnet10_half_ibn", image_size=SIZE)
 

@@ -40,6 +40,8 @@ from cion_jax.torch_io.weights import Weights, load, save
 from tfrecords_tools.world import build, truth
 
 SIZE = (32, 16)
+pytestmark = pytest.mark.xdist_group("report")
+
 WORLD = World(identities=5, videos=4, cameras=3, test_identities=14, distractors=6, height=32, width=16, seed=3)
 
 
