@@ -13,7 +13,7 @@ from cion_jax.models.resnet import SMALL
 from cion_jax.models.zoo import ZOO, Backbone, backbone
 from cion_jax.torch_io.mapping import from_state_dict, state_dict
 
-NAMES = sorted(ZOO.keys() - {SMALL}, key=lambda name: manifest(name)["params"])
+NAMES = sorted((name for name in ZOO if name != SMALL), key=lambda name: manifest(name)["params"])
 
 
 def without_drop_path(name: str) -> Backbone:
