@@ -31,11 +31,12 @@ def demo(
         full: Larger images, network and world, for an accelerator.
     """
     from cion_jax.aside import write_aside
+    from cion_jax.commands.sources import weights_of
     from cion_jax.demo.page import page_of
     from cion_jax.demo.plan import DEFAULT, FULL, QUICK
     from cion_jax.demo.story import tell
     from cion_jax.demo.tables import AGREEMENT, SCORES, agreement_rows, markdown, score_rows
-    from cion_jax.torch_io.weights import load, save
+    from cion_jax.torch_io.weights import save
 
     if quick and full:
         raise UserError("--quick and --full: choose one of the two")
@@ -46,7 +47,7 @@ def demo(
     print(markdown("labels, held against the truth", AGREEMENT, agreement_rows(stories)), end="\n\n")
     print(markdown("people held out, %", tuple(SCORES), score_rows(stories)), end="\n\n")
     best = stories[0].best()
-    save(out / "best.safetensors", load(out / f"seed-{seed}" / best / "teacher.safetensors"))
+    save(out / "best.safetensors", weights_of(out / f"seed-{seed}" / best))
     write_aside(out / "report.html", lambda path: path.write_text(page_of(out / f"seed-{seed}", plan, stories)))
     print(f"{out / 'best.safetensors'}: the {best} level of seed {seed}, for `cion export` and `cion embed`")
     print(f"{out / 'report.html'}: the whole story, to be opened in a browser")

@@ -4,6 +4,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -123,14 +124,13 @@ def _audit(table: "Groups", trial: "Trial", distances: "Distances", found: "Foun
     from cion_jax.evaluate.retrieval import matches
 
     pairs = matches(distances, trial.query_labels, trial.gallery_labels, found.pairs, FALSE_MATCHES)
-    asked = (found.answers > 0).astype(float)
+    scored, each = found.answers > 0, np.ones(len(found.answers))
     measures = {
-        "mAP": (found.precision, asked),
-        "rank-1 error": (asked * (found.first > 1), asked),
+        "mAP": (found.precision, each),
+        "rank-1 error": (found.first > 1, each),
         "false non-match rate": (pairs.right - pairs.right_matched, pairs.right),
         "false match rate": (pairs.wrong_matched, pairs.wrong),
     }
-    scored = found.answers > 0
     some = {name: (one[scored].astype(float), other[scored].astype(float)) for name, (one, other) in measures.items()}
     return audit(table, trial.query_labels["identity"][scored], some, min_group=min_group)
 

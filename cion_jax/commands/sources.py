@@ -8,12 +8,10 @@ from cion_jax.errors import UserError
 if TYPE_CHECKING:
     from cion_jax.torch_io.weights import Weights
 
-#: What a run leaves after each epoch.
-TEACHER = "teacher.safetensors"
-
 
 def weights_of(source: Path) -> "Weights":
     """The teacher of a run of `cion pretrain`, or what a file of weights holds."""
+    from cion_jax.pretrain.folder import TEACHER
     from cion_jax.torch_io.weights import load
 
     if source.is_dir() and not (source / TEACHER).exists():

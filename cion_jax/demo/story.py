@@ -27,6 +27,7 @@ from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.embed import features
 from cion_jax.evaluate.retrieval import Found, scores, search
 from cion_jax.evaluate.trial import Trial, embedded, sides_of
+from cion_jax.pretrain.folder import TEACHER
 from cion_jax.pretrain.loop import pretrain
 from cion_jax.pretrain.plan import model_of
 from cion_jax.pretrain.state import fresh, teacher_of
@@ -88,12 +89,12 @@ def train(out: Path, settings: Pretraining, level: Level) -> Weights:
     labels = out / "labels.npz" if level == "identity" else None
     if not pretrain(replace(settings, level=level, labels=labels), out / "world", out / level):
         raise UserError(f"{out / level}: stopped with a checkpoint; repeat the command to go on")
-    return load(out / level / "teacher.safetensors")
+    return load(out / level / TEACHER)
 
 
 def who_is_who(out: Path, plan: Plan) -> People:
     """Denoise the raw tracklets with the bootstrapped backbone's features, and hold each level against the truth."""
-    records, weights = Records(out / "world"), load(out / "tracklet" / "teacher.safetensors")
+    records, weights = Records(out / "world"), load(out / "tracklet" / TEACHER)
     with progress("embedding the tracklets", len(records)) as done:
         rows = features(weights.backbone, weights.variables, records, image_size=weights.backbone.image_size, done=done)
     index, made_for = records.index, records.card.fingerprint

@@ -14,7 +14,7 @@ Nothing is sorted: the rank of a right answer is 1 + the number of those before 
 faster than it sorts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from jax import Array, lax
 
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import Distances
+from cion_jax.evaluate.embed import cut
 
 #: Shares of wrong pairs at which true match rates are told.
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
@@ -98,12 +99,12 @@ def search(
     ranks = np.zeros(answers.shape, np.int64)
     pairs = np.zeros((2, STEPS), np.int64)
     who = jnp.asarray(identities_and_cameras(gallery_labels))
-    for rows in blocks(distances.queries, block):
+    for rows in cut(range(distances.queries), block):
         some = distances.of(rows.start, rows.stop)
         asking, wanted = identities_and_cameras(query_labels[rows]), answers[rows]
         ranks[rows] = _ranks(some, asking, who, wanted)
         pairs += np.asarray(_count_pairs(some, asking, who, STEPS / distances.most))
-        done(rows.stop - rows.start)
+        done(len(rows))
     return Found(*_judge(np.where(answers < 0, 0, ranks)), pairs)
 
 
@@ -134,8 +135,12 @@ def receiver(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def true_match_rates(pairs: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The largest true match rate with a false match rate not above each of these."""
-    false, true = receiver(pairs)
-    return true[np.searchsorted(false, at, side="right") - 1]
+    return receiver(pairs)[1][_steps_within(pairs, at)]
+
+
+def _steps_within(pairs: np.ndarray, at: float | np.ndarray) -> np.ndarray:
+    """How many steps of distance match no larger a share of the wrong pairs than this."""
+    return np.searchsorted(receiver(pairs)[0], at, side="right") - 1
 
 
 class Matches(NamedTuple):
@@ -161,23 +166,17 @@ def matches(
     `pairs` is what `search` found for the same distances and labels.
     """
     _check(distances, query_labels, gallery_labels)
-    step = int(np.searchsorted(receiver(pairs)[0], rate, side="right")) - 1
+    steps = int(_steps_within(pairs, rate))
     who, scale = jnp.asarray(identities_and_cameras(gallery_labels)), STEPS / distances.most
     counts = [
         np.asarray(
             _count_matches(
-                distances.of(rows.start, rows.stop), identities_and_cameras(query_labels[rows]), who, scale, step
+                distances.of(rows.start, rows.stop), identities_and_cameras(query_labels[rows]), who, scale, steps
             )
         )
-        for rows in blocks(distances.queries, block)
+        for rows in cut(range(distances.queries), block)
     ]
     return Matches(*np.concatenate(counts, axis=1))
-
-
-def blocks(count: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most so many; all are of one size but the last."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
 
 
 def _check(distances: Distances, query_labels: np.ndarray, gallery_labels: np.ndarray) -> None:

@@ -20,6 +20,8 @@ from cion_jax.config import Pretraining
 from cion_jax.errors import UserError
 
 SETTINGS, ORIGIN = "settings.json", "origin.json"
+#: The teacher's weights, anew after each epoch.
+TEACHER = "teacher.safetensors"
 _SOFTWARE = ("cion-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 #: What a run may be gone on with otherwise: the numbers that come out do not depend on it but for rounding.
 _FREE = {

@@ -29,7 +29,7 @@ from cion_jax.errors import UserError
 from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position, is_finite
 from cion_jax.pretrain.evaluation import check_evaluation, teacher_scores
-from cion_jax.pretrain.folder import claim, note_origin
+from cion_jax.pretrain.folder import TEACHER, claim, note_origin
 from cion_jax.pretrain.journal import Journal, profile
 from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, labels_of, model_of, order_of, segments
 from cion_jax.pretrain.relabel import relabelled
@@ -221,5 +221,5 @@ class _Loop:
             self._stop(int(checkpoint.state.step), "parameters or statistics are no longer finite")
         if checkpoint.position.batch == 0 and jax.process_index() == 0:
             body, head = teacher_of(checkpoint.state)
-            save(self.out / "teacher.safetensors", Weights(self.model, body, head))
+            save(self.out / TEACHER, Weights(self.model, body, head))
         self.checkpoints.save(checkpoint)

@@ -16,7 +16,7 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.retrieval import search
 from cion_jax.evaluate.trial import SPLITS, embedded, sides_of
-from cion_jax.pretrain.folder import ORIGIN, SETTINGS
+from cion_jax.pretrain.folder import ORIGIN, SETTINGS, TEACHER
 from cion_jax.pretrain.journal import METRICS, read_metrics
 from cion_jax.pretrain.relabel import labels_path
 from cion_jax.report.curves import Course, course, evaluations, relabellings, training
@@ -53,7 +53,7 @@ def read_run(folder: Path) -> Run:
     settings = _read_json(folder / SETTINGS)
     if "backbone" not in settings or "level" not in settings:
         raise UserError(f"{folder / SETTINGS}: no settings of a pre-training; name a folder that `cion pretrain` wrote")
-    metrics, weights = folder / METRICS, folder / "teacher.safetensors"
+    metrics, weights = folder / METRICS, folder / TEACHER
     paths = {epoch: labels_path(folder, epoch) for epoch in settings.get("relabel", ())}
     return Run(
         folder,
