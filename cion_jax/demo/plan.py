@@ -27,9 +27,9 @@ class Plan:
     denoising: Denoising = Denoising(sigma=0.25, tau=0.02)
 
 
-#: The tracker errs more often than in `World`'s own settings: what there is to be denoised should be worth the work. Few
-#: are dressed like somebody else: a few minutes' features cannot tell them apart, and link them. Both were settled in the
-#: worlds of the seeds 4200 and 4201.
+#: The tracker errs more often than in `World`'s own settings: what there is to be denoised should be worth the work.
+#: Fewer are dressed like somebody else: what is learnt in a minute cannot tell those apart, and links them. Both were
+#: settled in the worlds of the seeds 4200 and 4201.
 DEFAULT = Plan(
     World(
         identities=128,
