@@ -15,6 +15,7 @@ ROOMS = {
     "cion_jax.aside": set(),
     "cion_jax.arrays": set(),
     "cion_jax.config": set(),
+    "cion_jax.hosts": {"cion_jax.config"},
     "cion_jax.models": set(),
     "cion_jax.data": {"cion_jax.config"},
     "cion_jax.denoise": {"cion_jax.config"},
@@ -42,7 +43,7 @@ ROOMS = {
 }
 ROOMS["cion_jax.demo"] = ROOMS["cion_jax.report"] | {"cion_jax.report"}
 FILES = [path for folder in ("cion_jax", "tfrecords_tools") for path in sorted((ROOT / folder).rglob("*.py"))]
-ALL = {"cion_jax.errors", "cion_jax.aside", "cion_jax.arrays"}
+ALL = {"cion_jax.errors", "cion_jax.aside", "cion_jax.arrays", "cion_jax.hosts"}
 FREE = {"cion_jax.cli", "cion_jax.commands", "cion_jax"}
 
 

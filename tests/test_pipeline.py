@@ -42,10 +42,13 @@ def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labe
 def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> None:
     order = Order(labels, 4, 3)
     whole = list(host_batches(records, order, READING, epochs=1))
-    shares = [list(host_batches(records, order, READING, epochs=1, host=host, hosts=2)) for host in range(2)]
+    halves = np.array([2, 0]), np.array([1, 3])
+    shares = [list(host_batches(records, order, READING, epochs=1, identities=half)) for half in halves]
     for batch, *parts in zip(whole, *shares, strict=True):
         for key in ("image", "number"):
-            np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), batch[key])
+            groups = batch[key].reshape(4, 3, *batch[key].shape[1:])[np.concatenate(halves)]
+            found = np.concatenate([part[key] for part in parts])
+            np.testing.assert_array_equal(found, groups.reshape(batch[key].shape))
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 7, 30])
@@ -96,12 +99,6 @@ def test_a_group_without_a_whole_image_cannot_be_passed_over(own_dataset: Path) 
     reading = replace(READING, skip_damaged=True)
     with pytest.raises(DamagedRecordError, match="no other image of its group"):
         list(host_batches(records, Order(labels, 1, 2), reading, epochs=1))
-
-
-@pytest.mark.parametrize("hosts", [3, 8])
-def test_hosts_that_cannot_share_a_batch_are_told(hosts: int, records: Records, labels: np.ndarray) -> None:
-    with pytest.raises(UserError, match=f"cannot be shared by {hosts} hosts"):
-        host_batches(records, Order(labels, 4, 3), READING, epochs=1, hosts=hosts)
 
 
 def test_labels_of_other_data_are_refused(records: Records) -> None:

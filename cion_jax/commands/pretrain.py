@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from cion_jax.config import Pretraining
+from cion_jax.config import Hosts, Pretraining
 
 
 def pretrain(
@@ -13,6 +13,7 @@ def pretrain(
     data: Path,
     out: Path,
     settings: Pretraining = Pretraining(),
+    hosts: Hosts = Hosts(),
     profile: int = 0,
 ) -> int:
     """Pre-train a backbone on the train split of a dataset.
@@ -22,17 +23,22 @@ def pretrain(
     EXPERIMENT --help`. The same command goes on with a run that was stopped or killed, to the same numbers. Ends with
     code 0 when the run is finished, 143 when it was asked to stop (SIGTERM, Ctrl-C) and has written a checkpoint.
 
+    On many hosts start the same command on each of them, by srun, mpirun or as a job on GKE; docs/scale.md has recipes.
+
     Args:
         experiment: What to start from.
         data: A dataset folder, as `cion data import` or `cion data synth` write it.
         out: The run's folder: checkpoints, teacher.safetensors, metrics.jsonl, tensorboard.
         settings: Overrides.
+        hosts: How processes find each other.
         profile: Trace so many steps, after the first few, for TensorBoard.
     """
+    from cion_jax.hosts import leading, together
     from cion_jax.pretrain.loop import pretrain
 
-    if pretrain(settings, data, out, profile_steps=profile):
-        print(f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`")
-        return 0
-    print(f"{out}: stopped with a checkpoint; repeat the command to go on")
-    return 143
+    with together(hosts):
+        finished = pretrain(settings, data, out, profile_steps=profile)
+        if leading():
+            weights = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
+            print(weights if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
+    return 0 if finished else 143

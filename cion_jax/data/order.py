@@ -54,7 +54,7 @@ class Order:
             low, high = (low, middle) if fits else (middle + 1, high)
         return low
 
-    def batch(self, epoch: int, number: int, rows: slice = slice(None)) -> np.ndarray:
+    def batch(self, epoch: int, number: int, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Image numbers of batch `number` of an epoch: (P, K), an identity per row; or those of some rows alone."""
         layout = self._layout(epoch)
         places = layout.places[rows, number].astype(np.int64) + np.arange(self.identities)[rows] * self.batches

@@ -15,11 +15,18 @@ Batch = dict[str, np.ndarray]
 
 
 def host_batches(
-    records: Records, order: Order, reading: Reading, *, epochs: int, start: int = 0, host: int = 0, hosts: int = 1
+    records: Records,
+    order: Order,
+    reading: Reading,
+    *,
+    epochs: int,
+    start: int = 0,
+    identities: np.ndarray | None = None,
 ) -> grain.IterDataset:
     """One host's share of every batch of the epochs 0..epochs-1, in order, as a Grain dataset.
 
-    The first `start` batches, counted from the beginning of epoch 0, are left out without being read.
+    The first `start` batches, counted from the beginning of epoch 0, are left out without being read. `identities` says
+    which of a batch's P identities are this host's, by number and in the order that it wants them; all by default.
 
     A batch has `image` (uint8, rows x height x width x 3), `number` (the image's number in the records, rows) and
     `damaged` (images replaced because their record was damaged, a scalar); an identity's K images stand in
@@ -28,10 +35,7 @@ def host_batches(
     """
     if order.images != len(records):
         raise UserError(f"{order.images} labels for {len(records)} images of {records.folder}; they are not its own")
-    share, left = divmod(order.identities, hosts)
-    if left or not share:
-        raise UserError(f"{order.identities} identities per batch cannot be shared by {hosts} hosts; use a multiple")
-    numbers = _Numbers(order, slice(host * share, (host + 1) * share), start, epochs)
+    numbers = _Numbers(order, np.arange(order.identities) if identities is None else identities, start, epochs)
     # A thread decodes whole batches: smaller pieces cost more in hand-overs than they gain (experiments.bench_records).
     threads = reading.threads or len(os.sched_getaffinity(0))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -41,7 +45,7 @@ def host_batches(
 class _Numbers:
     """The image numbers of one batch after the other: the given rows of every batch from the start on."""
 
-    def __init__(self, order: Order, rows: slice, start: int, epochs: int):
+    def __init__(self, order: Order, rows: np.ndarray, start: int, epochs: int):
         self._order, self._rows, self._start, self._epochs = order, rows, start, epochs
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Who is near whom: similarities in tiles on the devices, of which only the answer comes back."""
+"""Who is near whom: similarities in tiles on the devices of all hosts, of which only the answer comes back."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from cion_jax.errors import UserError
+from cion_jax.hosts import gather, share
 
 #: Rows and columns of a tile, a multiple of 64.
 TILE = 1024
@@ -33,19 +34,21 @@ def near(vectors: np.ndarray, ends: np.ndarray, tau: float) -> np.ndarray:
         found.append(pairs)
         count += len(pairs)
         if count > MOST:
-            raise UserError(
-                f"more than {MOST:,} pairs of {len(vectors):,} are nearer than tau {tau:.4g}: few would stay apart; "
-                "lower tau, or the range"
-            )
-    pairs = np.concatenate(found)
+            break
+    pairs = gather(np.concatenate(found))
+    if len(pairs) > MOST:
+        raise UserError(
+            f"more than {MOST:,} pairs of {len(vectors):,} are nearer than tau {tau:.4g}: few would stay apart; "
+            "lower tau, or the range"
+        )
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def _tile_by_tile(vectors: np.ndarray, ends: np.ndarray, tau: float) -> Iterator[np.ndarray]:
     padding = -len(vectors) % TILE
     padded, limits = np.pad(vectors.astype(np.float32), ((0, padding), (0, 0))), np.pad(ends, (0, padding))
-    on_devices, devices = (jnp.asarray(padded), jnp.asarray(limits)), jax.device_count()
-    tiles, under_way = np.array(list(_tiles(limits))).reshape(-1, 2), deque[tuple[np.ndarray, Array]]()
+    on_devices, devices = (jnp.asarray(padded), jnp.asarray(limits)), jax.local_device_count()
+    tiles, under_way = np.array(share(list(_tiles(limits)))).reshape(-1, 2), deque[tuple[np.ndarray, Array]]()
     for first in range(0, len(tiles), devices):
         some = tiles[first : first + devices]
         under_way.append((some, of_tiles(*on_devices, np.resize(some, (devices, 2)), tau)))
@@ -72,7 +75,7 @@ def _pairs(tiles: np.ndarray, bits: Array) -> np.ndarray:
 @jax.jit
 def of_tiles(vectors: Array, limits: Array, tiles: Array, tau: Array) -> Array:
     """Whether the pairs of a tile for each device are near, as bits (devices, TILE, TILE / 8)."""
-    mesh, each = Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices")
+    mesh, each = Mesh(np.array(jax.local_devices()), "devices"), PartitionSpec("devices")
     specs = PartitionSpec(), PartitionSpec(), each, PartitionSpec()
     return jax.shard_map(_of_tile, mesh=mesh, in_specs=specs, out_specs=each)(vectors, limits, tiles, tau)
 

@@ -14,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cion_jax.denoise.notion import Identities, identities, unit
+from cion_jax.hosts import gather, share
 
 _product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -41,10 +42,13 @@ def consistent(features: np.ndarray, labels: np.ndarray, sigma: float) -> Identi
     images = np.flatnonzero(labels >= 0)
     images = images[np.argsort(labels[images], kind="stable")]
     kept, starts = np.full_like(labels, -1), np.flatnonzero(np.diff(labels[images], prepend=-1))
-    place = NamedSharding(Mesh(np.array(jax.devices()), "devices"), PartitionSpec("devices"))
-    for rows, members in _buckets(starts, len(images), features.shape[1]):
+    place = NamedSharding(Mesh(np.array(jax.local_devices()), "devices"), PartitionSpec("devices"))
+    staying = [np.empty(0, np.int64)]
+    for rows, members in share(list(_buckets(starts, len(images), features.shape[1]))):
         stay = np.asarray(drop(*jax.device_put((features[images[rows]], members), place), sigma))
-        kept[images[rows[stay]]] = labels[images[rows[stay]]]
+        staying.append(images[rows[stay]])
+    stayed = gather(np.concatenate(staying))
+    kept[stayed] = labels[stayed]
     found = identities(features, kept)
     wide = np.unique(found.member[found.apart > sigma])
     for members in (found.images[found.member == each] for each in wide):
@@ -69,7 +73,7 @@ def _buckets(starts: np.ndarray, total: int, width: int) -> Iterator[tuple[np.nd
     """Row numbers and members (groups, length), groups of like length together, padded to few different shapes."""
     sizes = np.diff(starts, append=total)
     lengths = 1 << np.ceil(np.log2(np.maximum(sizes, 4))).astype(int)
-    devices = jax.device_count()
+    devices = jax.local_device_count()
     for length in np.unique(lengths):
         together = max(1, ROOM // int(length * max(length, width))) * devices
         groups = np.flatnonzero(lengths == length)

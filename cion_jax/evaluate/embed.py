@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cion_jax.config import DEVIATION, MEAN
 from cion_jax.data.images import ImageError, decode_into
 from cion_jax.errors import UserError
+from cion_jax.hosts import gather, share
 from cion_jax.models.zoo import Backbone, Variables
 
 Precision = Literal["float32", "bfloat16"]
@@ -175,11 +176,12 @@ def features(
 ) -> np.ndarray:
     """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`.
 
-    `done` is called with the number of further images that are embedded.
+    Hosts share the images. `done` is called with the number of further images that are embedded here.
     """
-    spans, run = cut(range(len(images)), batch), embedder(model, variables, flip=flip, precision=precision)
-    found = np.empty((len(images), model.width(image_size)), np.float32)
+    mine, run = share(range(len(images))), embedder(model, variables, flip=flip, precision=precision)
+    spans, first = cut(mine, batch), mine.start
+    found = np.empty((len(mine), model.width(image_size)), np.float32)
     for span, rows in zip(spans, embed(run, images, spans, image_size=image_size, batch=batch), strict=True):
-        found[span.start : span.stop] = rows
+        found[span.start - first : span.stop - first] = rows
         done(len(span))
-    return found
+    return gather(found)

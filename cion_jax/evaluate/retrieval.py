@@ -26,6 +26,7 @@ from jax import Array, lax
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import Distances
 from cion_jax.evaluate.embed import cut
+from cion_jax.hosts import gather, share
 
 #: Shares of wrong pairs at which true match rates are told.
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
@@ -92,20 +93,20 @@ def search(
         query_labels: A row for each query with its `identity` and `camera`.
         gallery_labels: The same for the gallery.
         block: Queries that are ranked together; beside the features nothing is larger than some times block x G.
-        done: Called with the number of further queries that are ranked.
+        done: Called with the number of further queries that are ranked here: hosts share them.
     """
     _check(distances, query_labels, gallery_labels)
     answers = right_answers(query_labels, gallery_labels)
-    ranks = np.zeros(answers.shape, np.int64)
-    pairs = np.zeros((2, STEPS), np.int64)
+    ranks, pairs = [np.empty((0, answers.shape[1]), np.int64)], np.zeros((1, 2, STEPS), np.int64)
     who = jnp.asarray(identities_and_cameras(gallery_labels))
-    for rows in cut(range(distances.queries), block):
+    for rows in cut(share(range(distances.queries)), block):
         some = distances.of(rows.start, rows.stop)
         asking, wanted = identities_and_cameras(query_labels[rows]), answers[rows]
-        ranks[rows] = _ranks(some, asking, who, wanted)
+        ranks.append(np.asarray(_ranks(some, asking, who, wanted), np.int64))
         pairs += np.asarray(_count_pairs(some, asking, who, STEPS / distances.most))
         done(len(rows))
-    return Found(*_judge(np.where(answers < 0, 0, ranks)), pairs)
+    ranked = gather(np.concatenate(ranks))
+    return Found(*_judge(np.where(answers < 0, 0, ranked)), gather(pairs).sum(axis=0))
 
 
 def scores(found: Found) -> Scores:

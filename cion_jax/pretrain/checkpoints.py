@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from cion_jax.errors import UserError
+from cion_jax.hosts import alone, once
 from cion_jax.pretrain.state import TrainState
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every save, and tracebacks of what it raises too
@@ -128,23 +129,28 @@ class Checkpoints:
 
     def _bury(self, step: int) -> Path:
         place = self._folder.parent / "damaged" / str(step)
-        place.parent.mkdir(exist_ok=True)
-        shutil.rmtree(place, ignore_errors=True)
-        (self._folder / str(step)).rename(place)
+
+        def move() -> None:
+            place.parent.mkdir(exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            (self._folder / str(step)).rename(place)
+
+        once(move)
         self._manager.reload()
         return place
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """What goes wrong while writing, as a user can mend it: mostly a disk that is full."""
+        """What goes wrong while writing, as a user can mend it: mostly a disk that is full, or a host that is gone."""
         try:
             yield
         except Exception as error:
             free = shutil.disk_usage(self._folder).free / 1e9
+            remedy = "Make room" if alone() else "See what other processes say"
             last = "no checkpoint is whole yet" if self.newest is None else f"that of step {self.newest:,} is whole"
             raise UserError(
                 f"{self._folder}: cannot write a checkpoint ({_line(error)}; {free:.1f} GB free); {last}. "
-                "Make room and repeat the command to go on from there"
+                f"{remedy} and repeat the command to go on from there"
             ) from error
 
 

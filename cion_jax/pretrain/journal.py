@@ -165,6 +165,27 @@ class Journal:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
+class Silence(Journal):
+    """The journal of every process but the one that keeps it."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def record(self, step: int, epoch: float, values: Mapping[str, float], waited: float) -> None:
+        """Write nothing down."""
+
+    @contextmanager
+    def showing(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show nothing."""
+        yield lambda done: None
+
+
 def watch(step: int, values: Mapping[str, float]) -> dict[str, str]:
     """What looks like the end of a run in a step's values, by kind, with a remedy; empty while all is well.
 

@@ -10,9 +10,8 @@ RUN/metrics.jsonl, RUN/tensorboard/
 
 import math
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,22 +20,22 @@ from typing import Any, NoReturn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cion_jax.config import Pretraining, Reading
-from cion_jax.data.order import Order
-from cion_jax.data.pipeline import host_batches
+from cion_jax.config import Pretraining
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
+from cion_jax.hosts import everywhere, here, leading, once
 from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position, is_finite
 from cion_jax.pretrain.evaluation import check_evaluation, teacher_scores
+from cion_jax.pretrain.feed import feed
 from cion_jax.pretrain.folder import TEACHER, claim, note_origin
-from cion_jax.pretrain.journal import Journal, profile
+from cion_jax.pretrain.journal import Journal, Silence, profile
 from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, labels_of, model_of, order_of, segments
 from cion_jax.pretrain.relabel import relabelled
 from cion_jax.pretrain.schedules import rates
 from cion_jax.pretrain.signals import asked_to_stop
 from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, teacher_of
-from cion_jax.pretrain.step import Recipe, images_placement, train_step
+from cion_jax.pretrain.step import Recipe, train_step
 from cion_jax.torch_io.weights import Weights, save
 
 #: Steps that are under way before the oldest one's metrics are waited for: enough for the device never to stand idle.
@@ -68,16 +67,17 @@ def pretrain(
     records, model = Records(data), model_of(settings)
     check_sizes(settings, model)
     check_evaluation(settings)
-    claim(out, settings)
-    note_origin(out, data, records.card.fingerprint)
+    once(lambda: claim(out, settings))
+    once(lambda: note_origin(out, data, records.card.fingerprint))
     with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
         checkpoint = _begin(settings, model, mesh, records, checkpoints)
         begun = int(checkpoint.state.step)
         total = begun + _steps_left(settings, checkpoint)
         verb = "was finished with" if begun == total else "goes on after" if begun else "begins with"
-        print(f"{out}: {verb} step {begun:,} of {total:,}", file=sys.stderr)
+        if leading():
+            print(f"{out}: {verb} step {begun:,} of {total:,}", file=sys.stderr)
         with (
-            Journal(out, total, begun, settings.batch, flops(settings, model)) as journal,
+            Journal(out, total, begun, settings.batch, flops(settings, model)) if leading() else Silence() as journal,
             profile(out, begun, profile_steps) as traced,
             asked_to_stop() as asked,
         ):
@@ -133,29 +133,29 @@ class _Loop:
     compiled: dict[int, Any] = field(default_factory=dict)
     """The step for each K."""
 
-    def run(self, checkpoint: Checkpoint, asked: Callable[[], bool]) -> bool:
+    def run(self, checkpoint: Checkpoint, asked: Callable[[int], bool]) -> bool:
         """Train from a checkpoint to the end, or until asked to stop; say which."""
         settings, (state, labels, position, note) = self.settings, checkpoint
-        whole, number = NamedSharding(self.mesh, PartitionSpec()), int(state.step)
+        number = int(state.step)
         for epochs in segments(settings, position.epoch, settings.relabel):
             if position.batch == 0 and epochs.start in settings.relabel:
                 teacher, _ = teacher_of(state)
                 labels = relabelled(
-                    settings, self.model, teacher, self.records, self.out, epochs.start, self.journal.showing
+                    settings, self.model, here(teacher), self.records, self.out, epochs.start, self.journal.showing
                 )
             instances = instances_at(settings, epochs.start)
             order, step = order_of(settings, labels, instances), self._step(instances, state)
-            for images, damaged, waited in self._batches(order, epochs, position.batch):
+            for images, damaged, waited in feed(settings, self.mesh, self.records, order, epochs, position.batch):
                 now = rates(settings.optimization, settings.batch, settings.epochs, *position, order.batches)
-                state, metrics = step(state, images, jax.device_put(now, whole))
+                state, metrics = step(state, images, everywhere(now, self.mesh))
                 told = now.told() | {"instances": instances, "damaged": damaged}
                 moment = position.epoch + (position.batch + 1) / order.batches
                 position, number = position.after(order.batches), number + 1
                 if position.batch == 0:
                     teacher, _ = teacher_of(state)
-                    told |= teacher_scores(settings, position.epoch, self.model, teacher, self.journal.showing)
+                    told |= teacher_scores(settings, position.epoch, self.model, here(teacher), self.journal.showing)
                 self._note(number - 1, moment, metrics | told, waited)
-                stopping = asked()
+                stopping = asked(number)
                 if stopping or position.batch == 0 or number % settings.checkpoint_steps == 0:
                     self._save(Checkpoint(state, labels, position, note))
                 if stopping and position.epoch < settings.epochs:
@@ -167,25 +167,6 @@ class _Loop:
             recipe = Recipe(self.settings, self.model, instances, self.mesh)
             self.compiled[instances] = train_step(recipe, jax.eval_shape(lambda: state))
         return self.compiled[instances]
-
-    def _batches(self, order: Order, epochs: range, first: int) -> Iterator[tuple[jax.Array, int, float]]:
-        """Images on the devices, how many were replaced, and how long they were waited for; one batch ahead of use."""
-        settings, place = self.settings, images_placement(self.mesh)
-        reading = Reading(*settings.image_size, threads=settings.threads, skip_damaged=settings.skip_damaged)
-        start = epochs.start * order.batches + first
-        share = {"host": jax.process_index(), "hosts": jax.process_count()}
-        batches = iter(host_batches(self.records, order, reading, epochs=epochs.stop, start=start, **share))
-        before = None
-        while True:
-            began = time.monotonic()
-            batch = next(batches, None)
-            waited = time.monotonic() - began
-            if before is not None:
-                yield before
-            if batch is None:
-                return
-            parts = batch["image"].reshape(settings.accumulate, -1, *batch["image"].shape[1:])
-            before = jax.make_array_from_process_local_data(place, parts), int(batch["damaged"]), waited
 
     def _note(self, number: int, epoch: float, metrics: dict[str, Any], waited: float) -> None:
         """Put a step's metrics into the journal as soon as that does not hold up the device."""
@@ -219,7 +200,7 @@ class _Loop:
             self._settle_one()
         if not is_finite(checkpoint.state):  # what metrics do not show, as statistics of features that overflow
             self._stop(int(checkpoint.state.step), "parameters or statistics are no longer finite")
-        if checkpoint.position.batch == 0 and jax.process_index() == 0:
-            body, head = teacher_of(checkpoint.state)
-            save(self.out / TEACHER, Weights(self.model, body, head))
+        if checkpoint.position.batch == 0:
+            body, head = jax.device_put(teacher_of(checkpoint.state), NamedSharding(self.mesh, PartitionSpec()))
+            once(lambda: save(self.out / TEACHER, Weights(self.model, here(body), here(head))))
         self.checkpoints.save(checkpoint)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import SupportsIndex
 
-import jax
 import numpy as np
 
 from cion_jax.aside import write_aside
@@ -18,6 +17,7 @@ from cion_jax.denoise.labelling import denoise
 from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import features
 from cion_jax.evaluate.trial import Showing
+from cion_jax.hosts import gather, leading
 from cion_jax.models.zoo import Backbone, Variables
 
 
@@ -42,7 +42,7 @@ def relabelled(
         raise UserError(
             f"{out}: epoch {epoch}: denoising left nobody of {len(records):,} images; raise sigma, lower min-images"
         )
-    if jax.process_index() == 0:
+    if leading():
         path, told = labels_path(out, epoch), {"made by": "cion pretrain", "epoch": epoch} | found.told()
         path.parent.mkdir(exist_ok=True)
         made_for, noise = records.card.fingerprint, np.array(found.noise)
@@ -78,7 +78,7 @@ class _Passing:
 
 def _features(
     settings: Pretraining, model: Backbone, teacher: Variables, records: Records, showing: Showing
-) -> tuple[np.ndarray, list[int]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's features of all images, and which of them are damaged, where those are to be passed over."""
     passing = _Passing(records)
     images = passing if settings.skip_damaged else records
@@ -86,4 +86,4 @@ def _features(
         found = features(
             model, teacher, images, image_size=settings.crops.global_size, precision=settings.precision, done=done
         )
-    return found, passing.damaged
+    return found, gather(np.array(passing.damaged, np.int64))

@@ -7,10 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from jax.experimental import multihost_utils
+
+from cion_jax.hosts import alone
+
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT (Ctrl-C) has come: the first one asks, a second one acts as usual, at once."""
+def asked_to_stop() -> Iterator[Callable[[int], bool]]:
+    """Whether SIGTERM or SIGINT (Ctrl-C) has come, asked after each step: the first one asks, a second acts at once.
+
+    Processes of one job must stop after the same step: JAX sees to that for SIGTERM, whichever of them it comes to.
+    """
+    if not alone():
+        yield multihost_utils.reached_preemption_sync_point
+        return
     asked = threading.Event()
     usual: dict[int, object] = {}
 
@@ -26,6 +36,6 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is threading.main_thread():  # elsewhere signals are not ours to handle
         usual = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked.is_set
+        yield lambda step: asked.is_set()
     finally:
         restore()

@@ -1,0 +1,50 @@
+"""One of several processes that exchange, denoise and search together; says what it got.
+
+python tests/hosts.py COORDINATOR PROCESSES PROCESS OUT
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cion_jax.config import Denoising, Hosts
+from cion_jax.denoise.labelling import denoise
+from cion_jax.errors import UserError
+from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.retrieval import search
+from cion_jax.hosts import gather, once, share, together
+
+
+def results() -> dict[str, np.ndarray]:
+    """What is computed by shares: who is who, and what queries find."""
+    random = np.random.default_rng(0)
+    people = random.normal(size=(40, 16))
+    who = np.repeat(np.arange(40), 30)
+    tracklet = np.arange(1200) // 10
+    features = people[who] + 0.4 * random.normal(size=(1200, 16))
+    found = denoise(features, tracklet % 7, tracklet, None, Denoising(sigma=0.4, tau=0.1))
+    labels = np.zeros(1200, [("identity", "<i4"), ("camera", "<i4")])
+    labels["identity"], labels["camera"] = who, tracklet % 3
+    asked = np.arange(0, 1200, 13)
+    ranked = search(cosine(features[asked], features), labels[asked], labels, block=16)
+    return {"labels": found.labels} | ranked._asdict()
+
+
+def exchanged(process: int) -> dict[str, np.ndarray]:
+    """Parts of other lengths and of 64 bits, also empty ones, and a mistake that all hear of."""
+    part = np.arange(process * 3, dtype=np.int64).reshape(-1, 3) + (1 << 40)
+    try:
+        once(lambda: 1 / 0)
+    except (ZeroDivisionError, UserError) as error:
+        heard = str(error)
+    shares = gather(np.array(share(range(11))))
+    return {"gathered": gather(part), "empty": gather(np.empty((0, 2))), "shares": shares, "heard": np.array(heard)}
+
+
+if __name__ == "__main__":
+    coordinator, processes, process, out = sys.argv[1:]
+    with together(Hosts(coordinator, int(processes), int(process))):
+        assert jax.process_count() == int(processes)
+        np.savez(Path(out, process), **results(), **exchanged(int(process)))

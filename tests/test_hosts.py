@@ -1,0 +1,186 @@
+"""Many processes end with the numbers of one, though some of them are killed on the way."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import shared_work
+from safetensors.numpy import load_file
+from sources import Blocks
+
+from cion_jax.config import Hosts, Writing
+from cion_jax.data.writer import write_dataset
+from cion_jax.errors import UserError
+from cion_jax.hosts import together
+from cion_jax.pretrain.journal import read_metrics
+
+pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
+
+HERE = Path(__file__).parent
+OPTIONS = "--epochs 3 --instances 2 --stages 0 --accumulate 2 --relabel 1 2 --evaluate-every 2".split()  # noqa: SIM905
+CLOCK = {"time", "images_per_second", "waiting"}
+
+
+def free_address() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return "127.0.0.1:{1}".format(*found.getsockname())
+
+
+def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen[str]:
+    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    shared = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *command],
+        env=os.environ | shared | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    told = [process.communicate(timeout=240)[0] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "blocks"
+    splits = {"train": Blocks(200), "query": Blocks(20, seed=1), "gallery": Blocks(60, seed=2)}
+    write_dataset(folder, splits, Writing(images_per_shard=40, workers=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+Launch = Callable[..., list[subprocess.Popen[str]]]
+
+
+@pytest.fixture(scope="module")
+def launch(data: Path, cache: Path) -> Launch:
+    """Starts all processes of a run; one process has as many devices."""
+
+    def launch(out: Path, processes: int, devices: int = 1) -> list[subprocess.Popen[str]]:
+        run, folders = str(HERE / "tiny_run.py"), ["--data", str(data), "--evaluate", str(data), "--out", str(out)]
+        command = [run, json.dumps({}), "pretrain", run, *folders, *OPTIONS]
+        if processes == 1:
+            return [start(command, cache, devices)]
+        among = ["--coordinator", free_address(), "--processes", str(processes), "--process"]
+        return [start([*command, *among, str(number)], cache, devices) for number in range(processes)]
+
+    return launch
+
+
+def wait_for(out: Path, steps: int) -> None:
+    """Until so many steps are in the journal."""
+    deadline = time.monotonic() + 240
+    journal = out / "metrics.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < steps:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
+    rows, others = (read_metrics(out / "metrics.jsonl") for out in (one, other))
+    assert len(rows) == len(others) > 40
+    for row, same in zip(rows, others, strict=True):
+        assert row.keys() - CLOCK == same.keys() - CLOCK
+        np.testing.assert_allclose(
+            [row[name] for name in row if name not in CLOCK],
+            [same[name] for name in row if name not in CLOCK],
+            rtol=tolerance,
+        )
+    for epoch in (1, 2):
+        path = f"labels/epoch-{epoch:05}.npz"
+        np.testing.assert_array_equal(np.load(one / path)["labels"], np.load(other / path)["labels"])
+    weights, same = (load_file(out / "teacher.safetensors") for out in (one, other))
+    assert weights.keys() == same.keys()
+    for name in weights:
+        np.testing.assert_allclose(weights[name], same[name], atol=tolerance)
+
+
+def test_two_processes_that_are_killed_end_with_the_bits_of_one(launch: Launch, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert ended(launch(one, 1, devices=2))[0][0] == 0
+
+    pair = launch(two, 2)
+    wait_for(two, 8)
+    pair[1].kill()
+    (code, told), _ = ended(pair)
+    assert code == 1 and "process 0 of 2" in told and "Traceback" not in told
+
+    pair = launch(two, 2)
+    wait_for(two, 20)
+    pair[1].send_signal(signal.SIGTERM)  # the others stop after the same step
+    (code, told), (other, _) = ended(pair)
+    assert code == other == 143 and "goes on after" in told and "stopped with a checkpoint" in told
+
+    pair = launch(two, 2)
+    wait_for(two, 33)
+    for process in pair:
+        process.kill()
+    ended(pair)
+
+    assert [code for code, _ in ended(launch(two, 2))] == [0, 0]
+    assert_same(one, two)
+
+
+def test_four_processes_end_with_the_numbers_of_one(launch: Launch, tmp_path: Path) -> None:
+    assert ended(launch(tmp_path / "one", 1, devices=4))[0][0] == 0
+    assert [code for code, _ in ended(launch(tmp_path / "four", 4))] == [0] * 4
+    assert_same(tmp_path / "one", tmp_path / "four", 1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) -> None:
+    address, script = free_address(), str(HERE / "shared_work.py")
+    among = [[address, str(count), str(number), str(tmp_path)] for number in range(count)]
+    done = ended([start([script, *arguments], cache) for arguments in among])
+    assert [code for code, _ in done] == [0] * count, done
+    alone = shared_work.results()
+    for number in range(count):
+        found = np.load(tmp_path / f"{number}.npz")
+        for name, values in alone.items():
+            np.testing.assert_array_equal(found[name], values)
+        parts = [np.arange(host * 3).reshape(-1, 3) + (1 << 40) for host in range(count)]
+        np.testing.assert_array_equal(found["gathered"], np.concatenate(parts))
+        np.testing.assert_array_equal(found["shares"], np.arange(11))
+        assert found["empty"].shape == (0, 2)
+        assert str(found["heard"]) == ("division by zero" if number == 0 else "process 0 cannot go on; it says why")
+
+
+def test_half_an_address_is_none() -> None:
+    with pytest.raises(UserError, match="belong together"), together(Hosts(coordinator="here:1")):
+        pass
+
+
+def test_nobody_is_waited_for_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    with together(Hosts()):
+        pass
+
+
+@pytest.mark.parametrize(
+    "told", [{"SLURM_STEP_NUM_TASKS": "2"}, {"OMPI_COMM_WORLD_SIZE": "8"}, {"TPU_WORKER_HOSTNAMES": "a,b"}]
+)
+def test_launchers_are_heard(told: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process alone on the same folder would be the worst of mistakes."""
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jax.distributed.initialize", MagicMock(side_effect=ValueError("asked")))
+    with pytest.raises(UserError, match=r"cannot join the others \(asked\)"), together(Hosts()):
+        pass
