@@ -3,6 +3,7 @@
 import argparse
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What a user can mend ends with one line on stderr and code 1, or 2 where the arguments cannot be read.
     """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))  # read when JAX starts, which --help does not
     try:
         settings, arguments = _settings(arguments)
         return tyro.cli(
@@ -68,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cion: interrupted; repeat the command to take up what it was writing", file=sys.stderr)
         return 130
+
+
+def _cache() -> Path:
+    """Where compiled programs are kept, so that a run that goes on need not compile again."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "cion_jax").expanduser()
 
 
 def _settings(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:

@@ -214,7 +214,7 @@ class Pretraining:
     remat: bool = False
     """Compute activations again in the backward pass, to save memory."""
     model_axis: int = 1
-    """Devices that share the prototypes; the others share the batch."""
+    """Devices that share the prototypes among them; images are shared by all devices in any case."""
     seed: int = 0
     """Weights, order and augmentation follow from it."""
     keep: int = 3

@@ -12,6 +12,8 @@ from cion_jax.data.writer import write_dataset
 
 # Programs of the tests run once or twice: compiling them fast beats compiling them well. Read when JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Nor does a test find programs that one before it has left on this machine.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 
 @pytest.fixture(scope="session")

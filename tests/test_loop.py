@@ -485,7 +485,9 @@ def test_a_batch_must_split_over_the_devices() -> None:
     check(SETTINGS, 4)
     with pytest.raises(UserError, match=r"a batch of 16 images .* 8 devices x 1 parts x 4 instances; 32 would"):
         check(SETTINGS, 8)
-    check(replace(SETTINGS, model_axis=2), 8)
+    with pytest.raises(UserError, match="32 would"):
+        check(replace(SETTINGS, model_axis=2), 8)  # they share prototypes, but images all the same
+    check(replace(SETTINGS, model_axis=2), 4)
 
 
 # Parts of a batch, and memory.

@@ -1,5 +1,7 @@
 """`cion pretrain`: from records to a backbone."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ def pretrain(
     settings: Pretraining = Pretraining(),
     hosts: Hosts = Hosts(),
     profile: int = 0,
+    dry_run: bool = False,
 ) -> int:
     """Pre-train a backbone on the train split of a dataset.
 
@@ -32,11 +35,19 @@ def pretrain(
         settings: Overrides.
         hosts: How processes find each other.
         profile: Trace so many steps, after the first few, for TensorBoard.
+        dry_run: Compile, tell steps and memory and the batch that fits, and end; nothing is written.
     """
     from cion_jax.hosts import leading, together
+    from cion_jax.pretrain.forecast import forecast
     from cion_jax.pretrain.loop import pretrain
 
     with together(hosts):
+        if dry_run:
+            lines = forecast(settings, data)
+            print("\n".join(lines if leading() else []))
+            return 0
+        if leading() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
+            print(f"{cache}: compiled programs are kept here", file=sys.stderr)
         finished = pretrain(settings, data, out, profile_steps=profile)
         if leading():
             weights = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"

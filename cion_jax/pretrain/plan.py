@@ -78,10 +78,10 @@ def check(settings: Pretraining, devices: int) -> None:
     if not all(a < b for a, b in pairwise((0, *settings.relabel, settings.epochs))):
         raise UserError(f"relabel {settings.relabel} must rise, and lie between epoch 1 and {settings.epochs - 1}")
     check_settings(settings.denoising)
-    shares = devices // settings.model_axis * settings.accumulate
+    shares = devices * settings.accumulate
     for instances in sorted({instances_at(settings, epoch) for epoch in range(settings.epochs)}):
         if settings.batch % (instances * shares) or settings.batch < 1:
-            parts = f"{devices // settings.model_axis} devices x {settings.accumulate} parts x {instances} instances"
+            parts = f"{devices} devices x {settings.accumulate} parts x {instances} instances"
             fitting = -(-settings.batch // (instances * shares)) * instances * shares
             raise UserError(f"a batch of {settings.batch} images does not split into {parts}; {fitting} would")
     if settings.head.prototypes % settings.model_axis:

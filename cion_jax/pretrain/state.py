@@ -67,7 +67,10 @@ def body_of(params: Params, statistics: Any) -> Variables:
 
 
 def mesh_of(devices: int, model_axis: int) -> Mesh:
-    """All devices as (data, model): `model_axis` of them share the prototypes, the groups of those share the batch."""
+    """All devices as (data, model): `model_axis` of them share the prototypes; all of them share the images.
+
+    Beyond the backbone the groups share the batch: the devices of a group have the same bottleneck vectors.
+    """
     if model_axis < 1 or devices % model_axis:
         raise UserError(f"{devices} devices cannot be split into groups of {model_axis}; set model_axis to a divisor")
     axes = (jax.sharding.AxisType.Auto,) * 2

@@ -5,6 +5,7 @@ Arrays are batch-major: views of an image stand together, so that flattening the
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain import loss
 from cion_jax.pretrain.optimizer import optimizer
 from cion_jax.pretrain.schedules import Rates
-from cion_jax.pretrain.state import Params, TrainState, body_of, placement
+from cion_jax.pretrain.state import Params, TrainState, body_of, fresh, placement
 
 Metrics = dict[str, Array]
 #: Global crops (B, 2, H, W, 3) and local crops (B, n, h, w, 3).
@@ -59,9 +60,20 @@ def train_step(recipe: Recipe, shapes: TrainState) -> Callable[[TrainState, Arra
     return jax.jit(step, in_shardings=ins, out_shardings=outs, donate_argnums=0)
 
 
+def lowered(recipe: Recipe) -> Any:
+    """The step as JAX traces it, from shapes alone: to be compiled, read, or asked what it needs."""
+    settings, number = recipe.settings, jax.ShapeDtypeStruct((), jnp.float32)
+    make = partial(fresh, recipe.model, settings.head, settings.optimization)
+    state = jax.eval_shape(make, jax.random.key(0))
+    shape = settings.accumulate, settings.batch // settings.accumulate, *settings.image_size, 3
+    rates: Any = Rates(number, number, number, jax.ShapeDtypeStruct((), bool))  # type: ignore[arg-type]
+    step: Any = train_step(recipe, state)
+    return step.lower(state, jax.ShapeDtypeStruct(shape, jnp.uint8), rates)
+
+
 def images_placement(mesh: Mesh) -> NamedSharding:
-    """Where images (parts, batch / parts, ...) live."""
-    return NamedSharding(mesh, PartitionSpec(None, "data"))
+    """Where images (parts, batch / parts, ...) live: all devices share them, by groups of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
 
 
 def gradients(
