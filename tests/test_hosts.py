@@ -148,7 +148,7 @@ def test_four_processes_end_with_the_numbers_of_one(launch: Launch, tmp_path: Pa
 def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) -> None:
     address, script = free_address(), str(HERE / "shared_work.py")
     among = [[address, str(count), str(number), str(tmp_path)] for number in range(count)]
-    done = ended([start([script, *arguments], cache) for arguments in among])
+    done = ended([start([script, *arguments], cache, devices=2) for arguments in among])
     assert [code for code, _ in done] == [0] * count, done
     alone = shared_work.results()
     for number in range(count):

@@ -1,4 +1,7 @@
-"""Distances between queries and a gallery, some queries at a time: no array of all of them is ever made."""
+"""Distances between queries and a gallery, some queries at a time: no array of all of them is ever made.
+
+The devices of this host share the queries.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cion_jax.errors import UserError
 
@@ -44,9 +48,16 @@ def unit(features: np.ndarray, what: str) -> np.ndarray:
 
 
 def _between(query: np.ndarray, gallery: np.ndarray, rule: Callable[..., Array], most: float) -> Distances:
-    searched = jnp.asarray(gallery, jnp.float32)
+    mesh = Mesh(np.array(jax.local_devices()), "queries")
+    everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("queries",)))
+    searched = jax.device_put(np.asarray(gallery, np.float32), everywhere)
     asked = np.asarray(query, np.float32)
-    return Distances(lambda start, stop: rule(asked[start:stop], searched), len(query), len(gallery), most)
+
+    def of(start: int, stop: int) -> Array:
+        rows = asked[start:stop]
+        return rule(jax.device_put(rows, everywhere if len(rows) % mesh.size else shared), searched)
+
+    return Distances(of, len(query), len(gallery), most)
 
 
 def check(query: np.ndarray, gallery: np.ndarray) -> None:
