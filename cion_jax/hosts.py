@@ -7,6 +7,7 @@ Where there is one process, it does everything, and nothing here costs anything.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _WORKERS = "TPU_WORKER_HOSTNAMES"
 #: Seconds without a sign of life after which a host counts as dead, and the job ends.
 PATIENCE = 60
-#: Bytes that go from host to host at once.
+#: Bytes that hosts exchange at once, all together.
 PIECE = 1 << 26
 
 
@@ -45,6 +46,8 @@ def together(hosts: Hosts) -> Iterator[None]:
     except BaseException as error:
         if alone():
             raise
+        if not isinstance(error, UserError | OSError | jax.errors.JaxRuntimeError):
+            traceback.print_exc()
         print(f"cion: process {jax.process_index()} of {jax.process_count()}: {_told(error)}", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
@@ -113,17 +116,15 @@ def gather(part: np.ndarray) -> np.ndarray:
     """
     if alone():
         return part
-    mine = np.frombuffer(np.ascontiguousarray(part).tobytes(), np.uint8)
+    mine = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
     sizes = [int(high) << 20 | int(low) for high, low in _from_all(np.array(divmod(len(mine), 1 << 20), np.int32))]
-    pieces: list[list[np.ndarray]] = [[] for _ in sizes]
-    for start in range(0, max(sizes), PIECE):
-        length = min(PIECE, max(sizes) - start)
-        piece = np.zeros(length, np.uint8)
-        here = mine[start : start + length]
-        piece[: len(here)] = here
-        for found, size, got in zip(pieces, sizes, _from_all(piece), strict=True):
-            found.append(got[: max(size - start, 0)])
-    whole = np.concatenate([piece for found in pieces for piece in found] or [mine])
+    begins, longest, most = np.cumsum([0, *sizes]), max(sizes), PIECE // len(sizes)
+    whole = np.empty(begins[-1], np.uint8)
+    for start in range(0, longest, most):
+        piece = np.zeros(min(most, longest - start), np.uint8)
+        piece[: max(len(mine) - start, 0)] = mine[start : start + most]
+        for begin, size, got in zip(begins, sizes, _from_all(piece), strict=False):
+            whole[begin + start : begin + size][: len(got)] = got[: max(size - start, 0)]
     return whole.view(part.dtype).reshape(-1, *part.shape[1:])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cion_jax import hosts
 from cion_jax.config import Denoising, Hosts
 from cion_jax.denoise.labelling import denoise
 from cion_jax.errors import UserError
@@ -45,6 +46,7 @@ def exchanged(process: int) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     coordinator, processes, process, out = sys.argv[1:]
+    hosts.PIECE = 1 << 16  # smaller than what is gathered
     with together(Hosts(coordinator, int(processes), int(process))):
         assert jax.process_count() == int(processes)
         np.savez(Path(out, process), **results(), **exchanged(int(process)))

@@ -1,0 +1,104 @@
+"""Forward and backward of ResNet-50 with the last stride of 1 that ReID uses, ours and in PyTorch, side by side.
+
+pip install -e '.[torch]' && python -m experiments.bench_backbone
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from cion_jax.models.zoo import backbone
+from experiments.timing import environment, rates, table
+
+
+def main(batch: int = 24, height: int = 256, rounds: int = 5, precision: str = "float32") -> None:
+    """Time both in turns, in training mode, to the gradients of all parameters; on a GPU if there is one.
+
+    Args:
+        batch: Images.
+        height: Of images; they are half as wide.
+        rounds: How often each has its turn; the printed figures are medians.
+        precision: float32 or bfloat16, which PyTorch gets by autocast.
+    """
+    images = np.random.default_rng(0).standard_normal((batch, height, height // 2, 3), np.float32)
+    print(f"{environment('jax', 'torch')}, {jax.devices()[0].device_kind}")
+    print(f"{batch} images of {height}x{height // 2}, {precision}\n")
+    contestants = {
+        "ours, one XLA program": _ours(images, precision),
+        "PyTorch, channels last": _torch(images, precision),
+    }
+    found = rates(contestants, rounds)
+    print(table(found, "images/s"))
+
+
+def _ours(images: np.ndarray, precision: str) -> Callable[[], int]:
+    model = backbone("resnet50", image_size=images.shape[1:3])
+    variables = jax.jit(model.init)(jax.random.key(0))
+
+    @jax.jit
+    def gradients(params: Any, statistics: Any, images: jax.Array) -> Any:
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            features, moved = model.apply({"params": params, "batch_stats": statistics}, images, train=True)
+            return jnp.square(features.astype(jnp.float32)).sum(), moved
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    on_device = jnp.asarray(images, precision)
+
+    def work() -> int:
+        jax.block_until_ready(gradients(variables["params"], variables["batch_stats"], on_device))
+        return len(images)
+
+    return work
+
+
+def _torch(images: np.ndarray, precision: str) -> Callable[[], int]:
+    torch: Any = importlib.import_module("torch")
+    nn = torch.nn
+
+    class Bottleneck(nn.Module):  # type: ignore[name-defined]
+        def __init__(self, inputs: int, width: int, stride: int):
+            super().__init__()
+            outputs = 4 * width
+            self.way = nn.Sequential(
+                *(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+                *(nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+                *(nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
+            )
+            same = stride == 1 and inputs == outputs
+            short = (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.short = nn.Identity() if same else nn.Sequential(*short)
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(self.way(x) + self.short(x))
+
+    layers: list[Any] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    inputs = 64
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        for block in range(blocks):
+            layers.append(Bottleneck(inputs, 64 << stage, 2 if stage in (1, 2) and not block else 1))
+            inputs = 256 << stage
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(device, memory_format=torch.channels_last)
+    given = torch.from_numpy(images).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
+
+    def work() -> int:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            features = model(given)
+        features.float().square().sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return len(images)
+
+    return work
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
