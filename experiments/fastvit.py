@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "fastvit_s12": {16: (24, 72), 40: (96, 216), 80: (192, 456), 141: (336, 816)},
-    "fastvit_sa12": {16: (24, 72), 40: (96, 216), 80: (192, 456), 141: (336, 816)},
-    "fastvit_sa24": {16: (0, 72), 40: (48, 216), 80: (96, 432), 141: (192, 792)},
+    "fastvit_s12": {16: (48, 168), 40: (168, 432), 80: (336, 912), 141: (624, 1608)},
+    "fastvit_sa12": {16: (48, 168), 40: (168, 432), 80: (336, 912), 141: (624, 1608)},
+    "fastvit_sa24": {16: (24, 144), 40: (96, 408), 80: (192, 840), 141: (360, 1488)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "ghostnet_0_5": {16: (168, 768), 40: (456, 1992), 80: (960, 4032), 141: (1704, 7152)},
-    "ghostnet_1_0": {16: (72, 384), 40: (240, 1032), 80: (480, 2088), 141: (840, 3720)},
-    "ghostnet_1_3": {16: (72, 312), 40: (168, 792), 80: (360, 1632), 141: (648, 2880)},
+    "ghostnet_0_5": {16: (336, 1272), 40: (864, 3264), 80: (1752, 6576), 141: (3096, 11664)},
+    "ghostnet_1_0": {16: (168, 672), 40: (432, 1728), 80: (888, 3528), 141: (1560, 6240)},
+    "ghostnet_1_3": {16: (120, 528), 40: (336, 1344), 80: (672, 2760), 141: (1224, 4872)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

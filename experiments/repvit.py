@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "repvit_m0_9": {16: (24, 288), 40: (120, 792), 80: (240, 1584), 141: (432, 2808)},
-    "repvit_m1_0": {16: (24, 264), 40: (96, 672), 80: (192, 1368), 141: (360, 2424)},
-    "repvit_m1_5": {16: (0, 192), 40: (48, 528), 80: (96, 1056), 141: (192, 1896)},
+    "repvit_m0_9": {16: (72, 456), 40: (216, 1200), 80: (456, 2448), 141: (840, 4344)},
+    "repvit_m1_0": {16: (72, 384), 40: (192, 1032), 80: (408, 2112), 141: (720, 3744)},
+    "repvit_m1_5": {16: (24, 288), 40: (96, 768), 80: (216, 1560), 141: (384, 2760)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

@@ -44,7 +44,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = x @ kernel.astype(x.dtype)
+        y = _product(x, kernel.astype(x.dtype))
         if self.bias:
             y += self.param("bias", self.bias_init or uniform_bias(x.shape[-1]), (self.features,)).astype(x.dtype)
         return y
@@ -68,7 +68,7 @@ class Conv(nn.Module):
         inputs, size = x.shape[-1] // self.groups, self.kernel
         kernel = self.param("kernel", self.kernel_init, (size, size, inputs, self.features)).astype(x.dtype)
         if size == 1 and self.groups == 1:  # a matrix product, which XLA differentiates far faster on CPU
-            y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+            y = _product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         else:
             edge = size // 2 if self.padding is None else self.padding
             convolve = partial(_convolve, stride=self.stride, edge=edge, groups=self.groups)
@@ -84,6 +84,29 @@ class Conv(nn.Module):
             bias_init = self.bias_init or uniform_bias(size * size * inputs)
             y += self.param("bias", bias_init, (self.features,)).astype(x.dtype)
         return y
+
+
+@jax.custom_vjp
+def _product(x: Array, kernel: Array) -> Array:
+    """x W over the last axis. Its gradients are written out for CPU: with JAX's own, XLA turns the slopes' rows into
+    columns, which takes longer than the product itself, and multiplies slowly with a kernel turned on the way."""
+    return x @ kernel
+
+
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    turned = lax.platform_dependent(
+        kernel, cpu=lambda kernel: lax.optimization_barrier(kernel.T), default=jnp.transpose
+    )
+    rows = (x.reshape(-1, x.shape[-1]), slope.reshape(-1, slope.shape[-1]))
+    return slope @ turned, lax.dot_general(*rows, (((0,), (0,)), ((), ())))
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
@@ -113,6 +136,34 @@ def _sum_taps(x: Array, kernel: Array, stride: int, edge: int) -> Array:
 
     start = widened(jnp.zeros((len(x), -(-height // stride), -(-width // stride), x.shape[-1]), x.dtype))
     return lax.scan(add, start, jnp.arange(size * size))[0].astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _standardised(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """x with mean `bias` and deviation `scale` over some axes, not the last; and the mean and variance that it had,
+    through which no gradient flows. The gradient is written out, as two sums: JAX's own goes over the map oftener."""
+    return _standardised_forward(x, scale, bias, axes)[0]
+
+
+def _standardised_forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    wide = widened(x)
+    mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+    y = _normalise(wide, mean, variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
+    return (y, mean, variance), (x, scale, mean, variance)
+
+
+def _standardised_backward(axes: tuple[int, ...], kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
+    x, scale, mean, variance = kept
+    slope, factor = widened(slopes[0]), lax.rsqrt(variance + BATCH_EPSILON)
+    unit = (widened(x) - mean) * factor
+    count = x.size // mean.size
+    total, along = slope.sum(axes, keepdims=True), (slope * unit).sum(axes, keepdims=True)
+    below = factor * scale * (slope - (total + unit * along) / count)
+    others = tuple(range(x.ndim - 1))
+    return below.astype(x.dtype), along.sum(others), total.sum(others)
+
+
+_standardised.defvjp(_standardised_forward, _standardised_backward)
 
 
 def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Array, bias: Array) -> Array:
@@ -146,9 +197,7 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = widened(x)
-        mean, variance = wide.mean((1, 2), keepdims=True), wide.var((1, 2), keepdims=True)
-        return _normalise(wide, mean, variance, 1e-5, scale, bias).astype(x.dtype)
+        return _standardised(x, scale, bias, (1, 2))[0]
 
 
 class BatchNorm(nn.Module):
@@ -166,16 +215,14 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
-        wide = widened(x)
         if not train:
-            return _normalise(wide, mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(x.dtype)
-        axes = tuple(range(x.ndim - 1))
-        now_mean, now_variance = wide.mean(axes), wide.var(axes)
+            return _normalise(widened(x), mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(x.dtype)
+        y, now_mean, now_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)))
         if not self.is_initializing():
             count = x.size // x.shape[-1]
-            mean.value = 0.9 * mean.value + 0.1 * now_mean
-            variance.value = 0.9 * variance.value + 0.1 * now_variance * (count / max(count - 1, 1))
-        return _normalise(wide, now_mean, now_variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
+            mean.value = 0.9 * mean.value + 0.1 * now_mean.reshape(shape)
+            variance.value = 0.9 * variance.value + 0.1 * now_variance.reshape(shape) * (count / max(count - 1, 1))
+        return y
 
 
 class IBN(nn.Module):

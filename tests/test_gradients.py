@@ -1,0 +1,72 @@
+"""Gradients that are written out by hand are those of the plain formulas."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from cion_jax.models.layers import IBN, BatchNorm, Conv, InstanceNorm, Linear
+from cion_jax.models.resnet import _pool, _pool_rows_and_columns
+
+X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))
+
+
+def _plainly_standardised(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> Array:
+    mean = x.mean(axes, keepdims=True)
+    variance = jnp.square(x - mean).mean(axes, keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + 1e-5) * scale + bias
+
+
+def _batch(params: dict, x: Array) -> Array:
+    return _plainly_standardised(x, params["scale"], params["bias"], (0, 1, 2))
+
+
+def _instance(params: dict, x: Array) -> Array:
+    return _plainly_standardised(x, params["scale"], params["bias"], (1, 2))
+
+
+def _mixed(params: dict, x: Array) -> Array:
+    return jnp.concatenate([_instance(params["IN"], x[..., :4]), _batch(params["BN"], x[..., 4:])], axis=-1)
+
+
+CASES: dict[str, tuple[object, Callable[[dict, Array], Array]]] = {
+    "linear": (Linear(3), lambda params, x: x @ params["kernel"] + params["bias"]),
+    "1x1 convolution": (Conv(3, stride=2), lambda params, x: x[:, ::2, ::2] @ params["kernel"][0, 0]),
+    "instance norm": (InstanceNorm(), _instance),
+    "batch norm": (BatchNorm(), _batch),
+    "instance and batch norm": (IBN(), _mixed),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_those_of_the_formula(name: str) -> None:
+    layer, formula = CASES[name]
+    takes_train = () if isinstance(layer, Linear | Conv | InstanceNorm) else (True,)
+    with jax.enable_x64():
+        x, key = jnp.asarray(X), jax.random.key(1)
+        variables = layer.init(key, x, *takes_train)  # type: ignore[attr-defined]
+        params = jax.tree.map(lambda p: p + jax.random.normal(key, p.shape, x.dtype), variables["params"])
+
+        def ours(params: dict, x: Array) -> Array:
+            given = variables | {"params": params}
+            return layer.apply(given, x, *takes_train, mutable=["batch_stats"])[0]  # type: ignore[attr-defined]
+
+        weights = jax.random.normal(key, formula(params, x).shape, x.dtype)
+        found, wanted = (
+            jax.grad(lambda *inputs, f=f: (weights * f(*inputs)).sum(), argnums=(0, 1))(params, x)
+            for f in (ours, formula)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, wanted)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])
+def test_pooling_by_rows_and_columns_learns_as_pooling_does(size: tuple[int, int]) -> None:
+    # as after a ReLU, and with equal values, of which XLA's own picks one
+    x = jnp.asarray(np.random.default_rng(2).integers(0, 4, (2, *size, 3)).astype(np.float32))
+    (pooled, back), (wanted, back_wanted) = (jax.vjp(pool, x) for pool in (_pool_rows_and_columns, _pool))
+    np.testing.assert_array_equal(pooled, wanted)
+    slope = jnp.asarray(np.random.default_rng(3).standard_normal(pooled.shape, np.float32))
+    np.testing.assert_allclose(back(slope)[0], back_wanted(slope)[0], rtol=1e-6, atol=1e-6)
