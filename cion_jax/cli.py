@@ -22,6 +22,7 @@ from cion_jax.commands.report import report
 from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
 from cion_jax.config import Pretraining
+from cion_jax.data.files import DRIVERS
 from cion_jax.errors import UserError
 from experiments.rows import find, read
 from tfrecords_tools import commands as data
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))  # read when JAX starts, which --help does not
     try:
         settings, arguments = _settings(arguments)
+        _check_stores(arguments)
         return tyro.cli(
             _subcommands(_with_defaults(COMMANDS, settings)),
             prog="cion",
@@ -70,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cion: interrupted; repeat the command to take up what it was writing", file=sys.stderr)
         return 130
+
+
+def _check_stores(arguments: Sequence[str]) -> None:
+    for url in [each for each in arguments if "://" in each and each.partition("://")[0] not in DRIVERS]:
+        kinds = ", ".join(f"{kind}://" for kind in DRIVERS)
+        raise UserError(f"{url}: not a store that can be read; name a folder, or a URL with {kinds}")
 
 
 def _cache() -> Path:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from etils import epath
+
 #: Networks are fed values 0 to 1, less the mean of each channel, divided by the deviation: ImageNet's, as everywhere.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -221,7 +223,7 @@ class Pretraining:
     """Newest checkpoints to keep."""
     keep_every: int = 20
     """Also keep, for good, the checkpoint at every so many epochs; 0 keeps none."""
-    evaluate: Path | None = None
+    evaluate: epath.Path | None = None
     """A dataset folder with query and gallery, in which the teacher is scored after epochs; mAP and rank 1 go into the
     journal. Nothing that is trained depends on it."""
     evaluate_every: int = 5
@@ -230,5 +232,9 @@ class Pretraining:
     """A checkpoint is written at the end of each epoch, and every so many steps within one."""
     threads: int = 0
     """Threads that decode images; 0 means one per core."""
+    stream: int = 0
+    """Read the shards in long pieces, for object stores, and mix this many batches with one another (64, say; three
+    times as many wait in memory). Identities must stand together, as `cion data repack --order grouped` puts them. 0
+    reads each image by itself and mixes the whole epoch."""
     skip_damaged: bool = False
     """Replace a damaged record by another image of its identity and count it, instead of stopping."""

@@ -62,16 +62,21 @@ def _ours(compiled: jax.stages.Compiled, images: np.ndarray) -> Callable[[], int
 
 
 def _with_pillow(job: tuple[np.ndarray, int]) -> float:
-    """All crops of one image, as a worker of a data loader makes them; their sum, so that none need be sent back."""
-    image, random = Image.fromarray(job[0]), np.random.default_rng(job[1])
+    """The sum of all crops, so that none need be sent back."""
+    return float(sum(view.sum() for view in pillow_views(*job)))
+
+
+def pillow_views(pixels: np.ndarray, seed: int) -> list[np.ndarray]:
+    """All crops of one image, normalised float32 (height, width, 3), as a worker of a data loader makes them."""
+    image, random = Image.fromarray(pixels), np.random.default_rng(seed)
     scales = [CROPS.global_scale] * 2 + [CROPS.local_scale] * CROPS.local_crops
     sizes = [CROPS.global_size] * 2 + [CROPS.local_size] * CROPS.local_crops
     blurs = [*CROPS.blur[:2], *CROPS.blur[2:] * CROPS.local_crops]
     crops = [_crop(image, *view, random) for view in zip(scales, sizes, blurs, strict=True)]
     if random.random() < CROPS.solarize:
         crops[1] = ImageOps.solarize(crops[1], 128)
-    finished = [(np.asarray(crop, np.float32) / 255 - MEAN) / DEVIATION for crop in crops]
-    return float(sum(crop.sum() for crop in finished))
+    mean, deviation = np.array(MEAN, np.float32), np.array(DEVIATION, np.float32)
+    return [(np.asarray(crop, np.float32) / 255 - mean) / deviation for crop in crops]
 
 
 def _crop(

@@ -28,7 +28,7 @@ from cion_jax.models.complexity import multiply_adds
 from cion_jax.pretrain.devices import utilization
 from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, model_of
 from cion_jax.pretrain.schedules import Rates
-from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement
+from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, shapes
 from cion_jax.pretrain.step import Recipe, Views, distil, forward, images_placement, train_step, update
 from experiments.memory import SHARE, STEP, needs
 from experiments.rows import find
@@ -128,7 +128,7 @@ def inputs(recipe: Recipe) -> tuple[TrainState, Array, Rates]:
     """A fresh state, images of noise, and rates, placed where a step wants them."""
     settings = recipe.settings
     make = partial(fresh, recipe.model, settings.head, settings.optimization)
-    places = placement(recipe.mesh, jax.eval_shape(make, jax.random.key(0)))
+    places = placement(recipe.mesh, shapes(recipe.model, settings.head, settings.optimization))
     noise = np.random.default_rng(0).integers(0, 256, (1, settings.batch, *settings.image_size, 3), np.uint8)
     return (
         jax.jit(make, out_shardings=places)(jax.random.key(0)),

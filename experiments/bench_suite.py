@@ -33,6 +33,7 @@ SUITE = {
     "records": Benchmark("Reading images", "bench_records"),
     "pipeline": Benchmark("Reading images on more cores", "bench_pipeline"),
     "order": Benchmark("The order of training", "bench_order --images 10000000 --identities 600000"),
+    "store": Benchmark("Reading from a store that answers late", "bench_store"),
     "index": Benchmark("The index", "bench_index"),
     "denoising": Benchmark("Who is who", "denoising"),
     "denoise": Benchmark("Who is who, as it grows", "bench_denoise"),

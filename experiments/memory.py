@@ -32,7 +32,7 @@ from tyro.conf import Positional
 from cion_jax.config import Pretraining
 from cion_jax.models import head
 from cion_jax.models.zoo import Backbone, backbone
-from cion_jax.pretrain.state import fresh
+from cion_jax.pretrain.state import shapes
 from experiments.rows import ROWS, find
 
 #: Memory of a device, in units of 10^9 bytes, that the experiment files record figures for.
@@ -64,7 +64,7 @@ def needs(settings: Pretraining) -> tuple[Need, Need]:
     models = [
         backbone(settings.backbone, image_size=settings.crops.global_size, remat=remat) for remat in (False, True)
     ]
-    state = jax.eval_shape(lambda: fresh(models[0], settings.head, settings.optimization, jax.random.key(0)))
+    state = shapes(models[0], settings.head, settings.optimization)
     fixed = _bytes(state) + _bytes(state.student)  # the latter as large as its gradients
     crops, dtype = settings.crops, jnp.dtype(settings.precision)
     views = [

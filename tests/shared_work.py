@@ -1,6 +1,6 @@
 """One of several processes that exchange, denoise and search together; says what it got.
 
-python tests/hosts.py COORDINATOR PROCESSES PROCESS OUT
+python tests/shared_work.py COORDINATOR PROCESSES PROCESS OUT
 """
 
 import sys

@@ -1,7 +1,6 @@
 """Many processes end with the numbers of one, though some of them are killed on the way."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import shared_work
+from processes import steps, surroundings
 from safetensors.numpy import load_file
 from sources import Blocks
 
@@ -21,13 +21,11 @@ from cion_jax.config import Hosts, Writing
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.hosts import together
-from cion_jax.pretrain.journal import read_metrics
 
 pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
 
 HERE = Path(__file__).parent
 OPTIONS = "--epochs 3 --instances 2 --stages 0 --accumulate 2 --relabel 1 2 --evaluate-every 2".split()  # noqa: SIM905
-CLOCK = {"time", "images_per_second", "waiting"}
 
 
 def free_address() -> str:
@@ -42,11 +40,9 @@ def free_address() -> str:
 
 
 def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen[str]:
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
-    shared = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return subprocess.Popen(
         [sys.executable, "-W", "error", *command],
-        env=os.environ | shared | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=surroundings(cache, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -99,15 +95,11 @@ def wait_for(out: Path, steps: int) -> None:
 
 
 def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
-    rows, others = (read_metrics(out / "metrics.jsonl") for out in (one, other))
+    rows, others = steps(one), steps(other)
     assert len(rows) == len(others) > 40
     for row, same in zip(rows, others, strict=True):
-        assert row.keys() - CLOCK == same.keys() - CLOCK
-        np.testing.assert_allclose(
-            [row[name] for name in row if name not in CLOCK],
-            [same[name] for name in row if name not in CLOCK],
-            rtol=tolerance,
-        )
+        assert row.keys() == same.keys()
+        np.testing.assert_allclose(list(row.values()), [same[name] for name in row], rtol=tolerance)
     for epoch in (1, 2):
         path = f"labels/epoch-{epoch:05}.npz"
         np.testing.assert_array_equal(np.load(one / path)["labels"], np.load(other / path)["labels"])

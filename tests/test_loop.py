@@ -1,7 +1,6 @@
 """Training survives kills, signals, other devices, damaged checkpoints; what cannot work is refused in one line."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from bucket import fill
+from processes import steps, surroundings
 from sources import Blocks
 from tiny import FAMILY, SETTINGS
 from tiny_run import out_of_bits
@@ -28,18 +29,16 @@ from cion_jax.errors import UserError
 from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain import loop
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints
-from cion_jax.pretrain.journal import Journal, read_metrics
+from cion_jax.pretrain.journal import Journal
 from cion_jax.pretrain.plan import check, model_of
 from cion_jax.pretrain.relabel import relabelled
-from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement
+from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, shapes
 from cion_jax.pretrain.step import Recipe, gradients, train_step
 
 pytestmark = pytest.mark.xdist_group("loop")
 
 RUN = Path(__file__).parent / "tiny_run.py"
 ONE_STAGE = replace(SETTINGS, epochs=2, instances=(2,), stages=(0,))
-#: What a step's line in metrics.jsonl has of the clock.
-CLOCK = {"time", "images_per_second", "waiting"}
 
 Result = subprocess.CompletedProcess[str]
 
@@ -52,12 +51,10 @@ class Process:
     cache: Path
 
     def __call__(self, out: Path, *options: str, devices: int = 1, **plan: Any) -> Result:
-        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(self.cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         command = ["pretrain", str(RUN), "--data", str(self.data), "--out", str(out), *options]
         return subprocess.run(
             [sys.executable, "-W", "error", str(RUN), json.dumps(plan), *command],
-            env=os.environ | cache | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            env=surroundings(self.cache, devices),
             capture_output=True,
             text=True,
             timeout=300,
@@ -93,18 +90,13 @@ def once(recipe: Recipe, shapes: TrainState, compiled: dict[Any, Any] = {}) -> A
     return compiled[key]
 
 
-def steps(out: Path) -> list[dict[str, Any]]:
-    """The journal without the clock."""
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in read_metrics(out / "metrics.jsonl")]
-
-
 def template() -> TrainState:
     model = model_of(SETTINGS)
-    shapes = jax.eval_shape(partial(fresh, model, SETTINGS.head, SETTINGS.optimization), jax.random.key(0))
+    wanted = shapes(model, SETTINGS.head, SETTINGS.optimization)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        placement(mesh_of(1, 1), shapes),
+        wanted,
+        placement(mesh_of(1, 1), wanted),
     )
 
 
@@ -297,7 +289,7 @@ def test_a_state_that_is_not_finite_is_not_saved(
     assert saved(tmp_path / "run") == [5]
 
 
-def cion(out: Path, data: Path, *options: str) -> int:
+def cion(out: Path, data: Path | str, *options: str) -> int:
     one = ("--instances", "2", "--stages", "0", "--epochs", "2")
     return main(["pretrain", str(RUN), "--data", str(data), "--out", str(out), *(options or one)])
 
@@ -311,6 +303,22 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(loop, "train_step", once)
         assert cion(out, dataset) == 0
     return out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--level", "tracklet"], ["--level", "tracklet", "--stream", "3"], ["--relabel", "1", "--sigma", "2"]],
+    ids=["one by one", "stream", "new labels"],
+)
+def test_a_store_trains_as_a_folder_does(
+    options: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(dataset, "gs://bucket/blocks")
+    one = ["--instances", "2", "--stages", "0", "--epochs", "2", *options]
+    assert cion(tmp_path / "folder", dataset, *one) == 0
+    assert cion(tmp_path / "store", "gs://bucket/blocks", *one) == 0
+    assert steps(tmp_path / "folder") == steps(tmp_path / "store")
+    assert json.loads((tmp_path / "store" / "origin.json").read_text())["data"] == "gs://bucket/blocks"
 
 
 @pytest.mark.slow
@@ -445,6 +453,19 @@ def empty(data: Path, tmp_path: Path) -> list[str]:
     return ["--data", str(tmp_path / "empty")]
 
 
+def scattered(data: Path, tmp_path: Path) -> list[str]:
+    class Scattered(Blocks):
+        @property
+        def labels(self) -> np.ndarray:
+            rows = super().labels
+            rows["identity"][:9] = np.arange(100, 109)
+            rows["identity"][-9:] = np.arange(100, 109)
+            return rows
+
+    write_dataset(tmp_path / "scattered", {"train": Scattered(80)}, Writing(workers=1))
+    return ["--data", str(tmp_path / "scattered"), "--stream", "4"]
+
+
 @pytest.mark.parametrize(
     ("options", "texts"),
     [
@@ -464,6 +485,9 @@ def empty(data: Path, tmp_path: Path) -> list[str]:
         (["--relabel", "2", "1"], ["relabel (2, 1) must rise", "between epoch 1 and 3"]),
         (["--relabel", "4"], ["relabel (4,) must rise"]),
         (["--relabel", "1", "--sigma", "0"], ["sigma 0.0: distances go from 0 to 2"]),
+        (["--stream", "-1"], ["stream is -1; it must be a number of batches"]),
+        (["--stream", "4", "--relabel", "1"], ["stream is 4", "0 with relabel"]),
+        (scattered, ["scattered: the images of 9 of 14 identities do not stand together", "--order grouped"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ".join(value[-2:]),
 )

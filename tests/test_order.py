@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cion_jax.data.order import Order
+from cion_jax.data.order import Order, Stream
 from cion_jax.errors import UserError
 
 labellings = st.lists(st.integers(-1, 12), min_size=1, max_size=120).filter(lambda labels: max(labels) >= 0)
@@ -112,3 +112,37 @@ def test_a_giant_identity_stands_once_in_each_batch_with_other_images_each_epoch
 def test_what_cannot_be_drawn_is_explained(labels: list[int], p: int, k: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Order(np.array(labels), p, k)
+
+
+windows = st.integers(1, 9)
+
+
+@given(labellings, sizes, sizes, windows, st.integers(1, 30))
+def test_a_stream_keeps_the_promises(labels: list[int], p: int, k: int, window: int, stretch: int) -> None:
+    """The same images as often as without, rows of one identity, and any rows of any batch alone."""
+    array = np.sort(np.array(labels))
+    plain, order = Order(array, p, k), Order(array, p, k, stream=Stream(np.arange(0, len(array), stretch), window))
+    drawn = epoch_of(order, 1)
+    assert order.batches == plain.batches
+    assert (array[drawn] == array[drawn][..., :1]).all() and (array[drawn] >= 0).all()
+    covered = [np.unique(epoch_of(each, 1)) for each in (plain, order)]
+    groups = -(-np.unique(array[array >= 0], return_counts=True)[1] // k)
+    if groups.max() <= plain.batches:
+        np.testing.assert_array_equal(*covered)
+    for number in range(order.batches):
+        batches = order.window(number)
+        assert number in batches and len(batches) <= window
+        rows = [order.batch(1, number, slice(row, row + 1)) for row in range(p)]
+        np.testing.assert_array_equal(np.concatenate(rows), drawn[number])
+
+
+def test_a_stream_goes_through_the_pieces_one_by_one() -> None:
+    """In another order each epoch, and each window keeps to a few of them."""
+    labels = np.arange(4000) // 8
+    order = Order(labels, 10, 4, stream=Stream(np.arange(0, 4000, 200), 10))
+    piece = [epoch_of(order, epoch) // 200 for epoch in range(2)]
+    edges = range(0, order.batches, 10)
+    met = [[np.unique(drawn[edge : edge + 10]) for edge in edges] for drawn in piece]
+    assert all(len(window) <= 4 for epoch in met for window in epoch)
+    assert not np.array_equal(met[0][0], met[1][0])
+    assert all(len(set(batch)) == 10 for epoch in range(3) for batch in labels[epoch_of(order, epoch)][..., 0])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.commands.sources import weights_of
@@ -10,7 +11,7 @@ from cion_jax.commands.sources import weights_of
 
 def embed(
     weights: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS")],
-    data: Annotated[Positional[Path], arg(metavar="DATA")],
+    data: Annotated[Positional[epath.Path], arg(metavar="DATA")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     split: str | None = None,
     flip: bool = False,
@@ -20,8 +21,8 @@ def embed(
 ) -> None:
     """Compute a feature for each image, on all devices of this machine; the same command finishes a killed run.
 
-    DATA is a folder that `cion data` wrote, or any folder of JPEG and PNG files. OUT gets a folder for each split with
-    the features in shards (unit vectors, .npy) and the labels of their images.
+    DATA is a folder that `cion data` wrote, or its URL in a store (gs://, s3://), or any folder of JPEG and PNG files.
+    OUT gets a folder for each split with the features in shards (unit vectors, .npy) and the labels of their images.
 
     Args:
         weights: A run of `cion pretrain`, whose teacher is taken, or a file that `cion import` wrote.

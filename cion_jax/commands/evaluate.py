@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from etils import epath
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -24,7 +25,7 @@ FALSE_MATCHES = 1e-3
 
 def evaluate(
     source: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS|FEATURES")],
-    data: Annotated[Positional[Path | None], arg(metavar="DATA")] = None,
+    data: Annotated[Positional[epath.Path | None], arg(metavar="DATA")] = None,
     metric: Literal["cosine", "euclidean"] = "cosine",
     rerank: bool = False,
     expand: int = 0,
@@ -40,9 +41,9 @@ def evaluate(
     The protocol is that of Market-1501, MSMT17, DukeMTMC-reID and CUHK03-NP: images of the query's person under its own
     camera and junk (identity -1) are passed over, distractors (identity 0) are ranked.
 
-    DATA is a folder with the splits query and gallery, as `cion data import` writes them. Features need no DATA: a
-    folder that `cion embed` wrote of such a set, or an .npz of anybody's features with the arrays query (N, D),
-    query_identity (N), query_camera (N), and the same of gallery.
+    DATA is a folder (or its URL in a store) with the splits query and gallery, as `cion data import` writes them.
+    Features need no DATA: a folder that `cion embed` wrote of such a set, or an .npz of anybody's features with the
+    arrays query (N, D), query_identity (N), query_camera (N), and the same of gallery.
 
     Args:
         source: A run of `cion pretrain`, whose teacher is taken, a file of weights, or features.
@@ -82,7 +83,7 @@ def evaluate(
         _show_groups(audit)
 
 
-def _trial(source: Path, data: Path | None, **options: Any) -> "Trial":
+def _trial(source: Path, data: epath.Path | None, **options: Any) -> "Trial":
     from cion_jax.commands.sources import weights_of
     from cion_jax.data import dataset
     from cion_jax.evaluate.features import CARD

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.config import Hosts, Pretraining
@@ -12,7 +13,7 @@ from cion_jax.config import Hosts, Pretraining
 
 def pretrain(
     experiment: Annotated[Positional[str], arg(metavar="EXPERIMENT")],
-    data: Path,
+    data: epath.Path,
     out: Path,
     settings: Pretraining = Pretraining(),
     hosts: Hosts = Hosts(),
@@ -30,7 +31,7 @@ def pretrain(
 
     Args:
         experiment: What to start from.
-        data: A dataset folder, as `cion data import` or `cion data synth` write it.
+        data: A dataset folder, as `cion data import` or `cion data synth` write it, or its URL in a store (gs://, s3://).
         out: The run's folder: checkpoints, teacher.safetensors, metrics.jsonl, tensorboard.
         settings: Overrides.
         hosts: How processes find each other.

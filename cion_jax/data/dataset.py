@@ -7,12 +7,15 @@ dataset_info.json, features.json         the same told to TFDS
 """
 
 import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cion_jax.data.files import Folder, exists, is_remote, located, read
 from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.errors import UserError
 
@@ -81,26 +84,33 @@ def write_card(path: Path, splits: dict[str, Split], plan: dict) -> None:
     path.write_text(json.dumps(card, indent=1) + "\n")
 
 
-def read_card(folder: Path) -> tuple[dict[str, Split], dict]:
+def is_dataset(folder: Folder) -> bool:
+    """Whether a finished dataset is there."""
+    return exists(located(folder) / CARD)
+
+
+def read_card(folder: Folder) -> tuple[dict[str, Split], dict]:
     """The splits and the plan of the dataset in a folder."""
+    path = located(folder) / CARD
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads(read(path))
         if card["format"] != _FORMAT:
-            raise UserError(f"{folder / CARD}: format {card['format']!r} is not {_FORMAT}; update cion_jax")
+            raise UserError(f"{path}: format {card['format']!r} is not {_FORMAT}; update cion_jax")
         splits = {name: Split(**{**split, "shards": tuple(split["shards"])}) for name, split in card["splits"].items()}
         return splits, card["plan"]
     except FileNotFoundError:
         remedy = "name a folder that `cion data` wrote, or repeat the command that was to write it"
         raise UserError(f"{folder}: no finished dataset here ({CARD} is missing); {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / CARD}: unreadable dataset card ({error!r}); write the dataset again") from None
+        raise UserError(f"{path}: unreadable dataset card ({error!r}); write the dataset again") from None
 
 
-def read_index(folder: Path, split: str) -> np.ndarray:
-    """The memory-mapped index of a split: one row of `INDEX` per image."""
-    path = index_path(folder, split)
+def read_index(folder: Folder, split: str) -> np.ndarray:
+    """The index of a split, one row of `INDEX` per image: mapped into memory, or fetched from an object store."""
+    path = index_path(located(folder), split)
     try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: Any = io.BytesIO(read(path)) if is_remote(path) else path
+        index = np.load(stored, mmap_mode=None if is_remote(path) else "r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: unreadable index ({error}); write the dataset again") from None
     if index.dtype != INDEX or index.ndim != 1:

@@ -3,14 +3,27 @@
 Nothing is drawn one after the other. An epoch is laid out from a random order of the identities, a batch follows from
 its number, and images within an identity are ordered by a keyed hash: a host finds its rows of any batch without
 computing anybody else's.
+
+A stream keeps to pieces of the shards, for stores in which reading here and there is slow: identities come piece by
+piece, in random order of pieces and within each, and only the batches of a window are mixed with one another.
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
 from cion_jax.errors import UserError
+
+
+class Stream(NamedTuple):
+    """What makes an order a stream."""
+
+    starts: np.ndarray
+    """The number of the first image of each piece of the shards, as `shards.cut` finds it."""
+    window: int
+    """Batches that are mixed at the most."""
 
 
 class Order:
@@ -21,9 +34,14 @@ class Order:
     more in an epoch to fill the last batch. Two limits follow: an identity that would fill more groups than there are
     batches fills one per batch, with other images each epoch; and with fewer than P identities in all, a batch holds
     each as few times as it can.
+
+    With a stream all of this holds but for one thing: an identity that fills more groups than a window has batches
+    comes more often into some of them.
     """
 
-    def __init__(self, labels: np.ndarray, identities: int, instances: int, seed: int = 0):
+    def __init__(
+        self, labels: np.ndarray, identities: int, instances: int, seed: int = 0, stream: Stream | None = None
+    ):
         """`labels` has one identity per image (-1: left out); `identities` and `instances` are P and K."""
         self.identities, self.instances, self.seed = identities, instances, seed
         if identities < 1 or instances < 1:
@@ -39,6 +57,11 @@ class Order:
         self._per_batch = -(-identities // len(groups))  # how often a batch must hold an identity, at the most
         self.batches = self._count_batches(groups)
         self._groups = np.minimum(groups, self._limit)
+        self.stream = stream
+        windows = 1 if stream is None else -(-self.batches // stream.window)
+        self._edges = np.arange(windows + 1) * self.batches // windows
+        if stream is not None:  # where each identity's images stand
+            self._piece = np.searchsorted(stream.starts, self._images[self._starts], side="right") - 1
         self._layout = functools.lru_cache(maxsize=2)(self._lay_out)  # readers stand in one epoch, at its end in two
 
     @property
@@ -54,21 +77,32 @@ class Order:
             low, high = (low, middle) if fits else (middle + 1, high)
         return low
 
+    def window(self, number: int) -> range:
+        """The batches that are mixed with batch `number`: without a stream all of the epoch."""
+        place = int(np.searchsorted(self._edges, number, side="right"))
+        return range(*self._edges[place - 1 : place + 1].tolist())
+
     def batch(self, epoch: int, number: int, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Image numbers of batch `number` of an epoch: (P, K), an identity per row; or those of some rows alone."""
         layout = self._layout(epoch)
-        places = layout.places[rows, number].astype(np.int64) + np.arange(self.identities)[rows] * self.batches
+        window = self.window(number)
+        shelves = window.start * self.identities + np.arange(self.identities)[rows] * len(window)
+        places = shelves + layout.places[rows, number]
         rank = np.searchsorted(layout.ends, places, side="right")
         return self._members(epoch, layout.identities[rank], places - layout.starts[rank])
 
     def _lay_out(self, epoch: int) -> "_Layout":
         """Identities in random order, each followed by its next group, on P shelves of as many places as batches.
 
-        A batch takes one place from each shelf, at random. Only an identity that stands on several shelves could come
-        into a batch more often than it must; where its groups on the last of them have room elsewhere they get it.
+        Each window has its own shelves. A batch takes one place from each of them, at random. Only an identity that
+        stands on several shelves could come into a batch more often than it must; where its groups on the last of them
+        have room elsewhere they get it.
         """
         random = np.random.default_rng([self.seed, epoch])
         identities = random.permutation(len(self._groups))
+        if self.stream is not None:
+            piece = random.permutation(len(self.stream.starts))[self._piece]
+            identities = identities[np.argsort(piece[identities], kind="stable")]
         groups = self._groups[identities]
         missing = self.batches * self.identities - int(groups.sum())
         while missing:  # the last batch is filled with one more group of some identities
@@ -77,15 +111,23 @@ class Order:
             missing -= len(extra)
         ends = np.cumsum(groups)
         starts = ends - groups
-        shelves = np.broadcast_to(np.arange(self.batches, dtype=np.int32), (self.identities, self.batches))
+        places = np.empty((self.identities, self.batches), np.int32)
+        for first, last in itertools.pairwise(self._edges.tolist()):
+            begin = first * self.identities
+            places[:, first:last] = self._shelves(random, last - first, starts - begin, ends - begin)
+        return _Layout(identities, starts, ends, places)
+
+    def _shelves(self, random: np.random.Generator, batches: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The places that the batches of a window take on its shelves, over which groups stand from start to end."""
+        shelves = np.broadcast_to(np.arange(batches, dtype=np.int32), (self.identities, batches))
         places = random.permuted(shelves, axis=1)
         for shelf in range(1, self.identities):
-            begin = shelf * self.batches
+            begin = shelf * batches
             first = np.searchsorted(ends, begin, side="right")
-            begun_on, begun_at = divmod(int(starts[first]), self.batches)
+            begun_on, begun_at = divmod(max(int(starts[first]), 0), batches)
             if begun_on < shelf:
                 _keep_apart(places[shelf], int(ends[first]) - begin, places[begun_on] >= begun_at)
-        return _Layout(identities, starts, ends, places)
+        return places
 
     def _members(self, epoch: int, identities: np.ndarray, group: np.ndarray) -> np.ndarray:
         """K images of each identity: those of its group number `group` in this epoch's order of its images."""

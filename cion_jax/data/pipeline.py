@@ -1,17 +1,21 @@
 """From records to uint8 batches on the host: read, check, decode, resize, ahead of the step that uses them."""
 
 import os
+from collections.abc import Callable
 from typing import SupportsIndex
 
 import grain
 import numpy as np
 
 from cion_jax.config import Reading
-from cion_jax.data.order import Order
+from cion_jax.data.order import Order, Stream
 from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.data.shards import PIECE, Pieces
 from cion_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+#: Has the records of some images on their way.
+Fetch = Callable[[np.ndarray], None]
 
 
 def host_batches(
@@ -30,12 +34,17 @@ def host_batches(
 
     A batch has `image` (uint8, rows x height x width x 3), `number` (the image's number in the records, rows) and
     `damaged` (images replaced because their record was damaged, a scalar); an identity's K images stand in
-    consecutive rows. `iter(...)` gives an iterator whose `get_state()` and `set_state(state)` save and restore the
+    consecutive rows. Where the order is a stream the pieces that a window needs are read while the one before is used.
+    `iter(...)` gives an iterator whose `get_state()` and `set_state(state)` save and restore the
     exact position; a batch is the same whether the ones before were drawn or not.
     """
     if order.images != len(records):
         raise UserError(f"{order.images} labels for {len(records)} images of {records.folder}; they are not its own")
-    numbers = _Numbers(order, np.arange(order.identities) if identities is None else identities, start, epochs)
+    rows = np.arange(order.identities) if identities is None else identities
+    fetch: Fetch | None = None
+    if order.stream is not None:
+        records, fetch = _in_pieces(records, order, order.stream, len(rows))
+    numbers = _Numbers(order, rows, start, epochs, fetch)
     # A thread decodes whole batches: smaller pieces cost more in hand-overs than they gain (experiments.bench_records).
     threads = reading.threads or len(os.sched_getaffinity(0))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -45,14 +54,39 @@ def host_batches(
 class _Numbers:
     """The image numbers of one batch after the other: the given rows of every batch from the start on."""
 
-    def __init__(self, order: Order, rows: np.ndarray, start: int, epochs: int):
+    def __init__(self, order: Order, rows: np.ndarray, start: int, epochs: int, fetch: Fetch | None):
         self._order, self._rows, self._start, self._epochs = order, rows, start, epochs
+        self._fetch = fetch
+        self._fetched: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
         return self._epochs * self._order.batches - self._start
 
     def __getitem__(self, number: SupportsIndex) -> np.ndarray:
-        return self._order.batch(*divmod(self._start + int(number), self._order.batches), self._rows)
+        epoch, batch = divmod(self._start + int(number), self._order.batches)
+        if self._fetch is not None:
+            self._look_ahead(self._fetch, epoch, batch)
+        return self._order.batch(epoch, batch, self._rows)
+
+    def _look_ahead(self, fetch: Fetch, epoch: int, batch: int) -> None:
+        """Have this window's pieces and the next one's on their way."""
+        window = self._order.window(batch)
+        following = (epoch, window.stop) if window.stop < self._order.batches else (epoch + 1, 0)
+        for at, first in ((epoch, window.start), following):
+            if at < self._epochs and (at, first) not in self._fetched:
+                self._fetched.add((at, first))
+                for number in self._order.window(first):
+                    fetch(self._order.batch(at, number, self._rows))
+
+
+def _in_pieces(records: Records, order: Order, stream: Stream, rows: int) -> tuple[Records, Fetch]:
+    """Records that are read in the pieces of a stream, and what has them fetched.
+
+    There is room for three windows, one that is used, the one before, of which threads may hold batches, and the next.
+    """
+    window = stream.window * rows * order.instances * float(records.index["length"].mean())
+    pieces = Pieces(records.shards, records.index, stream.starts, room=int(3 * window) + 16 * PIECE)
+    return records.over(pieces), lambda numbers: pieces.fetch(numbers.ravel())
 
 
 class _Decode:

@@ -1,8 +1,5 @@
 """Reading a split: any image by its number, or all of them in order, with every checksum checked."""
 
-import os
-import resource
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import SupportsIndex
@@ -11,6 +8,8 @@ import numpy as np
 
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.example import ImageRecord
+from cion_jax.data.files import Folder, is_remote, located
+from cion_jax.data.shards import PIECE, Bytes, Pieces, Shards, cut
 from cion_jax.errors import UserError
 
 
@@ -19,10 +18,11 @@ class DamagedRecordError(UserError):
 
 
 class Records:
-    """One split of a dataset folder. Safe to share between threads, and to pickle to another process."""
+    """One split of a dataset, in a folder or an object store. Safe to share between threads, and to pickle to another
+    process."""
 
-    def __init__(self, folder: Path | str, split: str = "train"):
-        self.folder, self.split = Path(folder), split
+    def __init__(self, folder: Folder, split: str = "train"):
+        self.folder, self.split = located(folder), split
         splits, _ = dataset.read_card(self.folder)
         if split not in splits:
             raise UserError(f"{folder}: no split {split!r}; it has {', '.join(splits)}")
@@ -31,8 +31,7 @@ class Records:
         if len(self.index) != self.card.images:
             path = dataset.index_path(self.folder, split)
             raise UserError(f"{path}: {len(self.index)} rows for {self.card.images} images; write the dataset again")
-        self._opening, self._open = threading.Lock(), dict[int, int]()
-        _allow_open_files(len(self.card.shards) + 64)
+        self.shards: Bytes = Shards([self.shard_path(shard) for shard in range(len(self.card.shards))])
 
     def __len__(self) -> int:
         return len(self.index)
@@ -40,12 +39,24 @@ class Records:
     def __reduce__(self) -> tuple:
         return Records, (self.folder, self.split)  # descriptors and memory maps belong to one process
 
+    def over(self, shards: Bytes) -> "Records":
+        """The same records, with their bytes from somewhere else, as from pieces of the same shards."""
+        other = Records.__new__(Records)  # a copy as pickle makes it would open everything again
+        other.__dict__.update(self.__dict__, shards=shards)
+        return other
+
+    def in_order(self) -> "Records":
+        """The same records for a reader who goes through them in order: a store is then read in pieces, before use."""
+        if not is_remote(self.folder):
+            return self
+        return self.over(Pieces(self.shards, self.index, cut(self.index), room=32 * PIECE, ahead=4))
+
     def payload(self, number: SupportsIndex) -> bytes:
         """The payload of an image's record, with both checksums and that of the index compared."""
         row = self.index[number]
         size = int(row["length"]) + tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
         try:
-            payload, crc = tfrecord.unframe(os.pread(self._file(int(row["shard"])), size, int(row["offset"])))
+            payload, crc = tfrecord.unframe(self.shards.read(int(row["shard"]), int(row["offset"]), size))
         except (tfrecord.FrameError, OSError) as error:
             raise self._damaged(number, str(error)) from None
         if crc != row["crc"]:
@@ -90,23 +101,3 @@ class Records:
 
     def _damaged(self, number: SupportsIndex, why: str) -> DamagedRecordError:
         return DamagedRecordError(f"{self.where(number)}: {why}")
-
-    def _file(self, shard: int) -> int:
-        with self._opening:
-            if shard not in self._open:
-                try:
-                    self._open[shard] = os.open(self.shard_path(shard), os.O_RDONLY | os.O_CLOEXEC)
-                except OSError as error:
-                    raise UserError(f"{error.filename}: {error.strerror}; see `cion data check`") from None
-            return self._open[shard]
-
-    def __del__(self) -> None:
-        for file in self.__dict__.get("_open", {}).values():
-            os.close(file)
-
-
-def _allow_open_files(wanted: int) -> None:
-    """Every shard stays open while it is read; the soft limit on open files is often far below the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted <= hard or (soft < wanted and hard == resource.RLIM_INFINITY):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

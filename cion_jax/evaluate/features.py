@@ -21,6 +21,7 @@ import numpy as np
 
 from cion_jax.aside import write_aside
 from cion_jax.data import dataset
+from cion_jax.data.files import Folder, is_remote
 from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
@@ -50,21 +51,21 @@ class Labelled:
     """A name for each image, where the labels do not tell where it came from."""
 
 
-def open_images(data: Path, split: str | None = None) -> dict[str, Labelled]:
-    """The splits of a dataset folder (all of them, or one), or those of a folder of image files: one, called images."""
-    if (data / dataset.CARD).exists():
+def open_images(data: Folder, split: str | None = None) -> dict[str, Labelled]:
+    """The splits of a dataset (all of them, or one), or those of a folder of image files: one, called images."""
+    if is_remote(data) or dataset.is_dataset(data):
         names = [split] if split else [*dataset.read_card(data)[0]]
         return {name: _from_records(Records(data, name)) for name in names}
     if split not in (None, "images"):
         raise UserError(f"{data}: a folder of images has no split {split!r}; leave --split out")
-    folder = ImageFolder(data)
-    sizes = [(data / name).stat().st_size for name in folder.names]
+    folder = ImageFolder(Path(data))
+    sizes = [(folder.folder / name).stat().st_size for name in folder.names]
     unknown = np.full(len(folder), -1, np.int32).repeat(len(FIELDS)).view(LABELS)
     return {"images": Labelled(folder, unknown, dataset.digest(folder.names, sizes), folder.names)}
 
 
 def _from_records(records: Records) -> Labelled:
-    return Labelled(records, records.index, records.card.fingerprint)
+    return Labelled(records.in_order(), records.index, records.card.fingerprint)
 
 
 def write_features(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cion_jax.arrays import read_arrays
-from cion_jax.data.dataset import CARD, read_card
+from cion_jax.data.dataset import CARD, is_dataset, read_card
+from cion_jax.data.files import Folder
 from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
@@ -33,9 +34,9 @@ class Trial(NamedTuple):
     gallery_labels: np.ndarray
 
 
-def sides_of(data: Path) -> tuple[Records, Records]:
+def sides_of(data: Folder) -> tuple[Records, Records]:
     """The query and the gallery of a dataset folder."""
-    if not (data / CARD).exists():
+    if not is_dataset(data):
         raise UserError(f"{data}: no dataset folder ({CARD} is missing); evaluation sets come from `cion data import`")
     if missing := [split for split in SPLITS if split not in read_card(data)[0]]:
         raise UserError(f"{data}: has no {' and no '.join(missing)}; name an evaluation set, or a drawn world")
@@ -46,7 +47,7 @@ def sides_of(data: Path) -> tuple[Records, Records]:
 def embedded(
     model: Backbone,
     variables: Variables,
-    data: Path,
+    data: Folder,
     *,
     image_size: tuple[int, int],
     flip: bool = False,
@@ -61,7 +62,7 @@ def embedded(
             some = features(
                 model,
                 variables,
-                records,
+                records.in_order(),
                 image_size=image_size,
                 flip=flip,
                 precision=precision,
@@ -72,7 +73,7 @@ def embedded(
     return Trial(*found, *(np.array(records.index) for records in sides))
 
 
-def from_features(folder: Path, data: Path | None = None) -> Trial:
+def from_features(folder: Path, data: Folder | None = None) -> Trial:
     """What `cion embed` wrote of an evaluation set; if that is named too, it must be the one they were made from."""
     (query, asked), (gallery, searched) = (read_features(folder, split) for split in SPLITS)
     if data is not None:

@@ -17,6 +17,7 @@ import jax
 
 from cion_jax.aside import write_aside
 from cion_jax.config import Pretraining
+from cion_jax.data.files import Folder, is_remote
 from cion_jax.errors import UserError
 
 SETTINGS, ORIGIN = "settings.json", "origin.json"
@@ -57,7 +58,7 @@ def claim(out: Path, settings: Pretraining) -> None:
     write_aside(path, lambda aside: aside.write_text(text))
 
 
-def note_origin(out: Path, data: Path, fingerprint: str) -> None:
+def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
     """Write down what a run is begun with, unless that was done when it was."""
     path = out / ORIGIN
     if path.exists():
@@ -70,7 +71,8 @@ def note_origin(out: Path, data: Path, fingerprint: str) -> None:
         "host": f"{len(os.sched_getaffinity(0))} cores ({platform.machine()})",
     }
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    origin = {"data": str(data.resolve()), "fingerprint": fingerprint, "environment": environment, "began": began}
+    where = str(data) if is_remote(data) else str(Path(data).resolve())
+    origin = {"data": where, "fingerprint": fingerprint, "environment": environment, "began": began}
     write_aside(path, lambda aside: aside.write_text(json.dumps(origin, indent=1) + "\n"))
 
 

@@ -3,19 +3,16 @@
 import math
 import os
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from cion_jax.config import Pretraining
-from cion_jax.data.records import Records
+from cion_jax.data.files import Folder
 from cion_jax.models.zoo import Backbone
-from cion_jax.pretrain.evaluation import check_evaluation
-from cion_jax.pretrain.plan import check, check_sizes, instances_at, labels_of, model_of, order_of, segments
-from cion_jax.pretrain.state import fresh, mesh_of, placement
+from cion_jax.pretrain.plan import instances_at, labels_of, order_of, prepared, segments
+from cion_jax.pretrain.state import placement, shapes
 from cion_jax.pretrain.step import Recipe, lowered
 
 #: Below so many images what does not grow with them hides what does.
@@ -51,7 +48,7 @@ class Memory(NamedTuple):
         return max(0, (limit - self.fixed) // max(self.image, 1))
 
 
-def forecast(settings: Pretraining, data: Path) -> list[str]:
+def forecast(settings: Pretraining, data: Folder) -> list[str]:
     """Refuse what a run with these settings would refuse, and tell its steps and its memory, line by line.
 
     The step is compiled twice, for the devices that are there, and never run; nothing is written.
@@ -60,25 +57,21 @@ def forecast(settings: Pretraining, data: Path) -> list[str]:
         settings: What would be trained, and how.
         data: A dataset folder.
     """
-    mesh = mesh_of(jax.device_count(), settings.model_axis)
-    check(settings, jax.device_count())
-    records, model = Records(data), model_of(settings)
-    check_sizes(settings, model)
-    check_evaluation(settings)
+    mesh, records, model = prepared(settings, data)
     labels = labels_of(settings, records)
     people = len(set(labels[labels >= 0].tolist()))
     lines = [f"{data}: {len(records):,} images of {people:,} identities at the {settings.level} level", ""]
     lines += ["| epochs | K | batches an epoch |", "|---|---|---|"]
     for epochs in segments(settings, 0, ()):
         instances = instances_at(settings, epochs.start)
-        batches = order_of(settings, labels, instances).batches
+        batches = order_of(settings, records, labels, instances).batches
         lines.append(f"| {epochs.start} to {epochs.stop - 1} | {instances} | {batches:,} |")
     return [*lines, "", *_told(settings, memory(settings, model, mesh))]
 
 
 def memory(settings: Pretraining, model: Backbone, mesh: Mesh) -> Memory:
     """The memory of a step, from its programs for this and for another number of images."""
-    state = jax.eval_shape(partial(fresh, model, settings.head, settings.optimization), jax.random.key(0))
+    state = shapes(model, settings.head, settings.optimization)
     places = placement(mesh, state)
     held = {name: _on_a_device(getattr(state, name), getattr(places, name)) for name in state._fields}
     instances, images = instances_at(settings, settings.epochs - 1), settings.batch // settings.accumulate // mesh.size

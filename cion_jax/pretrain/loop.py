@@ -21,20 +21,21 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cion_jax.config import Pretraining
+from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.hosts import everywhere, here, leading, once
 from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position, is_finite
-from cion_jax.pretrain.evaluation import check_evaluation, teacher_scores
+from cion_jax.pretrain.evaluation import teacher_scores
 from cion_jax.pretrain.feed import feed
 from cion_jax.pretrain.folder import TEACHER, claim, note_origin
 from cion_jax.pretrain.journal import Journal, Silence, profile
-from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, labels_of, model_of, order_of, segments
+from cion_jax.pretrain.plan import flops, instances_at, labels_of, order_of, prepared, segments
 from cion_jax.pretrain.relabel import relabelled
 from cion_jax.pretrain.schedules import rates
 from cion_jax.pretrain.signals import asked_to_stop
-from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, teacher_of
+from cion_jax.pretrain.state import TrainState, fresh, placement, shapes, teacher_of
 from cion_jax.pretrain.step import Recipe, train_step
 from cion_jax.torch_io.weights import Weights, save
 
@@ -44,7 +45,7 @@ AHEAD = 2
 
 def pretrain(
     settings: Pretraining,
-    data: Path,
+    data: Folder,
     out: Path,
     *,
     profile_steps: int = 0,
@@ -62,17 +63,13 @@ def pretrain(
     Returns:
         Whether the run came to its end; if not, it was asked to stop and has written a checkpoint.
     """
-    mesh = mesh_of(jax.device_count(), settings.model_axis)
-    check(settings, jax.device_count())
-    records, model = Records(data), model_of(settings)
-    check_sizes(settings, model)
-    check_evaluation(settings)
+    mesh, records, model = prepared(settings, data)
     once(lambda: claim(out, settings))
     once(lambda: note_origin(out, data, records.card.fingerprint))
     with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
         checkpoint = _begin(settings, model, mesh, records, checkpoints)
         begun = int(checkpoint.state.step)
-        total = begun + _steps_left(settings, checkpoint)
+        total = begun + _steps_left(settings, records, checkpoint)
         verb = "was finished with" if begun == total else "goes on after" if begun else "begins with"
         if leading():
             print(f"{out}: {verb} step {begun:,} of {total:,}", file=sys.stderr)
@@ -90,9 +87,9 @@ def _begin(
 ) -> Checkpoint:
     """The newest whole checkpoint, or a fresh start."""
     make = partial(fresh, model, settings.head, settings.optimization)
-    shapes = jax.eval_shape(make, jax.random.key(settings.seed))
-    places = placement(mesh, shapes)
-    template = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places)
+    wanted = shapes(model, settings.head, settings.optimization)
+    places = placement(mesh, wanted)
+    template = jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), wanted, places)
     found, complaints = checkpoints.restore(template)
     for complaint in complaints:
         print(f"cion: {complaint}", file=sys.stderr)
@@ -105,11 +102,12 @@ def _begin(
     return found._replace(note=note)
 
 
-def _steps_left(settings: Pretraining, checkpoint: Checkpoint) -> int:
+def _steps_left(settings: Pretraining, records: Records, checkpoint: Checkpoint) -> int:
     """Steps to the end if labels stay as they are."""
     epochs = segments(settings, checkpoint.position.epoch, settings.relabel)
     batches = [
-        len(part) * order_of(settings, checkpoint.labels, instances_at(settings, part.start)).batches for part in epochs
+        len(part) * order_of(settings, records, checkpoint.labels, instances_at(settings, part.start)).batches
+        for part in epochs
     ]
     return sum(batches) - checkpoint.position.batch
 
@@ -144,7 +142,7 @@ class _Loop:
                     settings, self.model, here(teacher), self.records, self.out, epochs.start, self.journal.showing
                 )
             instances = instances_at(settings, epochs.start)
-            order, step = order_of(settings, labels, instances), self._step(instances, state)
+            order, step = order_of(settings, self.records, labels, instances), self._step(instances, state)
             for images, damaged, waited in feed(settings, self.mesh, self.records, order, epochs, position.batch):
                 now = rates(settings.optimization, settings.batch, settings.epochs, *position, order.batches)
                 state, metrics = step(state, images, everywhere(now, self.mesh))

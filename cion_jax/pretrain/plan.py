@@ -6,15 +6,20 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cion_jax.config import Pretraining
+from cion_jax.data.files import Folder
 from cion_jax.data.labels import read_labelling
-from cion_jax.data.order import Order
+from cion_jax.data.order import Order, Stream
 from cion_jax.data.records import Records
+from cion_jax.data.shards import cut
 from cion_jax.denoise.labelling import check_settings
 from cion_jax.errors import UserError
 from cion_jax.models.complexity import multiply_adds
 from cion_jax.models.zoo import Backbone, backbone
+from cion_jax.pretrain.evaluation import check_evaluation
+from cion_jax.pretrain.state import mesh_of
 
 
 def instances_at(settings: Pretraining, epoch: int) -> int:
@@ -33,9 +38,22 @@ def segments(settings: Pretraining, first: int, cuts: Collection[int]) -> Iterat
             begin = epoch
 
 
-def order_of(settings: Pretraining, labels: np.ndarray, instances: int) -> Order:
+def order_of(settings: Pretraining, records: Records, labels: np.ndarray, instances: int) -> Order:
     """The order of batches with K instances."""
-    return Order(labels, settings.batch // instances, instances, settings.seed)
+    stream = Stream(_pieces(records, labels), settings.stream) if settings.stream else None
+    return Order(labels, settings.batch // instances, instances, settings.seed, stream)
+
+
+def _pieces(records: Records, labels: np.ndarray) -> np.ndarray:
+    """Pieces of the shards for a stream, which would come to no end if people were scattered over them."""
+    known = labels[labels >= 0]
+    people, count = np.unique(known[np.diff(known, prepend=-1) != 0], return_counts=True)
+    if scattered := int((count > 1).sum()):
+        raise UserError(
+            f"{records.folder}: the images of {scattered:,} of {len(people):,} identities do not stand together, as a "
+            "stream needs them; `cion data repack --order grouped --labels LABELS` puts them together"
+        )
+    return cut(records.index, labels)
 
 
 def labels_of(settings: Pretraining, records: Records) -> np.ndarray:
@@ -63,6 +81,16 @@ def model_of(settings: Pretraining) -> Backbone:
     return backbone(settings.backbone, image_size=settings.crops.global_size, **options)
 
 
+def prepared(settings: Pretraining, data: Folder) -> tuple[Mesh, Records, Backbone]:
+    """Devices, data and backbone of a run; what cannot work is refused before anything is computed."""
+    mesh = mesh_of(jax.device_count(), settings.model_axis)
+    check(settings, jax.device_count())
+    records, model = Records(data), model_of(settings)
+    check_sizes(settings, model)
+    check_evaluation(settings)
+    return mesh, records, model
+
+
 def check(settings: Pretraining, devices: int) -> None:
     """Refuse what cannot work, by name, before anything is computed."""
     if len(settings.stages) != len(settings.instances) or not settings.stages or settings.stages[0] != 0:
@@ -77,6 +105,10 @@ def check(settings: Pretraining, devices: int) -> None:
         raise UserError(f"relabel is for the identity level, not for {settings.level}; leave out one of the two")
     if not all(a < b for a, b in pairwise((0, *settings.relabel, settings.epochs))):
         raise UserError(f"relabel {settings.relabel} must rise, and lie between epoch 1 and {settings.epochs - 1}")
+    if settings.stream < 0 or (settings.stream and settings.relabel):
+        raise UserError(
+            f"stream is {settings.stream}; it must be a number of batches, and 0 with relabel, which scatters people"
+        )
     check_settings(settings.denoising)
     shares = devices * settings.accumulate
     for instances in sorted({instances_at(settings, epoch) for epoch in range(settings.epochs)}):

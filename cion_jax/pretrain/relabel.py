@@ -80,8 +80,9 @@ def _features(
     settings: Pretraining, model: Backbone, teacher: Variables, records: Records, showing: Showing
 ) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's features of all images, and which of them are damaged, where those are to be passed over."""
-    passing = _Passing(records)
-    images = passing if settings.skip_damaged else records
+    in_order = records.in_order()
+    passing = _Passing(in_order)
+    images = passing if settings.skip_damaged else in_order
     with showing("embedding images for new labels", len(records)) as done:
         found = features(
             model, teacher, images, image_size=settings.crops.global_size, precision=settings.precision, done=done

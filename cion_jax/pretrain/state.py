@@ -41,6 +41,11 @@ def fresh(model: Backbone, projection: Head, optimization: Optimization, key: Ar
     return start(body, head.init(head_key, *sizes), optimization)
 
 
+def shapes(model: Backbone, projection: Head, optimization: Optimization) -> TrainState:
+    """Shapes and types of `fresh`, of which nothing is computed."""
+    return jax.eval_shape(lambda: fresh(model, projection, optimization, jax.random.key(0)))
+
+
 def start(body: Variables, projection: Variables, optimization: Optimization) -> TrainState:
     """The state that training from given variables begins with."""
     params = {"backbone": body["params"], "head": projection["params"]}

@@ -5,7 +5,6 @@ Arrays are batch-major: views of an image stand together, so that flattening the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain import loss
 from cion_jax.pretrain.optimizer import optimizer
 from cion_jax.pretrain.schedules import Rates
-from cion_jax.pretrain.state import Params, TrainState, body_of, fresh, placement
+from cion_jax.pretrain.state import Params, TrainState, body_of, placement, shapes
 
 Metrics = dict[str, Array]
 #: Global crops (B, 2, H, W, 3) and local crops (B, n, h, w, 3).
@@ -39,10 +38,10 @@ class Recipe:
     mesh: Mesh
 
 
-def train_step(recipe: Recipe, shapes: TrainState) -> Callable[[TrainState, Array, Rates], tuple[TrainState, Metrics]]:
-    """The jitted step for uint8 images (parts, batch / parts, H, W, 3); the state that it is given is used up."""
+def train_step(recipe: Recipe, state: TrainState) -> Callable[[TrainState, Array, Rates], tuple[TrainState, Metrics]]:
+    """The jitted step for such a state and uint8 images (parts, batch / parts, H, W, 3); it uses the state up."""
     settings = recipe.settings
-    places = placement(recipe.mesh, shapes)
+    places = placement(recipe.mesh, state)
     whole = NamedSharding(recipe.mesh, PartitionSpec())
 
     def step(state: TrainState, images: Array, rates: Rates) -> tuple[TrainState, Metrics]:
@@ -63,8 +62,7 @@ def train_step(recipe: Recipe, shapes: TrainState) -> Callable[[TrainState, Arra
 def lowered(recipe: Recipe) -> Any:
     """The step as JAX traces it, from shapes alone: to be compiled, read, or asked what it needs."""
     settings, number = recipe.settings, jax.ShapeDtypeStruct((), jnp.float32)
-    make = partial(fresh, recipe.model, settings.head, settings.optimization)
-    state = jax.eval_shape(make, jax.random.key(0))
+    state = shapes(recipe.model, settings.head, settings.optimization)
     shape = settings.accumulate, settings.batch // settings.accumulate, *settings.image_size, 3
     rates: Any = Rates(number, number, number, jax.ShapeDtypeStruct((), bool))  # type: ignore[arg-type]
     step: Any = train_step(recipe, state)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cion_jax.arrays import read_arrays
-from cion_jax.data.dataset import CARD, read_card
+from cion_jax.data.dataset import is_dataset, read_card
+from cion_jax.data.files import located
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
@@ -174,7 +175,7 @@ def _folders(run: Run, data: Path | None) -> tuple[Path | None, Path | None]:
     if data is not None:
         read_card(data)  # a mistake in what was asked for is told
     named = [data, run.settings.get("evaluate"), run.origin.get("data")]
-    there = [Path(folder) if folder and (Path(folder) / CARD).exists() else None for folder in named]
+    there = [located(folder) if folder and is_dataset(folder) else None for folder in named]
     return there[2], there[0] or there[1] or there[2]
 
 

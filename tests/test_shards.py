@@ -1,0 +1,199 @@
+"""Datasets in an object store: the same images, in few long requests, and a line for what goes wrong."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from bucket import Bucket, fill
+from sources import Blocks
+
+from cion_jax.cli import main
+from cion_jax.config import Reading, Writing
+from cion_jax.data import pipeline, records, shards
+from cion_jax.data.order import Order, Stream
+from cion_jax.data.pipeline import host_batches
+from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.data.shards import Pieces, cut
+from cion_jax.data.writer import write_dataset
+from cion_jax.errors import UserError
+from cion_jax.evaluate.features import open_images
+
+URL = "gs://bucket/blocks"
+READING = Reading(height=24, width=8, threads=2)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images in three shards, of which each identity's stand together."""
+    folder = tmp_path_factory.mktemp("data") / "grouped"
+    blocks = Blocks(300)
+    order = np.argsort(blocks.labels["identity"], kind="stable")
+    write_dataset(folder, {"train": _Sorted(blocks, order)}, Writing(images_per_shard=100, workers=1))
+    return folder
+
+
+class _Sorted:
+    def __init__(self, blocks: Blocks, order: np.ndarray):
+        self._blocks, self._order = blocks, order
+        self.labels = blocks.labels[order]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def part(self, start: int, stop: int) -> "_Sorted":
+        return _Sorted(self._blocks, self._order[start:stop])
+
+    def encoded(self) -> Iterator[tuple[bytes, str]]:
+        every = list(self._blocks.encoded())
+        return (every[number] for number in self._order)
+
+    def fingerprint(self) -> str:
+        return self._blocks.fingerprint()
+
+
+@pytest.fixture
+def bucket(grouped: Path, monkeypatch: pytest.MonkeyPatch) -> type[Bucket]:
+    """The same in an object store."""
+    monkeypatch.setattr(Bucket, "broken", False)
+    fill(grouped, URL)
+    return Bucket
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Pieces of a dozen images."""
+    for module in (shards, records):
+        monkeypatch.setattr(module, "PIECE", 6000)
+    monkeypatch.setattr(pipeline, "PIECE", 0)  # room for three windows and no more
+    return 6000
+
+
+def test_a_store_gives_what_a_folder_gives(grouped: Path, bucket: type[Bucket]) -> None:
+    there, here = Records(URL), Records(grouped)
+    assert str(there.shard_path(1)).startswith("gs://bucket/blocks/cion-train")
+    np.testing.assert_array_equal(there.index, here.index)
+    assert [there[number] for number in (0, 137, 299)] == [here[number] for number in (0, 137, 299)]
+    assert len(bucket.asked) == 5  # card, index, and a range for each image
+    assert list(there.in_order()) == list(here)
+
+
+def test_reading_in_order_asks_seldom(bucket: type[Bucket], short: int) -> None:
+    records = Records(URL)
+    pieces = cut(records.index)
+    bucket.asked.clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(records.in_order().__getitem__, range(len(records))))
+    assert found == list(Records(URL).in_order())
+    assert len(pieces) < 60 and len(bucket.asked) < 3 * len(pieces)  # a thread may be overtaken by far
+
+
+def test_pieces_keep_identities_and_shards_apart(grouped: Path, short: int) -> None:
+    records = Records(grouped)
+    labels = np.asarray(records.index["identity"])
+    odd = np.where(np.arange(300) % 5 == 0, -1, labels)  # as denoising leaves people
+    for starts, given in (
+        (cut(records.index), None),
+        (cut(records.index, labels), labels),
+        (cut(records.index, odd), odd),
+    ):
+        piece = np.searchsorted(starts, np.arange(300), side="right") - 1
+        assert starts[0] == 0 and len(starts) > 18
+        assert all(len(np.unique(records.index["shard"][piece == n])) == 1 for n in range(len(starts)))
+        if given is not None:
+            pairs = {(who, shard, n) for who, shard, n in zip(given, records.index["shard"], piece, strict=True)}
+            assert len({(who, n) for who, _, n in pairs if who >= 0}) == len({two[:2] for two in pairs if two[0] >= 0})
+    assert len(cut(records.index[:0])) == 0
+
+
+def test_pieces_give_the_bytes_whatever_stays(grouped: Path, short: int) -> None:
+    """With room for all of them, for none, and asked for by several threads at random."""
+    records = Records(grouped)
+    numbers = np.random.default_rng(0).integers(0, 300, 400).tolist()
+    expected = [records.payload(number) for number in numbers]
+    for room in (1, 30_000, 10**9):
+        other = records.over(Pieces(records.shards, records.index, cut(records.index), room))
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(other.payload, numbers)) == expected
+
+
+def _stream(records: Records, window: int, p: int = 4, k: int = 2) -> Order:
+    labels = np.asarray(records.index["identity"])
+    return Order(labels, p, k, 0, Stream(cut(records.index, labels), window))
+
+
+@pytest.mark.parametrize("start", [0, 11])
+def test_a_stream_reads_each_piece_about_once_an_epoch(bucket: type[Bucket], short: int, start: int) -> None:
+    records = Records(URL)
+    order = _stream(records, 6)
+    bucket.asked.clear()
+    batches = list(host_batches(records, order, READING, epochs=2, start=start))
+    assert order.stream is not None and order.batches > 18
+    windows = -(-order.batches // 6)
+    asked, most = len(bucket.asked), 2 * (len(order.stream.starts) + windows)
+    assert (start or 1.5 * len(order.stream.starts) < asked) and asked <= most
+    here = list(host_batches(records, _stream(records, 6), READING, epochs=2))[start:]
+    for batch, same in zip(batches, here, strict=True):
+        np.testing.assert_array_equal(batch["image"], same["image"])
+        np.testing.assert_array_equal(batch["number"], same["number"])
+
+
+def test_hosts_of_a_stream_read_shares_of_the_pieces(bucket: type[Bucket], short: int) -> None:
+    """Each of two hosts has its own shelves, and they stand for their own stretches of the order."""
+    records = Records(URL)
+    whole = list(host_batches(records, _stream(records, 20), READING, epochs=1))
+    asked, parts = [], []
+    for half in (np.arange(2), np.arange(2, 4)):
+        bucket.asked.clear()
+        parts.append(list(host_batches(records, _stream(records, 20), READING, epochs=1, identities=half)))
+        asked.append(len(bucket.asked))
+    pieces = len(cut(records.index, np.asarray(records.index["identity"])))
+    assert max(asked) < 0.8 * pieces
+    for batch, *shares in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(batch["image"], np.concatenate([share["image"] for share in shares]))
+
+
+def test_damage_in_a_store_is_named(bucket: type[Bucket]) -> None:
+    records = Records(URL)
+    path, row = str(records.shard_path(0)).removeprefix("gs:/"), records.index[3]
+    data = bytearray(Bucket().cat_file(path))
+    data[int(row["offset"]) + 30] ^= 1
+    Bucket().pipe_file(path, bytes(data))
+    with pytest.raises(DamagedRecordError, match=rf"gs://bucket/blocks/cion-train\S+ at byte {row['offset']} "):
+        records[3]
+    assert records[4]
+    Bucket().pipe_file(path, bytes(data[:5000]))
+    with pytest.raises(DamagedRecordError, match="the shard ends within a record"):
+        records[99]
+    bucket.store.pop(path)
+    with pytest.raises(UserError, match="there is no such file"):
+        records[3]
+
+
+def test_a_store_that_fails_is_no_damage_and_may_come_back(bucket: type[Bucket], short: int) -> None:
+    records = Records(URL)
+    in_pieces = records.in_order()
+    bucket.broken = True
+    for each in (records, in_pieces):
+        with pytest.raises(UserError, match=r"ConnectionError: the line is dead\); see") as told:
+            each[3]
+        assert not isinstance(told.value, DamagedRecordError) and "\n" not in str(told.value)
+    bucket.broken = False
+    assert records[3] == in_pieces[3]
+
+
+def test_what_is_not_there_is_told(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"gs://bucket/nothing: no finished dataset here"):
+        Records("gs://bucket/nothing")
+    assert len(open_images(URL)["train"].images) == 300  # type: ignore[arg-type]
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (_ for _ in ()).throw(ImportError("no driver")))
+    with pytest.raises(UserError, match="s3fs is not installed; `pip install s3fs`"):
+        Records("s3://bucket/blocks")
+
+
+def test_the_command_line_keeps_a_url(bucket: type[Bucket], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for data in ("gs://bucket/nothing", "ftp://bucket/nothing"):
+        assert main(["pretrain", "debug", "--data", data, "--out", str(tmp_path / "run")]) == 1
+        assert data in capsys.readouterr().err
