@@ -102,6 +102,11 @@ def once(work: Callable[[], object]) -> None:
         raise UserError("process 0 cannot go on; it says why")
 
 
+def arrive() -> None:
+    """Wait until all processes are here."""
+    gather(np.zeros(1, np.uint8))
+
+
 def share(work: Work) -> Work:
     """This host's part of a list of work: a run of it, as long as the others' but for one."""
     bounds = [len(work) * host // jax.process_count() for host in range(jax.process_count() + 1)]

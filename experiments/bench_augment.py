@@ -66,41 +66,48 @@ def _with_pillow(job: tuple[np.ndarray, int]) -> float:
     return float(sum(view.sum() for view in pillow_views(*job)))
 
 
-def pillow_views(pixels: np.ndarray, seed: int) -> list[np.ndarray]:
+def pillow_views(pixels: np.ndarray, seed: int, crops: Crops = CROPS) -> list[np.ndarray]:
     """All crops of one image, normalised float32 (height, width, 3), as a worker of a data loader makes them."""
     image, random = Image.fromarray(pixels), np.random.default_rng(seed)
-    scales = [CROPS.global_scale] * 2 + [CROPS.local_scale] * CROPS.local_crops
-    sizes = [CROPS.global_size] * 2 + [CROPS.local_size] * CROPS.local_crops
-    blurs = [*CROPS.blur[:2], *CROPS.blur[2:] * CROPS.local_crops]
-    crops = [_crop(image, *view, random) for view in zip(scales, sizes, blurs, strict=True)]
-    if random.random() < CROPS.solarize:
-        crops[1] = ImageOps.solarize(crops[1], 128)
+    scales = [crops.global_scale] * 2 + [crops.local_scale] * crops.local_crops
+    sizes = [crops.global_size] * 2 + [crops.local_size] * crops.local_crops
+    blurs = [*crops.blur[:2], *crops.blur[2:] * crops.local_crops]
+    views = [_crop(image, *view, crops, random) for view in zip(scales, sizes, blurs, strict=True)]
+    if random.random() < crops.solarize:
+        views[1] = ImageOps.solarize(views[1], 128)
     mean, deviation = np.array(MEAN, np.float32), np.array(DEVIATION, np.float32)
-    return [(np.asarray(crop, np.float32) / 255 - mean) / deviation for crop in crops]
+    return [(np.asarray(view, np.float32) / 255 - mean) / deviation for view in views]
 
 
 def _crop(
-    image: Image.Image, scale: tuple[float, float], size: tuple[int, int], blur: float, random: np.random.Generator
+    image: Image.Image,
+    scale: tuple[float, float],
+    size: tuple[int, int],
+    blur: float,
+    crops: Crops,
+    random: np.random.Generator,
 ) -> Image.Image:
-    left, top, width, height = _box(*image.size, scale, random)
+    left, top, width, height = _box(*image.size, scale, crops.aspect, random)
     crop = image.crop((left, top, left + width, top + height)).resize(size[::-1], Image.Resampling.BICUBIC)
-    if random.random() < CROPS.flip:
+    if random.random() < crops.flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if random.random() < CROPS.jitter:
+    if random.random() < crops.jitter:
         changes = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
         for number in random.permutation(4):
-            change = random.uniform(-1, 1) * CROPS.jitter_strength[number]
+            change = random.uniform(-1, 1) * crops.jitter_strength[number]
             crop = _turn_hue(crop, change) if number == 3 else changes[number](crop).enhance(1 + change)
-    if random.random() < CROPS.grey:
+    if random.random() < crops.grey:
         crop = crop.convert("L").convert("RGB")
     if random.random() < blur:
-        crop = crop.filter(ImageFilter.GaussianBlur(random.uniform(*CROPS.blur_radius)))
+        crop = crop.filter(ImageFilter.GaussianBlur(random.uniform(*crops.blur_radius)))
     return crop
 
 
-def _box(width: int, height: int, scale: tuple[float, float], random: np.random.Generator) -> tuple[int, int, int, int]:
+def _box(
+    width: int, height: int, scale: tuple[float, float], aspects: tuple[float, float], random: np.random.Generator
+) -> tuple[int, int, int, int]:
     for _ in range(10):
-        area, aspect = width * height * random.uniform(*scale), np.exp(random.uniform(*np.log(CROPS.aspect)))
+        area, aspect = width * height * random.uniform(*scale), np.exp(random.uniform(*np.log(aspects)))
         w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             return int(random.integers(width - w + 1)), int(random.integers(height - h + 1)), w, h

@@ -63,13 +63,8 @@ def main(
         steps: How often each runs in a turn; by default once on a CPU, elsewhere ten times.
     """
     on_cpu, devices = jax.default_backend() == "cpu", jax.device_count()
-    row = replace(find(name), accumulate=1)
-    crops = row.crops if local_crops is None else replace(row.crops, local_crops=local_crops)
-    if height is not None:
-        row = replace(row, image_size=(height, height // 2))
-        crops = replace(crops, global_size=row.image_size, local_size=(height // 2, height // 4))
-    row = replace(row, crops=crops, precision=precision or ("float32" if on_cpu else row.precision))
-    row = replace(row, batch=batch or (STEP if on_cpu else _fitting(row)))
+    row = sized(name, height, local_crops, precision)
+    row, crops = replace(row, batch=batch or (STEP if on_cpu else fitting(row, devices))), row.crops
     check(row, devices)
     recipe = Recipe(row, model_of(row), instances_at(row, row.epochs - 1), mesh_of(devices, row.model_axis))
     check_sizes(row, recipe.model)
@@ -82,15 +77,26 @@ def main(
     print("\n".join(measure(recipe, rounds, steps or (1 if on_cpu else 10))))
 
 
+def sized(name: str, height: int | None, local_crops: int | None, precision: Any) -> Pretraining:
+    """A row with some of its sizes replaced, its batch in one part; on a CPU in float32 by default."""
+    row = replace(find(name), accumulate=1)
+    crops = row.crops if local_crops is None else replace(row.crops, local_crops=local_crops)
+    if height is not None:
+        row = replace(row, image_size=(height, height // 2))
+        crops = replace(crops, global_size=row.image_size, local_size=(height // 2, height // 4))
+    usual = "float32" if jax.default_backend() == "cpu" else row.precision
+    return replace(row, crops=crops, precision=precision or usual)
+
+
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _fitting(settings: Pretraining) -> int:
-    """The batch of a row, or as many of its images as the devices should hold."""
+def fitting(settings: Pretraining, devices: int) -> int:
+    """The batch of a row, or as many of its images as so many devices should hold."""
     stats = jax.devices()[0].memory_stats() or {}
     each = needs(settings)[settings.remat].fits(round(stats.get("bytes_limit", 0) / SHARE / 1e9))
-    return min(settings.batch, jax.device_count() * max(STEP, each))
+    return min(settings.batch, devices * max(STEP, each))
 
 
 def measure(recipe: Recipe, rounds: int, steps: int) -> list[str]:

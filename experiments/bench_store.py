@@ -71,7 +71,8 @@ def main(images: int = 12000, milliseconds: float = 30, batches: int = 24, windo
     print(f"{len(disk):,} images of 256x128, {disk.card.bytes / 1e6:.0f} MB; a store that answers after", end=" ")
     print(f"{milliseconds:.0f} ms\n")
     print(table(found, "images/s"))
-    print(f"\nAn epoch of {drawn:,} images in a stream: {len(counted.asked):,} requests, {sum(counted.asked) / 1e6:.0f} MB")
+    requests, size = len(counted.asked), sum(counted.asked) / 1e6
+    print(f"\nAn epoch of {drawn:,} images in a stream: {requests:,} requests, {size:.0f} MB")
 
 
 def _read(records: Records, order: Order, batches: int) -> int:

@@ -42,6 +42,8 @@ SUITE = {
     "augment": Benchmark("Crops", "bench_augment"),
     "backbone": Benchmark("A backbone", "bench_backbone"),
     "step": Benchmark("The step", "bench_step resnet18 --height 64 --local-crops 2"),
+    "roofline": Benchmark("The step and its bounds", "roofline resnet18 --height 64 --local-crops 2"),
+    "gpu": Benchmark("The step beside PyTorch's", "bench_gpu resnet50_ibn --height 64 --local-crops 2"),
     "checkpoint": Benchmark("Checkpoints", "bench_checkpoint"),
     "compile": Benchmark("Compiling", "bench_compile"),
     "projection": Benchmark("The whole job, on paper", "projection"),

@@ -1,21 +1,26 @@
-"""One of several processes that exchange, denoise and search together; says what it got.
+"""One of several processes that exchange, embed, denoise and search together; says what it got.
 
 python tests/shared_work.py COORDINATOR PROCESSES PROCESS OUT
 """
 
 import sys
 from pathlib import Path
+from typing import SupportsIndex
 
 import jax
 import numpy as np
+from tiny import Tiny
 
 from cion_jax import hosts
 from cion_jax.config import Denoising, Hosts
+from cion_jax.data.labels import LABELS
 from cion_jax.denoise.labelling import denoise
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.features import Labelled, write_features
 from cion_jax.evaluate.retrieval import search
 from cion_jax.hosts import gather, once, share, together
+from cion_jax.models.zoo import Backbone
 
 
 def results() -> dict[str, np.ndarray]:
@@ -44,9 +49,36 @@ def exchanged(process: int) -> dict[str, np.ndarray]:
     return {"gathered": gather(part), "empty": gather(np.empty((0, 2))), "shares": shares, "heard": np.array(heard)}
 
 
+class Drawn:
+    """A hundred images of noise; it notes which are asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __len__(self) -> int:
+        return 100
+
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+        self.seen.append(int(number))
+        out[:] = np.random.default_rng(int(number)).integers(0, 256, out.shape)
+
+    def where(self, number: SupportsIndex) -> str:
+        return str(number)
+
+
+def embedded(out: Path) -> np.ndarray:
+    """Write features in shards of 16, which processes share; the images that this one was asked for."""
+    drawn, model = Drawn(), Backbone("tiny", "none", "none", [], (32, 16), False, Tiny(), None)
+    split = Labelled(drawn, np.zeros(len(drawn), LABELS), "drawn")
+    variables = model.init(jax.random.key(0))
+    write_features(out, {"all": split}, model, variables, image_size=(32, 16), batch=8, images_per_shard=16)
+    return np.array(sorted(drawn.seen))
+
+
 if __name__ == "__main__":
     coordinator, processes, process, out = sys.argv[1:]
     hosts.PIECE = 1 << 16  # smaller than what is gathered
     with together(Hosts(coordinator, int(processes), int(process))):
         assert jax.process_count() == int(processes)
-        np.savez(Path(out, process), **results(), **exchanged(int(process)))
+        seen = embedded(Path(out, "features"))
+        np.savez(Path(out, process), **results(), **exchanged(int(process)), seen=seen)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cion_jax.models import fastvit, fusing, repvit
-from cion_jax.models.layers import BatchNorm, Conv, Linear
+from cion_jax.models.layers import Conv, Linear
+from cion_jax.models.norms import BatchNorm
 
 # 2 + 1 blocks in the first stages: both RepViT's blocks with and those without squeeze-excite
 NETWORKS = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import Array
 
-from cion_jax.models.layers import IBN, BatchNorm, Conv, InstanceNorm, Linear
+from cion_jax.models.layers import Conv, Linear
+from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm
 from cion_jax.models.resnet import _pool, _pool_rows_and_columns
 
 X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))

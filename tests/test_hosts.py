@@ -20,6 +20,7 @@ from sources import Blocks
 from cion_jax.config import Hosts, Writing
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
+from cion_jax.evaluate.features import read_features
 from cion_jax.hosts import together
 
 pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
@@ -148,6 +149,12 @@ def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) 
     done = ended([start([script, *arguments], cache, devices=2) for arguments in among])
     assert [code for code, _ in done] == [0] * count, done
     alone = shared_work.results()
+    shared_work.embedded(tmp_path / "alone")
+    features, same = (read_features(tmp_path / name, "all") for name in ("features", "alone"))
+    np.testing.assert_allclose(features[0], same[0], atol=1e-6)
+    np.testing.assert_array_equal(features[1], same[1])
+    seen = [np.load(tmp_path / f"{number}.npz")["seen"] for number in range(count)]
+    assert min(map(len, seen)) >= 32 and sorted(np.concatenate(seen)) == list(range(100))
     for number in range(count):
         found = np.load(tmp_path / f"{number}.npz")
         for name, values in alone.items():

@@ -30,7 +30,8 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.embed import features
 from cion_jax.evaluate.retrieval import Found, search
-from cion_jax.models.layers import BatchNorm, Conv, keep
+from cion_jax.models.layers import Conv, keep
+from cion_jax.models.norms import BatchNorm
 from cion_jax.models.zoo import ZOO, Backbone, _Family, backbone
 from cion_jax.report import ranked as ranked_module
 from cion_jax.report.curves import course, decimated, smoothed

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.config import Crops, Head, Optimization, Pretraining
-from cion_jax.models.layers import BatchNorm, Conv, drop_path, maybe_remat
+from cion_jax.models.layers import Conv, drop_path, maybe_remat
+from cion_jax.models.norms import BatchNorm
 from cion_jax.models.zoo import _Family
 
 ORDER = "conv1 bn1 block conv2 bn2"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from cion_jax.config import Denoising
+from cion_jax.config import Denoising, Hosts
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def denoise(
     split: str = "train",
     report: Path | None = None,
     images: Path | None = None,
+    hosts: Hosts = Hosts(),
 ) -> None:
     """Find out who is who among tracklets, and write an identity for each image.
 
@@ -42,11 +43,36 @@ def denoise(
         split: Which split of a folder of features.
         report: Also write a page with tables and pictures, as this HTML file.
         images: The dataset folder that the features were made from, for the report to show people.
+        hosts: How processes find each other, which then share what is compared.
     """
     from cion_jax.aside import write_aside
     from cion_jax.data.labels import write_labelling
     from cion_jax.data.progress import progress
-    from cion_jax.denoise.labelling import check_settings, denoise
+    from cion_jax.denoise.labelling import denoise
+    from cion_jax.hosts import leading, together
+
+    with together(hosts):
+        _check(features, out, settings, report, images)
+        tracked, made_for = _read(features, split)
+        records = None if images is None else _records(images, split, features, made_for)
+        try:
+            with progress("denoising", settings.levels + 1) as done:
+                found = denoise(*tracked, settings, done)
+        except UserError as error:
+            raise UserError(f"{features}: {error}") from None
+        if leading():
+            told = {"made by": "cion denoise", "features": str(features)} | found.told()
+            noise = np.array(found.noise)
+            write_aside(out, lambda path: write_labelling(path, found.labels, made_for, told, noise=noise))
+            _show(found)
+            nobody = np.count_nonzero(found.labels < 0)
+            print(f"{out}: {found.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
+            if report is not None:
+                _write_report(report, tracked, found, records)
+
+
+def _check(features: Path, out: Path, settings: Denoising, report: Path | None, images: Path | None) -> None:
+    from cion_jax.denoise.labelling import check_settings
 
     check_settings(settings)
     if images is not None and (report is None or not features.is_dir()):
@@ -54,24 +80,16 @@ def denoise(
     for path in (out, report):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent}; make it first")
-    tracked, made_for = _read(features, split)
-    records = None if images is None else _records(images, split, features, made_for)
-    try:
-        with progress("denoising", settings.levels + 1) as done:
-            found = denoise(*tracked, settings, done)
-    except UserError as error:
-        raise UserError(f"{features}: {error}") from None
-    told = {"made by": "cion denoise", "features": str(features)} | found.told()
-    write_aside(out, lambda path: write_labelling(path, found.labels, made_for, told, noise=np.array(found.noise)))
-    _show(found)
-    print(f"{out}: {found.labels.max() + 1:,} identities; {np.count_nonzero(found.labels < 0):,} images are nobody's")
-    if report is not None:
-        from cion_jax.denoise.sightings import sightings
-        from cion_jax.report.denoising import denoising
 
-        text = denoising(sightings(*tracked), found, records)
-        write_aside(report, lambda path: path.write_text(text))
-        print(f"{report}: written")
+
+def _write_report(path: Path, tracked: "Tracked", found: "Denoised", records: "Records | None") -> None:
+    from cion_jax.aside import write_aside
+    from cion_jax.denoise.sightings import sightings
+    from cion_jax.report.denoising import denoising
+
+    text = denoising(sightings(*tracked), found, records)
+    write_aside(path, lambda aside: aside.write_text(text))
+    print(f"{path}: written")
 
 
 def _read(features: Path, split: str) -> "tuple[Tracked, str]":

@@ -7,6 +7,7 @@ from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.commands.sources import weights_of
+from cion_jax.config import Hosts
 
 
 def embed(
@@ -18,8 +19,9 @@ def embed(
     batch: int = 256,
     precision: Literal["float32", "bfloat16"] = "float32",
     image_size: tuple[int, int] | None = None,
+    hosts: Hosts = Hosts(),
 ) -> None:
-    """Compute a feature for each image, on all devices of this machine; the same command finishes a killed run.
+    """Compute a feature for each image, on all devices; the same command finishes a killed run.
 
     DATA is a folder that `cion data` wrote, or its URL in a store (gs://, s3://), or any folder of JPEG and PNG files.
     OUT gets a folder for each split with the features in shards (unit vectors, .npy) and the labels of their images.
@@ -33,19 +35,23 @@ def embed(
         batch: Images that the devices take together.
         precision: What the network computes in; features are float32 in any case.
         image_size: Height and width to which images are resized; without it those that the weights were made for.
+        hosts: How processes find each other, which then share the images.
     """
     from cion_jax.evaluate.features import open_images, write_features
+    from cion_jax.hosts import leading, together
 
-    found = weights_of(weights)
-    card = write_features(
-        out,
-        open_images(data, split),
-        found.backbone,
-        found.variables,
-        image_size=image_size or found.backbone.image_size,
-        flip=flip,
-        precision=precision,
-        batch=batch,
-    )
-    counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
-    print(f"{out}: features, {card['width']} wide: {counts}")
+    with together(hosts):
+        found = weights_of(weights)
+        card = write_features(
+            out,
+            open_images(data, split),
+            found.backbone,
+            found.variables,
+            image_size=image_size or found.backbone.image_size,
+            flip=flip,
+            precision=precision,
+            batch=batch,
+        )
+        counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
+        if leading():
+            print(f"{out}: features, {card['width']} wide: {counts}")

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
+from cion_jax.config import Hosts
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def evaluate(
     precision: Literal["float32", "bfloat16"] = "float32",
     batch: int = 256,
     json: bool = False,
+    hosts: Hosts = Hosts(),
 ) -> None:
     """Score how well queries find their own in a gallery: mAP, CMC, mINP, and true match rates at false match rates.
 
@@ -58,23 +60,33 @@ def evaluate(
         precision: What the network computes in.
         batch: Images that the devices embed together.
         json: Print JSON instead of tables.
+        hosts: How processes find each other, which then share images and queries.
     """
     from cion_jax.data.progress import progress
-    from cion_jax.evaluate.groups import as_json, read_groups
+    from cion_jax.evaluate.groups import read_groups
     from cion_jax.evaluate.retrieval import scores, search
+    from cion_jax.hosts import leading, together
 
-    table = None if groups is None else read_groups(groups)  # a mistake in it is told before the work
-    trial = _trial(source, data, flip=flip, precision=precision, batch=batch)
-    distances = _distances(trial, metric, rerank, expand)
-    with progress("ranking", len(trial.query)) as done:
-        found = search(distances, trial.query_labels, trial.gallery_labels, done=done)
-    told: dict[str, Any] = scores(found).told()
-    audit = None
-    if table is not None:
-        try:
-            audit = _audit(table, trial, distances, found, min_group)
-        except UserError as error:
-            raise UserError(f"{groups}: {error}") from None
+    with together(hosts):
+        table = None if groups is None else read_groups(groups)  # a mistake in it is told before the work
+        trial = _trial(source, data, flip=flip, precision=precision, batch=batch)
+        distances = _distances(trial, metric, rerank, expand)
+        with progress("ranking", len(trial.query)) as done:
+            found = search(distances, trial.query_labels, trial.gallery_labels, done=done)
+        told: dict[str, Any] = scores(found).told()
+        audit = None
+        if table is not None:
+            try:
+                audit = _audit(table, trial, distances, found, min_group)
+            except UserError as error:
+                raise UserError(f"{groups}: {error}") from None
+        if leading():
+            _tell(told, audit, json)
+
+
+def _tell(told: dict[str, Any], audit: "Audit | None", json: bool) -> None:
+    from cion_jax.evaluate.groups import as_json
+
     if json:
         print(dumps(told | ({} if audit is None else {"groups": as_json(audit)}), indent=1))
         return

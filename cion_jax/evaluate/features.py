@@ -27,6 +27,7 @@ from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import ImageFolder, Images, Precision, cut, embed, embedder
+from cion_jax.hosts import arrive, once, share
 from cion_jax.models.zoo import Backbone, Variables
 
 CARD = "features.json"
@@ -82,8 +83,9 @@ def write_features(
 ) -> dict[str, Any]:
     """Embed images into a new folder, or finish what a killed run of the same call began. Returns the card.
 
-    The same call gives the same bytes however often it was interrupted. How many images and devices work together is
-    no part of what a folder is: another `batch` may finish it, and changes features by no more than rounding.
+    The same call gives the same bytes however often it was interrupted. Hosts share the shards of each split, in a
+    folder that must be the same for all of them. How many images and devices work together is no part of what a folder
+    is: another `batch` may finish it, and changes features by no more than rounding.
     """
     if batch < 1 or images_per_shard < 1:
         raise UserError(f"batch {batch}, images per shard {images_per_shard}: both must be positive")
@@ -100,14 +102,16 @@ def write_features(
             name: {"images": len(split.images), "fingerprint": split.fingerprint} for name, split in splits.items()
         },
     }
-    if _claim(out, card):
+    once(lambda: _claim(out, card))
+    if not (out / CARD).exists():
         run = embedder(model, variables, flip=flip, precision=precision)
         for name, split in splits.items():
             _write_split(
                 out, name, split, card, functools.partial(embed, run, image_size=image_size, batch=batch), batch
             )
-        _write(out, out / CARD, lambda path: path.write_text(_as_json(card)))
-    shutil.rmtree(_unfinished(out), ignore_errors=True)
+        arrive()  # the card says that all shards are there
+        once(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(card))))
+    once(lambda: shutil.rmtree(_unfinished(out), ignore_errors=True))
     return card
 
 
@@ -153,18 +157,23 @@ def _write_split(
     embed: Callable[..., Iterator[np.ndarray]],
     batch: int,
 ) -> None:
-    """Write the shards that are missing or not whole; index and names are quickly written again."""
-    (out / name).mkdir(exist_ok=True)
+    """Write this host's shards that are missing or not whole; index and names are quickly written again."""
     index = np.empty(len(split.images), INDEX)
     index["number"] = np.arange(len(index))
     for field in FIELDS:
         index[field] = split.labels[field]
-    _write(out, out / name / "index.npy", functools.partial(_save, array=index))
-    if split.names:
-        _write(out, out / name / "names.json", lambda path: path.write_text(json.dumps(split.names, indent=0)))
-    missing = [shard for shard in _shards(out, name, card) if not _is_whole(*shard, card["width"])]
-    with progress(f"embedding {name}", len(index)) as advance:
-        advance(len(index) - sum(len(span) for _, span in missing))
+
+    def describe() -> None:
+        (out / name).mkdir(exist_ok=True)
+        _write(out, out / name / "index.npy", functools.partial(_save, array=index))
+        if split.names:
+            _write(out, out / name / "names.json", lambda path: path.write_text(json.dumps(split.names, indent=0)))
+
+    once(describe)
+    mine = share(_shards(out, name, card))
+    missing = [(path, span) for path, span in mine if not _is_whole(path, span, card["width"])]
+    with progress(f"embedding {name}", sum(len(span) for _, span in mine)) as advance:
+        advance(sum(len(span) for _, span in mine) - sum(len(span) for _, span in missing))
 
         def counted(found: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             for rows in found:
@@ -177,14 +186,14 @@ def _write_split(
             _write(out, path, functools.partial(_save, array=shard))
 
 
-def _claim(out: Path, card: dict[str, Any]) -> bool:
-    """Make the folder ours. True if there is something left to write; somebody else's folder is refused untouched."""
+def _claim(out: Path, card: dict[str, Any]) -> None:
+    """Make the folder ours; somebody else's is refused untouched."""
     advice = "choose another folder or delete this one"
     for path in (out / CARD, _unfinished(out) / CARD):
         if path.exists():
             if differences := _differences(_read_card(path), card):
                 raise UserError(f"{out}: holds features made otherwise: {'; '.join(differences)}; {advice}")
-            return path != out / CARD
+            return
     if out.exists() and (not out.is_dir() or any(path != _unfinished(out) for path in out.iterdir())):
         raise UserError(f"{out}: already holds something else; {advice}")
     for name in card["splits"]:
@@ -192,7 +201,6 @@ def _claim(out: Path, card: dict[str, Any]) -> bool:
             raise UserError(f"{out}: a split called {name!r} cannot be a folder; rename it")
     _unfinished(out).mkdir(parents=True, exist_ok=True)
     _write(out, _unfinished(out) / CARD, lambda path: path.write_text(_as_json(card)))
-    return True
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

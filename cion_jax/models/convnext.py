@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.models import layers
-from cion_jax.models.layers import Conv, LayerNorm, drop_path, drop_rates, gelu, keep, maybe_remat
+from cion_jax.models.layers import Conv, drop_path, drop_rates, gelu, keep, maybe_remat
+from cion_jax.models.norms import LayerNorm
 
 ORDER = "downsample_layers stages gamma dwconv norm pwconv1 pwconv2"
 

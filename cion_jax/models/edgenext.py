@@ -20,7 +20,8 @@ import numpy as np
 from jax import Array, lax
 
 from cion_jax.models.convnext import Block, Linear, bottleneck, downsample, layer_scale
-from cion_jax.models.layers import Conv, LayerNorm, drop_path, drop_rates, keep, maybe_remat, widened
+from cion_jax.models.layers import Conv, drop_path, drop_rates, keep, maybe_remat
+from cion_jax.models.norms import LayerNorm, widened
 
 ORDER = (
     "downsample_layers stages gamma_xca gamma dwconv convs pos_embd norm_xca xca norm pwconv1 pwconv2 "

@@ -25,7 +25,6 @@ from jax import Array
 from cion_jax.models.fusing import Filter, Node, identity, layer, loaded, norm_before, normed, rewritten, scaled, summed
 from cion_jax.models.layers import (
     Attention,
-    BatchNorm,
     Conv,
     Initializer,
     SqueezeExcite,
@@ -37,6 +36,7 @@ from cion_jax.models.layers import (
     normal_02,
     torch_default,
 )
+from cion_jax.models.norms import BatchNorm
 
 ORDER = (
     "patch_embed network layer_scale layer_scale_1 layer_scale_2 norm token_mixer mixer convffn qkv proj pe "

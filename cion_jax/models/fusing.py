@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cion_jax.models.layers import BATCH_EPSILON
+from cion_jax.models.norms import BATCH_EPSILON
 
 #: Kernel, HWIO or IO, and bias of a convolution or linear.
 Filter = tuple[np.ndarray, np.ndarray]

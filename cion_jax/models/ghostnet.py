@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from cion_jax.models.layers import BatchNorm, Conv, SqueezeExcite, keep, maybe_remat
+from cion_jax.models.layers import Conv, SqueezeExcite, keep, maybe_remat
+from cion_jax.models.norms import BatchNorm
 
 ORDER = (
     "conv_stem conv bn1 blocks ghost1 primary_conv cheap_operation conv_dw bn_dw se conv_reduce conv_expand ghost2 "

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.models.fusing import Node, identity, layer, loaded, normed, rewritten, summed
-from cion_jax.models.layers import BatchNorm, Conv, Initializer, SqueezeExcite, gelu, keep, maybe_remat
+from cion_jax.models.layers import Conv, Initializer, SqueezeExcite, gelu, keep, maybe_remat
+from cion_jax.models.norms import BatchNorm
 
 ORDER = "features token_mixer channel_mixer m c conv conv1 bn conv_reduce conv_expand"
 

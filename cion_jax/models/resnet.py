@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cion_jax.models.layers import IBN, BatchNorm, Conv, kaiming_out, keep, maybe_remat
+from cion_jax.models.layers import Conv, kaiming_out, keep, maybe_remat
+from cion_jax.models.norms import IBN, BatchNorm
 
 ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4"
 

@@ -15,18 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cion_jax.models.layers import (
-    Conv,
-    LayerNorm,
-    Linear,
-    Mlp,
-    attend,
-    drop_path,
-    drop_rates,
-    keep,
-    maybe_remat,
-    normal_02,
-)
+from cion_jax.models.layers import Conv, Linear, Mlp, attend, drop_path, drop_rates, keep, maybe_remat, normal_02
+from cion_jax.models.norms import LayerNorm
 
 ORDER = (
     "patch_embed layers norm3 blocks downsample norm1 attn norm2 mlp fc1 fc2 "

@@ -14,11 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.models.layers import (
-    IBN,
     Attention,
-    BatchNorm,
     Conv,
-    LayerNorm,
     Mlp,
     drop_path,
     drop_rates,
@@ -27,6 +24,7 @@ from cion_jax.models.layers import (
     normal_02,
     resize_positions,
 )
+from cion_jax.models.norms import IBN, BatchNorm, LayerNorm
 
 ORDER = "cls_token pos_embed patch_embed conv IN BN blocks norm1 attn qkv proj norm2 mlp fc1 fc2 norm"
 

@@ -19,9 +19,7 @@ from jax import Array, lax
 
 from cion_jax.models.layers import (
     Attention,
-    BatchNorm,
     Conv,
-    LayerNorm,
     Linear,
     Mlp,
     attend,
@@ -31,8 +29,8 @@ from cion_jax.models.layers import (
     maybe_remat,
     normal_02,
     resize_positions,
-    widened,
 )
+from cion_jax.models.norms import BatchNorm, LayerNorm, widened
 
 ORDER = "pos_embed cls_token patch_embed network post_network norm conv norm1 v attn qkv kv q proj norm2 mlp fc1 fc2"
 

@@ -1,0 +1,112 @@
+"""Norms. Statistics are taken in float32 or better, and what comes out has the type of what goes in.
+
+Batch and instance norm write their gradient out, as two sums over the map: JAX's own keeps and reads it more often.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+BATCH_EPSILON = 1e-5
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _standardised(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """x with mean `bias` and deviation `scale` over some axes, not the last; and the mean and variance that it had,
+    through which no gradient flows. The gradient is written out, as two sums: JAX's own goes over the map oftener."""
+    return _standardised_forward(x, scale, bias, axes)[0]
+
+
+def _standardised_forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    wide = widened(x)
+    mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+    y = _normalise(wide, mean, variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
+    return (y, mean, variance), (x, scale, mean, variance)
+
+
+def _standardised_backward(axes: tuple[int, ...], kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
+    x, scale, mean, variance = kept
+    slope, factor = widened(slopes[0]), lax.rsqrt(variance + BATCH_EPSILON)
+    unit = (widened(x) - mean) * factor
+    count = x.size // mean.size
+    total, along = slope.sum(axes, keepdims=True), (slope * unit).sum(axes, keepdims=True)
+    below = factor * scale * (slope - (total + unit * along) / count)
+    others = tuple(range(x.ndim - 1))
+    return below.astype(x.dtype), along.sum(others), total.sum(others)
+
+
+_standardised.defvjp(_standardised_forward, _standardised_backward)
+
+
+def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Array, bias: Array) -> Array:
+    factor = lax.rsqrt(variance + epsilon) * scale
+    return (x - mean) * factor + bias
+
+
+def widened(x: Array) -> Array:
+    """In float32, or in float64 if it is that already."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class LayerNorm(nn.Module):
+    """Over the channels of each position."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = widened(x)
+        mean, variance = wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True)
+        return _normalise(wide, mean, variance, self.epsilon, scale, bias).astype(x.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Over the positions of each image and channel; it keeps no statistics."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return _standardised(x, scale, bias, (1, 2))[0]
+
+
+class BatchNorm(nn.Module):
+    """Over images and positions of the global batch; as in PyTorch the running variance is the unbiased one.
+
+    Under jit over a mesh the batch is the global one, whatever devices hold it.
+    """
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            return _normalise(widened(x), mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(x.dtype)
+        y, now_mean, now_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)))
+        if not self.is_initializing():
+            count = x.size // x.shape[-1]
+            mean.value = 0.9 * mean.value + 0.1 * now_mean.reshape(shape)
+            variance.value = 0.9 * variance.value + 0.1 * now_variance.reshape(shape) * (count / max(count - 1, 1))
+        return y
+
+
+class IBN(nn.Module):
+    """The first half of the channels through InstanceNorm, the other through BatchNorm (IBN-a, Pan et al. 2018)."""
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        half = x.shape[-1] // 2
+        return jnp.concatenate(
+            [InstanceNorm(name="IN")(x[..., :half]), BatchNorm(name="BN")(x[..., half:], train)], axis=-1
+        )
