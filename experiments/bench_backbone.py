@@ -59,33 +59,9 @@ def _ours(images: np.ndarray, precision: str) -> Callable[[], int]:
 
 def _torch(images: np.ndarray, precision: str) -> Callable[[], int]:
     torch: Any = importlib.import_module("torch")
-    nn = torch.nn
-
-    class Bottleneck(nn.Module):  # type: ignore[name-defined]
-        def __init__(self, inputs: int, width: int, stride: int):
-            super().__init__()
-            outputs = 4 * width
-            self.way = nn.Sequential(
-                *(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-                *(nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-                *(nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
-            )
-            same = stride == 1 and inputs == outputs
-            short = (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-            self.short = nn.Identity() if same else nn.Sequential(*short)
-
-        def forward(self, x: Any) -> Any:
-            return torch.relu(self.way(x) + self.short(x))
-
-    layers: list[Any] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    layers.append(nn.MaxPool2d(3, 2, 1))
-    inputs = 64
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        for block in range(blocks):
-            layers.append(Bottleneck(inputs, 64 << stage, 2 if stage in (1, 2) and not block else 1))
-            inputs = 256 << stage
+    made: Any = importlib.import_module("experiments.torch_backbones").ResNet((3, 4, 6, 3))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(device, memory_format=torch.channels_last)
+    model = made.to(device, memory_format=torch.channels_last)
     given = torch.from_numpy(images).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
 
     def work() -> int:

@@ -9,7 +9,7 @@ import pytest
 from jax import Array
 
 from cion_jax.models.layers import Conv, Linear
-from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm
+from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm
 from cion_jax.models.resnet import _pool, _pool_rows_and_columns
 
 X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))
@@ -29,6 +29,10 @@ def _instance(params: dict, x: Array) -> Array:
     return _plainly_standardised(x, params["scale"], params["bias"], (1, 2))
 
 
+def _layer(params: dict, x: Array) -> Array:
+    return _plainly_standardised(x, params["scale"], params["bias"], (3,))
+
+
 def _mixed(params: dict, x: Array) -> Array:
     return jnp.concatenate([_instance(params["IN"], x[..., :4]), _batch(params["BN"], x[..., 4:])], axis=-1)
 
@@ -36,6 +40,7 @@ def _mixed(params: dict, x: Array) -> Array:
 CASES: dict[str, tuple[object, Callable[[dict, Array], Array]]] = {
     "linear": (Linear(3), lambda params, x: x @ params["kernel"] + params["bias"]),
     "1x1 convolution": (Conv(3, stride=2), lambda params, x: x[:, ::2, ::2] @ params["kernel"][0, 0]),
+    "layer norm": (LayerNorm(1e-5), _layer),
     "instance norm": (InstanceNorm(), _instance),
     "batch norm": (BatchNorm(), _batch),
     "instance and batch norm": (IBN(), _mixed),
@@ -45,7 +50,7 @@ CASES: dict[str, tuple[object, Callable[[dict, Array], Array]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_those_of_the_formula(name: str) -> None:
     layer, formula = CASES[name]
-    takes_train = () if isinstance(layer, Linear | Conv | InstanceNorm) else (True,)
+    takes_train = () if isinstance(layer, Linear | Conv | LayerNorm | InstanceNorm) else (True,)
     with jax.enable_x64():
         x, key = jnp.asarray(X), jax.random.key(1)
         variables = layer.init(key, x, *takes_train)  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """Norms. Statistics are taken in float32 or better, and what comes out has the type of what goes in.
 
-Batch and instance norm write their gradient out, as two sums over the map: JAX's own keeps and reads it more often.
+Their gradient is written out: it needs the input as it came and two sums, where JAX's own rule keeps the input several
+times, in float32, and reads all of that.
 """
 
 from functools import partial
@@ -14,32 +15,39 @@ from jax import Array, lax
 BATCH_EPSILON = 1e-5
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _standardised(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """x with mean `bias` and deviation `scale` over some axes, not the last; and the mean and variance that it had,
-    through which no gradient flows. The gradient is written out, as two sums: JAX's own goes over the map oftener."""
-    return _standardised_forward(x, scale, bias, axes)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _standardised(
+    x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float
+) -> tuple[Array, Array, Array]:
+    """x with mean `bias` and deviation `scale`, made 0 and 1 over some axes; and the mean and variance that it had
+    there, through which no gradient flows."""
+    return _forward(x, scale, bias, axes, epsilon)[0]
 
 
-def _standardised_forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...]) -> tuple[Any, Any]:
+def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
     wide = widened(x)
     mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
-    y = _normalise(wide, mean, variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
+    y = _normalise(wide, mean, variance, epsilon, scale, bias).astype(x.dtype)
     return (y, mean, variance), (x, scale, mean, variance)
 
 
-def _standardised_backward(axes: tuple[int, ...], kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
+def _backward(axes: tuple[int, ...], epsilon: float, kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
     x, scale, mean, variance = kept
-    slope, factor = widened(slopes[0]), lax.rsqrt(variance + BATCH_EPSILON)
-    unit = (widened(x) - mean) * factor
-    count = x.size // mean.size
-    total, along = slope.sum(axes, keepdims=True), (slope * unit).sum(axes, keepdims=True)
-    below = factor * scale * (slope - (total + unit * along) / count)
-    others = tuple(range(x.ndim - 1))
-    return below.astype(x.dtype), along.sum(others), total.sum(others)
+    slope, factor, last = widened(slopes[0]), lax.rsqrt(variance + epsilon), x.ndim - 1
+    unit, others = (widened(x) - mean) * factor, tuple(range(last))
+    if last in axes:  # then the scale is not the same for all that is summed
+        steep = slope * scale
+        total, along = steep.sum(axes, keepdims=True), (steep * unit).sum(axes, keepdims=True)
+        learnt = (slope * unit).sum(others), slope.sum(others)
+    else:
+        factor *= scale
+        steep, total, along = slope, slope.sum(axes, keepdims=True), (slope * unit).sum(axes, keepdims=True)
+        learnt = along.sum(others), total.sum(others)
+    below = factor * (steep - (total + unit * along) * (mean.size / x.size))
+    return below.astype(x.dtype), *learnt
 
 
-_standardised.defvjp(_standardised_forward, _standardised_backward)
+_standardised.defvjp(_forward, _backward)
 
 
 def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Array, bias: Array) -> Array:
@@ -61,9 +69,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = widened(x)
-        mean, variance = wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True)
-        return _normalise(wide, mean, variance, self.epsilon, scale, bias).astype(x.dtype)
+        return _standardised(x, scale, bias, (x.ndim - 1,), self.epsilon)[0]
 
 
 class InstanceNorm(nn.Module):
@@ -73,7 +79,7 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return _standardised(x, scale, bias, (1, 2))[0]
+        return _standardised(x, scale, bias, (1, 2), BATCH_EPSILON)[0]
 
 
 class BatchNorm(nn.Module):
@@ -93,7 +99,7 @@ class BatchNorm(nn.Module):
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
             return _normalise(widened(x), mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(x.dtype)
-        y, now_mean, now_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)))
+        y, now_mean, now_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)), BATCH_EPSILON)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
             mean.value = 0.9 * mean.value + 0.1 * now_mean.reshape(shape)
