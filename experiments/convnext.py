@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "convnext_tiny": {16: (24, 168), 40: (72, 456), 80: (168, 960), 141: (336, 1704)},
-    "convnext_small": {16: (0, 144), 40: (48, 408), 80: (96, 840), 141: (192, 1512)},
-    "convnext_base": {16: (0, 96), 40: (24, 288), 80: (72, 624), 141: (144, 1128)},
+    "convnext_tiny": {16: (24, 288), 40: (120, 816), 80: (240, 1656), 141: (432, 2928)},
+    "convnext_small": {16: (24, 240), 40: (72, 648), 80: (144, 1368), 141: (264, 2424)},
+    "convnext_base": {16: (0, 168), 40: (48, 480), 80: (96, 1008), 141: (192, 1824)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

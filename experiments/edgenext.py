@@ -13,9 +13,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "edgenext_x_small": {16: (96, 552), 40: (264, 1416), 80: (552, 2856), 141: (960, 5040)},
-    "edgenext_small": {16: (48, 360), 40: (168, 936), 80: (360, 1920), 141: (624, 3408)},
-    "edgenext_base": {16: (24, 216), 40: (96, 576), 80: (192, 1152), 141: (360, 2064)},
+    "edgenext_x_small": {16: (120, 912), 40: (360, 2376), 80: (720, 4824), 141: (1296, 8544)},
+    "edgenext_small": {16: (72, 624), 40: (240, 1632), 80: (480, 3288), 141: (840, 5856)},
+    "edgenext_base": {16: (48, 360), 40: (120, 984), 80: (264, 1992), 141: (480, 3552)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "swin_tiny": {16: (24, 144), 40: (72, 384), 80: (144, 792), 141: (264, 1416)},
-    "swin_small": {16: (0, 120), 40: (24, 360), 80: (96, 744), 141: (168, 1344)},
-    "swin_base": {16: (0, 72), 40: (24, 264), 80: (48, 552), 141: (120, 984)},
+    "swin_tiny": {16: (24, 240), 40: (96, 672), 80: (192, 1392), 141: (360, 2472)},
+    "swin_small": {16: (0, 216), 40: (48, 600), 80: (120, 1224), 141: (216, 2208)},
+    "swin_base": {16: (0, 144), 40: (24, 432), 80: (72, 912), 141: (144, 1656)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

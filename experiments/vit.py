@@ -13,9 +13,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "vit_tiny": {16: (72, 216), 40: (192, 552), 80: (432, 1128), 141: (768, 2016)},
-    "vit_small": {16: (48, 168), 40: (120, 480), 80: (240, 1008), 141: (456, 1800)},
-    "vit_base": {16: (0, 120), 40: (48, 384), 80: (120, 792), 141: (240, 1440)},
+    "vit_tiny": {16: (96, 216), 40: (240, 576), 80: (528, 1152), 141: (936, 2064)},
+    "vit_small": {16: (48, 192), 40: (144, 504), 80: (312, 1032), 141: (576, 1848)},
+    "vit_base": {16: (24, 144), 40: (72, 408), 80: (168, 840), 141: (312, 1536)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}
