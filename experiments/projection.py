@@ -27,20 +27,20 @@ SHARES = (0.2, 0.3, 0.4)
 PUBLISHED = ("Tesla V100-SXM2-32GB", 8, 5 * 24.0)
 #: Bytes a second that a device reads and writes, from the makers' data sheets.
 BANDWIDTHS = {"NVIDIA H200": 4.8e12, "TPU v5e": 819e9}
-OTHERS = ("vit_small", "swin_tiny", "convnext_tiny", "ghostnet_1_0")
+ROWS = ("resnet50_ibn", "vit_small", "swin_tiny", "convnext_tiny", "ghostnet_1_0")
 
 
-def main(name: Positional[str] = "resnet50_ibn", images: int = 3_900_000, epochs: int = 100) -> None:
+def main(names: Positional[tuple[str, ...]] = ROWS, images: int = 3_900_000, epochs: int = 100) -> None:
     """Print two Markdown tables: hours, and what operations and bytes allow at the most.
 
     Args:
-        name: A row, or a file of settings.
+        names: Rows, or files of settings; hours are told of the first.
         images: In the training set; each is met once an epoch, or a little more often.
         epochs: Passes over it.
     """
-    row = find(name)
+    row = find(names[0])
     each, met = flops(row, model_of(row)) / row.batch, images * epochs
-    print(f"{name}: {each / 1e9:,.0f} GFLOP an image ({2 + row.crops.local_crops} crops)")
+    print(f"{names[0]}: {each / 1e9:,.0f} GFLOP an image ({2 + row.crops.local_crops} crops)")
     print(f"{images:,} images, {epochs} epochs")
     print("COMPUTED, not measured: hours, and images a second that the hosts would have to decode\n")
     print("| MFU | " + " | ".join(f"{count} x {kind}" for kind, count in FLEETS) + " |")
@@ -55,10 +55,10 @@ def main(name: Positional[str] = "resnet50_ibn", images: int = 3_900_000, epochs
     print("ESTIMATED, not measured: what one device could do at the most\n")
     head = " | ".join(f"{kind}: images/s | MFU | bound by" for kind in BANDWIDTHS)
     print(f"| | GFLOP an image | MB moved an image | {head} |\n|---|---|---|{'---|' * 3 * len(BANDWIDTHS)}")
-    for other in (name, *OTHERS):
-        row = find(other)
+    for name in names:
+        row = find(name)
         each = flops(row, model_of(row)) / row.batch
-        cells = [other, f"{each / 1e9:,.1f}", f"{moved(row) / 1e6:,.0f}"]
+        cells = [name, f"{each / 1e9:,.1f}", f"{moved(row) / 1e6:,.0f}"]
         for kind in BANDWIDTHS:
             speed, bound = limit(row, kind)
             cells += [f"{speed:,.0f}", f"{speed * each / _peak(kind):.0%}", bound]
