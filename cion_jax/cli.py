@@ -4,6 +4,7 @@ import argparse
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
@@ -75,9 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_stores(arguments: Sequence[str]) -> None:
-    for url in [each for each in arguments if "://" in each and each.partition("://")[0] not in DRIVERS]:
-        kinds = ", ".join(f"{kind}://" for kind in DRIVERS)
-        raise UserError(f"{url}: not a store that can be read; name a folder, or a URL with {kinds}")
+    for argument in arguments:
+        if (url := re.search(r"(\w+)://.*", argument)) and url[1] not in DRIVERS:
+            kinds = ", ".join(f"{kind}://" for kind in DRIVERS)
+            raise UserError(f"{url[0]}: not a store that can be read; name a folder, or a URL with {kinds}")
 
 
 def _cache() -> Path:

@@ -194,6 +194,7 @@ def test_what_is_not_there_is_told(bucket: type[Bucket], monkeypatch: pytest.Mon
 
 
 def test_the_command_line_keeps_a_url(bucket: type[Bucket], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for data in ("gs://bucket/nothing", "ftp://bucket/nothing"):
-        assert main(["pretrain", "debug", "--data", data, "--out", str(tmp_path / "run")]) == 1
-        assert data in capsys.readouterr().err
+    for data, why in (("gs://bucket/nothing", "no finished dataset here"), ("ftp://bucket/nothing", "not a store")):
+        for given in (["--data", data], [f"--data={data}"]):
+            assert main(["pretrain", "debug", *given, "--out", str(tmp_path / "run")]) == 1
+            assert f"cion: {data}: {why}" in capsys.readouterr().err

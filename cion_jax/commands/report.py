@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.errors import UserError
@@ -10,7 +11,7 @@ from cion_jax.errors import UserError
 
 def report(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
-    data: Path | None = None,
+    data: epath.Path | None = None,
     out: Path | None = None,
 ) -> None:
     """Write a page about a run of `cion pretrain`: one HTML file, pictures and all, which needs no network.

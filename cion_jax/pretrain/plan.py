@@ -45,7 +45,7 @@ def order_of(settings: Pretraining, records: Records, labels: np.ndarray, instan
 
 
 def _pieces(records: Records, labels: np.ndarray) -> np.ndarray:
-    """Pieces of the shards for a stream, which would come to no end if people were scattered over them."""
+    """Pieces of the shards for a stream; people whose images are scattered over them are refused."""
     known = labels[labels >= 0]
     people, count = np.unique(known[np.diff(known, prepend=-1) != 0], return_counts=True)
     if scattered := int((count > 1).sum()):
