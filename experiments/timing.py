@@ -30,14 +30,18 @@ def resident(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def rates(contestants: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+def rates(contestants: Mapping[str, Callable[[], int]], rounds: int, settle: int = 0) -> dict[str, list[float]]:
     """Items per second of each contestant in each round; a call does some work and returns how many items it did.
 
-    They take turns, so that a machine that grows slower does so for all of them; one round before is not counted.
+    They take turns, so that a machine that grows slower does so for all of them; one round before is not counted, nor
+    are `settle` calls before each that is: for work of gigabytes that is done again and again where it matters, and
+    finds its memory as it left it.
     """
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, work in contestants.items():
+            for _ in range(settle):
+                work()
             began = time.perf_counter()
             items = work()
             if number:

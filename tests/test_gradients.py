@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import Array
 
-from cion_jax.models.layers import Conv, Linear
+from cion_jax.models.layers import Conv, Linear, relu
+from cion_jax.models.linear_maps import _xla, convolve
 from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm
 from cion_jax.models.resnet import _pool, _pool_rows_and_columns
 
@@ -76,3 +77,47 @@ def test_pooling_by_rows_and_columns_learns_as_pooling_does(size: tuple[int, int
     np.testing.assert_array_equal(pooled, wanted)
     slope = jnp.asarray(np.random.default_rng(3).standard_normal(pooled.shape, np.float32))
     np.testing.assert_allclose(back(slope)[0], back_wanted(slope)[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "edge"), [
+    ((6, 5), 3, 1, 1), ((6, 5), 3, 2, 1), ((9, 8), 7, 2, 3), ((8, 8), 4, 4, 0), ((9, 11), 5, 3, 2), ((7, 4), 1, 2, 1),
+])  # fmt: skip
+def test_a_convolution_learns_as_xlas_own_does(size: tuple[int, int], kernel: int, stride: int, edge: int) -> None:
+    random = np.random.default_rng(4)
+    with jax.enable_x64():
+        x, taps = (jnp.asarray(random.standard_normal(s)) for s in ((2, *size, 3), (kernel, kernel, 3, 4)))
+        (y, back), (wanted, back_wanted) = (
+            jax.vjp(lambda x, taps, f=f: f(x, taps, stride, edge, 1), x, taps) for f in (convolve, _xla)
+        )
+        np.testing.assert_array_equal(y, wanted)
+        slope = jnp.asarray(random.standard_normal(y.shape))
+        for found, own in zip(back(slope), back_wanted(slope), strict=True):
+            np.testing.assert_allclose(found, own, rtol=1e-9, atol=1e-11)
+
+
+def test_copies_for_kernels_gradients_do_not_wait_for_them_since_the_forward_pass() -> None:
+    x = jnp.zeros((4, 32, 32, 16))
+
+    def held(depth: int) -> int:
+        def loss(kernels: list[Array]) -> Array:
+            y = x
+            for kernel in kernels:
+                y = relu(convolve(y, kernel, 1, 1, 1))
+            return y.sum()
+
+        return (
+            jax.jit(jax.grad(loss))
+            .lower([jnp.zeros((3, 3, 16, 16))] * depth)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
+
+    assert (held(12) - held(6)) / 6 < 1.5 * x.nbytes  # a layer's output and little else; three copies would be 10 times
+
+
+def test_relu_learns_where_it_lets_through() -> None:
+    x = jnp.asarray([-1.0, 0.0, 2.0, np.nan])
+    y, back = jax.vjp(relu, x)
+    np.testing.assert_array_equal(y, [0, 0, 2, np.nan])
+    np.testing.assert_array_equal(back(jnp.ones(4))[0], jax.vjp(jax.nn.relu, x)[1](jnp.ones(4))[0])

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from cion_jax.models.layers import Conv, SqueezeExcite, keep, maybe_remat
+from cion_jax.models.layers import Conv, SqueezeExcite, keep, maybe_remat, relu
 from cion_jax.models.norms import BatchNorm
 
 ORDER = (
@@ -56,10 +56,10 @@ class Ghost(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         half = self.features // 2
         x = BatchNorm(name="primary_conv.1")(Conv(half, name="primary_conv.0")(x), train)
-        x = nn.relu(x) if self.relu else x
+        x = relu(x) if self.relu else x
         ghosts = Conv(half, 3, groups=half, name="cheap_operation.0")(x)
         ghosts = BatchNorm(name="cheap_operation.1")(ghosts, train)
-        return jnp.concatenate([x, nn.relu(ghosts) if self.relu else ghosts], axis=-1)
+        return jnp.concatenate([x, relu(ghosts) if self.relu else ghosts], axis=-1)
 
 
 class Bottleneck(nn.Module):
@@ -97,7 +97,7 @@ class GhostNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Bottleneck, self.remat)
         x = Conv(_multiple_of_4(16 * self.width), 3, 2, name="conv_stem")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = relu(BatchNorm(name="bn1")(x, train))
         stage = 1
         for group, rows in enumerate(_TABLE):
             for number, (kernel, inside, outside, gated, stride) in enumerate(rows):
@@ -106,9 +106,9 @@ class GhostNet(nn.Module):
                 stage += stride > 1
             keep(self, f"stage{stage}", x)  # of several groups at one resolution the last one stays
         x = Conv(_multiple_of_4(960 * self.width), name=f"blocks.{len(_TABLE)}.0.conv")(x)
-        x = keep(self, "final", nn.relu(BatchNorm(name=f"blocks.{len(_TABLE)}.0.bn1")(x, train)))
+        x = keep(self, "final", relu(BatchNorm(name=f"blocks.{len(_TABLE)}.0.bn1")(x, train)))
         x = Conv(1280, bias=True, name="conv_head")(x.mean((1, 2), keepdims=True))
-        return nn.relu(x[:, 0, 0])
+        return relu(x[:, 0, 0])
 
 
 VARIANTS = {

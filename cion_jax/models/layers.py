@@ -5,15 +5,15 @@ or better. So the same network runs in bfloat16, float32 or float64 without bein
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
+from cion_jax.models.linear_maps import convolve, product
 from cion_jax.models.norms import widened
 
 Initializer = Callable[..., Array]
@@ -43,7 +43,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = _product(x, kernel.astype(x.dtype))
+        y = product(x, kernel.astype(x.dtype))
         if self.bias:
             y += self.param("bias", self.bias_init or uniform_bias(x.shape[-1]), (self.features,)).astype(x.dtype)
         return y
@@ -66,75 +66,12 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         inputs, size = x.shape[-1] // self.groups, self.kernel
         kernel = self.param("kernel", self.kernel_init, (size, size, inputs, self.features)).astype(x.dtype)
-        if size == 1 and self.groups == 1:  # a matrix product, which XLA differentiates far faster on CPU
-            y = _product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
-        else:
-            edge = size // 2 if self.padding is None else self.padding
-            convolve = partial(_convolve, stride=self.stride, edge=edge, groups=self.groups)
-            if self.groups == x.shape[-1] == self.features:
-                on_cpu = partial(_sum_taps, stride=self.stride, edge=edge)
-                y = lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
-            elif self.groups == 1 and x.shape[1] * x.shape[2] < size * size:
-                on_cpu = partial(_one_product, stride=self.stride, edge=edge)
-                y = lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
-            else:
-                y = convolve(x, kernel)
+        edge = size // 2 if self.padding is None else self.padding
+        y = convolve(x, kernel, self.stride, edge, self.groups)
         if self.bias:
             bias_init = self.bias_init or uniform_bias(size * size * inputs)
             y += self.param("bias", bias_init, (self.features,)).astype(x.dtype)
         return y
-
-
-@jax.custom_vjp
-def _product(x: Array, kernel: Array) -> Array:
-    """x W over the last axis. Its gradients are written out for CPU: with JAX's own, XLA turns the slopes' rows into
-    columns, which takes longer than the product itself, and multiplies slowly with a kernel turned on the way."""
-    return x @ kernel
-
-
-def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return x @ kernel, (x, kernel)
-
-
-def _product_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    turned = lax.platform_dependent(
-        kernel, cpu=lambda kernel: lax.optimization_barrier(kernel.T), default=jnp.transpose
-    )
-    rows = (x.reshape(-1, x.shape[-1]), slope.reshape(-1, slope.shape[-1]))
-    return slope @ turned, lax.dot_general(*rows, (((0,), (0,)), ((), ())))
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
-    strides, edges, layout = (stride, stride), ((edge, edge), (edge, edge)), ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=layout, feature_group_count=groups)
-
-
-def _one_product(x: Array, kernel: Array, stride: int, edge: int) -> Array:
-    """A convolution as one matrix product: on maps smaller than its kernel XLA's own is 100 times slower on CPU."""
-    size, padded = kernel.shape[0], jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    height, width = (length - size + 1 for length in padded.shape[1:3])
-    taps = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
-    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def _sum_taps(x: Array, kernel: Array, stride: int, edge: int) -> Array:
-    """A depthwise convolution as a sum of shifted products: XLA's own is many times slower on CPU."""
-    kernel, padded = jnp.asarray(kernel), jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    size = kernel.shape[0]
-    height, width = (length - size + 1 for length in padded.shape[1:3])
-
-    @jax.checkpoint  # or the backward pass would be handed a copy of x for each tap
-    def add(total: Array, tap: Array) -> tuple[Array, None]:
-        row, column = tap // size, tap % size
-        seen = lax.dynamic_slice(padded, (0, row, column, 0), (len(x), height, width, x.shape[-1]))
-        return total + widened(seen[:, ::stride, ::stride] * kernel[row, column, 0]), None
-
-    start = widened(jnp.zeros((len(x), -(-height // stride), -(-width // stride), x.shape[-1]), x.dtype))
-    return lax.scan(add, start, jnp.arange(size * size))[0].astype(x.dtype)
 
 
 class SqueezeExcite(nn.Module):
@@ -146,8 +83,26 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = nn.relu(Conv(self.hidden, bias=True, name=self.names[0])(x.mean((1, 2), keepdims=True)))
+        y = relu(Conv(self.hidden, bias=True, name=self.names[0])(x.mean((1, 2), keepdims=True)))
         return x * self.gate(Conv(x.shape[-1], bias=True, name=self.names[1])(y))
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """max(x, 0). Its backward pass looks at the result, which the next layer keeps anyway; JAX's own keeps a mask."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = jnp.maximum(x, 0)
+    return y, y
+
+
+def _relu_backward(y: Array, slope: Array) -> tuple[Array]:
+    return (jnp.where(y > 0, slope, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 def gelu(x: Array) -> Array:

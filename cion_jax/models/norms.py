@@ -26,24 +26,25 @@ def _standardised(
 
 def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
     wide = widened(x)
-    mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+    mean = wide.mean(axes, keepdims=True)
+    variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
     y = _normalise(wide, mean, variance, epsilon, scale, bias).astype(x.dtype)
     return (y, mean, variance), (x, scale, mean, variance)
 
 
 def _backward(axes: tuple[int, ...], epsilon: float, kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
     x, scale, mean, variance = kept
-    slope, factor, last = widened(slopes[0]), lax.rsqrt(variance + epsilon), x.ndim - 1
-    unit, others = (widened(x) - mean) * factor, tuple(range(last))
+    wide, slope, factor, last = widened(x), widened(slopes[0]), lax.rsqrt(variance + epsilon), x.ndim - 1
+    steep = slope * scale if last in axes else slope
+    total = steep.sum(axes, keepdims=True)
+    along = factor * ((steep * wide).sum(axes, keepdims=True) - mean * total)
     if last in axes:  # then the scale is not the same for all that is summed
-        steep = slope * scale
-        total, along = steep.sum(axes, keepdims=True), (steep * unit).sum(axes, keepdims=True)
-        learnt = (slope * unit).sum(others), slope.sum(others)
+        others = tuple(range(last))
+        learnt = (slope * ((wide - mean) * factor)).sum(others), slope.sum(others)
     else:
-        factor *= scale
-        steep, total, along = slope, slope.sum(axes, keepdims=True), (slope * unit).sum(axes, keepdims=True)
-        learnt = along.sum(others), total.sum(others)
-    below = factor * (steep - (total + unit * along) * (mean.size / x.size))
+        learnt = along.sum(tuple(range(last))), total.sum(tuple(range(last)))
+        steep, total, along = (v * scale for v in (steep, total, along))
+    below = factor * (steep - (total + (wide - mean) * factor * along) * (mean.size / x.size))
     return below.astype(x.dtype), *learnt
 
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cion_jax.models.layers import Conv, kaiming_out, keep, maybe_remat
+from cion_jax.models.layers import Conv, kaiming_out, keep, maybe_remat, relu
 from cion_jax.models.norms import IBN, BatchNorm
 
 ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4"
@@ -40,11 +40,11 @@ class Block(nn.Module):
             y = Conv(features, kernel, stride, kernel_init=kaiming_out, name=f"conv{number}")(y)
             y = norm(name=f"bn{number}")(y, train)
             if number < len(convs):
-                y = nn.relu(y)
+                y = relu(y)
         if x.shape != y.shape:
             x = Conv(y.shape[-1], 1, self.stride, kernel_init=kaiming_out, name="downsample.0")(x)
             x = BatchNorm(name="downsample.1")(x, train)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -60,7 +60,7 @@ class ResNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
         x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = relu(BatchNorm(name="bn1")(x, train))
         x = lax.platform_dependent(x, cpu=_pool_rows_and_columns, default=_pool)
         for stage, depth in enumerate(self.depths, 1):
             for number in range(depth):

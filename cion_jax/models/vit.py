@@ -22,6 +22,7 @@ from cion_jax.models.layers import (
     keep,
     maybe_remat,
     normal_02,
+    relu,
     resize_positions,
 )
 from cion_jax.models.norms import IBN, BatchNorm, LayerNorm
@@ -38,7 +39,7 @@ class Stem(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         for number, (kernel, stride, norm) in enumerate([(7, 2, IBN), (3, 1, IBN), (3, 1, BatchNorm)]):
             x = Conv(64, kernel, stride, name=f"conv.{3 * number}")(x)
-            x = nn.relu(norm(name=f"conv.{3 * number + 1}")(x, train))
+            x = relu(norm(name=f"conv.{3 * number + 1}")(x, train))
         return Conv(self.width, 8, 8, padding=0, bias=True, name="proj")(x)
 
 

@@ -28,6 +28,7 @@ from cion_jax.models.layers import (
     keep,
     maybe_remat,
     normal_02,
+    relu,
     resize_positions,
 )
 from cion_jax.models.norms import BatchNorm, LayerNorm, widened
@@ -124,7 +125,7 @@ class PatchEmbed(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         for number, (kernel, stride) in enumerate([(7, 2), (3, 1), (3, 1)]):
             x = Conv(64, kernel, stride, name=f"conv.{3 * number}")(x)
-            x = nn.relu(BatchNorm(name=f"conv.{3 * number + 1}")(x, train))
+            x = relu(BatchNorm(name=f"conv.{3 * number + 1}")(x, train))
         return Conv(self.features, 4, 4, padding=0, bias=True, name="proj")(x)
 
 
