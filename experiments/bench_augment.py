@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from cion_jax.config import DEVIATION, MEAN, Crops
 from cion_jax.data.augment import multi_crop
+from experiments.command import command
 from experiments.timing import environment, rates, table
 
 CROPS = Crops()
@@ -121,4 +121,4 @@ def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -10,23 +10,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from cion_jax.models.zoo import backbone
+from experiments.command import command
 from experiments.timing import environment, rates, table
 
 
-def main(batch: int = 24, height: int = 256, rounds: int = 7, precision: str = "float32") -> None:
+def main(batch: int = 24, height: int = 256, rounds: int = 7, precision: str = "float32", settle: int = 2) -> None:
     """Time both in turns, in training mode, to the gradients of all parameters; on a GPU if there is one.
-
-    A turn is three steps, of which the last counts: memory that lies unused for seconds, while the other has its turn,
-    may have to be found again, which is not so in training.
 
     Args:
         batch: Images.
         height: Of images; they are half as wide.
         rounds: How often each has its turn; the printed figures are medians.
         precision: float32 or bfloat16, which PyTorch gets by autocast.
+        settle: Steps at the start of a turn that do not count, only the one after them: memory that lay unused for
+            seconds, while the other had its turn, may have to be found again, which is not so in training.
     """
     images = np.random.default_rng(0).standard_normal((batch, height, height // 2, 3), np.float32)
     print(f"{environment('jax', 'torch')}, {jax.devices()[0].device_kind}")
@@ -35,7 +34,7 @@ def main(batch: int = 24, height: int = 256, rounds: int = 7, precision: str = "
         "ours, one XLA program": _ours(images, precision),
         "PyTorch, channels last": _torch(images, precision),
     }
-    found = rates(contestants, rounds, settle=2)
+    found = rates(contestants, rounds, settle)
     print(table(found, "images/s"))
 
 
@@ -80,4 +79,4 @@ def _torch(images: np.ndarray, precision: str) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -11,7 +11,6 @@ from statistics import median
 
 import jax
 import numpy as np
-import tyro
 from tyro.conf import Positional
 
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position
@@ -19,6 +18,7 @@ from cion_jax.pretrain.plan import model_of
 from cion_jax.pretrain.state import mesh_of
 from cion_jax.pretrain.step import Recipe, train_step
 from experiments.bench_step import inputs
+from experiments.command import command
 from experiments.rows import find
 from experiments.timing import environment
 
@@ -77,4 +77,4 @@ def main(name: Positional[str] = "resnet50_ibn", batch: int = 8, rounds: int = 5
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import tyro
 from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
 from cion_jax.pretrain.plan import instances_at, model_of
 from cion_jax.pretrain.state import mesh_of
 from cion_jax.pretrain.step import Recipe, lowered
+from experiments.command import command
 from experiments.memory import STEP
 from experiments.rows import ROWS, find
 from experiments.timing import environment
@@ -49,4 +49,4 @@ def seconds(row: Pretraining) -> tuple[float, float, int]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

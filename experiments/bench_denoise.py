@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 
 from cion_jax.config import Denoising
 from cion_jax.denoise import near, single
 from cion_jax.denoise.labelling import denoise
 from cion_jax.evaluate.agreement import agreement
+from experiments.command import command
 from experiments.feature_world import FeatureWorld, draw
 from experiments.timing import environment, resident
 
@@ -147,4 +147,4 @@ def on_paper(images: int, tracklets: int, length: int = 32) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

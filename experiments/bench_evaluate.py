@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import tyro
 
 from cion_jax.data.labels import LABELS
 from cion_jax.evaluate.distances import cosine, unit
 from cion_jax.evaluate.rerank import reranked
 from cion_jax.evaluate.retrieval import Scores, scores, search
+from experiments.command import command
 from experiments.timing import environment, resident
 
 #: Bytes that a pair of images costs the dense contestant: a distance, its place after sorting, and what is right.
@@ -98,4 +98,4 @@ def _dense(query: np.ndarray, gallery: np.ndarray, asking: np.ndarray, who: np.n
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

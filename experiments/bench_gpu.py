@@ -24,8 +24,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch  # type: ignore[import-not-found]
-import tyro
+import torch
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from tyro.conf import Positional
@@ -38,6 +37,7 @@ from cion_jax.pretrain.state import TrainState, body_of, placement
 from cion_jax.pretrain.step import Metrics, Recipe, Views, gradients, train_step, update
 from cion_jax.torch_io.weights import Weights, prefixed
 from experiments.bench_step import RATES, inputs, sized
+from experiments.command import command
 from experiments.memory import STEP
 from experiments.roofline import recipe_of, report
 from experiments.timing import environment, rates
@@ -242,4 +242,4 @@ def _cells(recipe: Recipe, found: dict[str, list[float]], peaks: tuple[float | N
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from cion_jax.data.dataset import INDEX, fingerprint, index_path, read_index
+from experiments.command import command
 from experiments.timing import environment, resident
 
 #: Rows that are looked up one by one.
@@ -49,4 +49,4 @@ def _timed(what: str, work: Callable[[], Any]) -> Any:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.scipy.special import logsumexp
 
 from cion_jax.models import head
 from cion_jax.pretrain.loss import blocked, closed
+from experiments.command import command
 from experiments.timing import environment, resident
 
 _BLOCKS = "ours: in blocks of prototypes"
@@ -249,4 +249,4 @@ def _print_loops(size: Size) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -7,9 +7,9 @@ import resource
 import time
 
 import numpy as np
-import tyro
 
 from cion_jax.data.order import Order
+from experiments.command import command
 from experiments.timing import environment
 
 
@@ -43,4 +43,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import tyro
-
 from cion_jax.config import Reading, World, Writing
 from cion_jax.data.order import Order
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
+from experiments.command import command
 from experiments.timing import environment, rates
 from tfrecords_tools import commands as data
 
@@ -56,4 +55,4 @@ def _epoch(records: Records, order: Order, cores: list[int]) -> int:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

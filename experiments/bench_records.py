@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from cion_jax.config import Reading, World, Writing
@@ -19,6 +18,7 @@ from cion_jax.data.order import Order
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
+from experiments.command import command
 from experiments.timing import environment, rates, table
 from tfrecords_tools.world import build
 
@@ -99,4 +99,4 @@ def _as_files(records: Records, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.stages import Compiled
@@ -30,6 +29,7 @@ from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, mode
 from cion_jax.pretrain.schedules import Rates
 from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, shapes
 from cion_jax.pretrain.step import Recipe, Views, distil, forward, images_placement, train_step, update
+from experiments.command import command
 from experiments.memory import SHARE, STEP, needs
 from experiments.rows import find
 from experiments.timing import environment, rates, resident
@@ -285,4 +285,4 @@ def _breakdown(seconds: Mapping[str, list[float]], needed: Mapping[str, float]) 
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from cion_jax.config import Reading, World, Writing
 from cion_jax.data.order import Order, Stream
@@ -21,6 +20,7 @@ from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
 from cion_jax.data.shards import Bytes, cut
 from cion_jax.data.writer import write_dataset
+from experiments.command import command
 from experiments.timing import environment, rates, table
 from tfrecords_tools.world import build
 
@@ -81,4 +81,4 @@ def _read(records: Records, order: Order, batches: int) -> int:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

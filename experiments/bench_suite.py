@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
 from tyro.conf import Positional
 
 from cion_jax.aside import write_aside
 from cion_jax.errors import UserError
+from experiments.command import command
 from experiments.timing import environment
 
 
@@ -61,7 +61,10 @@ def main(out: Positional[Path], only: tuple[str, ...] = ()) -> int:
     if unknown := [name for name in only if name not in SUITE]:
         raise UserError(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(SUITE)}")
     path = out.with_suffix(".json")
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} holds no results of this suite ({error}); move it away to begin anew") from None
     for name in only or SUITE:
         if name not in found or not found[name]["ok"]:
             found[name] = run(SUITE[name])
@@ -97,7 +100,4 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(tyro.cli(main))
-    except UserError as error:
-        sys.exit(f"bench_suite: {error}")
+    command(main)

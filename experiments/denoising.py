@@ -17,7 +17,6 @@ from dataclasses import replace
 from statistics import mean, stdev
 
 import numpy as np
-import tyro
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN
@@ -26,6 +25,7 @@ from cion_jax.config import Denoising
 from cion_jax.denoise.labelling import denoise
 from cion_jax.denoise.notion import identities
 from cion_jax.evaluate.agreement import agreement
+from experiments.command import command
 from experiments.feature_world import FeatureWorld, Sample, draw
 from experiments.timing import environment
 
@@ -134,4 +134,4 @@ def cells(values: list[tuple[float, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

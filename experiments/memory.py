@@ -23,7 +23,6 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jax import lax
 from jax.extend import core
 from jax.extend.core.primitives import remat_p
@@ -33,6 +32,7 @@ from cion_jax.config import Pretraining
 from cion_jax.models import head
 from cion_jax.models.zoo import Backbone, backbone
 from cion_jax.pretrain.state import shapes
+from experiments.command import command
 from experiments.rows import ROWS, find
 
 #: Memory of a device, in units of 10^9 bytes, that the experiment files record figures for.
@@ -140,4 +140,4 @@ def main(name: Positional[str | None] = None) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -12,12 +12,12 @@ the making nor parameters are counted.
 import functools
 import math
 
-import tyro
 from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
 from cion_jax.pretrain.devices import peak_flops
 from cion_jax.pretrain.plan import flops, model_of
+from experiments.command import command
 from experiments.memory import needs
 from experiments.rows import find
 
@@ -96,4 +96,4 @@ def _peak(kind: str) -> float:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

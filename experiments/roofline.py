@@ -21,7 +21,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.stages import Compiled
 from tyro.conf import Positional
 
@@ -31,6 +30,7 @@ from cion_jax.pretrain.plan import check, check_sizes, flops, instances_at, mode
 from cion_jax.pretrain.state import mesh_of, placement
 from cion_jax.pretrain.step import Recipe, train_step
 from experiments.bench_step import AUGMENT, HEAD, STUDENT, TEACHER, UPDATE, WHOLE, fitting, inputs, parts, sized
+from experiments.command import command
 from experiments.memory import STEP
 from experiments.timing import environment, rates
 
@@ -267,4 +267,4 @@ def _written(inside: dict[str, _Operation], operation: _Operation) -> int:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command(main)

@@ -55,6 +55,10 @@ def table(found: Mapping[str, list[float]], unit: str) -> str:
     lines = [f"| | {unit} (median) | range | first / this |", "|---|---|---|---|"]
     for name, values in found.items():
         ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
-        spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        lines.append(f"| {name} | {statistics.median(values):,.0f} | {spread} | {ratio:.2f} |")
+        spread = f"{_figure(min(values))} to {_figure(max(values))}"
+        lines.append(f"| {name} | {_figure(statistics.median(values))} | {spread} | {ratio:.2f} |")
     return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

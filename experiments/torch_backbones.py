@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import Tensor, nn
-from torch.nn import functional  # type: ignore[import-not-found]
+from torch.nn import functional
 
 WINDOW = 8
 

@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch  # type: ignore[import-not-found]
+import torch
 from torch import Tensor, nn
-from torch.nn import functional  # type: ignore[import-not-found]
-from torch.utils.data import DataLoader, Dataset  # type: ignore[import-not-found]
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from cion_jax.config import Crops, Head, Pretraining
 from cion_jax.errors import UserError

@@ -1,6 +1,8 @@
 """The suite of benchmarks: it knows all of them, keeps what they print, and goes on where it was stopped."""
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,3 +39,14 @@ def test_a_failure_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_
     assert main(tmp_path / "out") == 0
     with pytest.raises(UserError, match="no benchmark is called other"):
         main(tmp_path / "out", ("other",))
+    (tmp_path / "out.json").write_text("{")
+    with pytest.raises(UserError, match=r"out\.json holds no results"):
+        main(tmp_path / "out")
+
+
+def test_a_users_mistake_is_told_in_a_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.memory", "nobody"], cwd=HERE.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("memory: no experiment is called 'nobody'")
+    assert done.stderr.count("\n") == 1

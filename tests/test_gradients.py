@@ -10,7 +10,7 @@ from jax import Array
 
 from cion_jax.models.layers import Conv, Linear, relu
 from cion_jax.models.linear_maps import _xla, convolve
-from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm
+from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm, _standardised
 from cion_jax.models.resnet import _pool, _pool_rows_and_columns
 
 X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))
@@ -67,6 +67,16 @@ def test_gradients_are_those_of_the_formula(name: str) -> None:
             for f in (ours, formula)
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, wanted)
+
+
+@pytest.mark.parametrize(("axes", "deviations"), [((0, 1, 2), 3), ((1, 2), 100), ((3,), 100)])
+def test_norms_bear_a_mean_of_many_deviations(axes: tuple[int, ...], deviations: int) -> None:
+    x = (deviations + X).astype(np.float32)
+    y, mean, variance = _standardised(x, jnp.ones(8), jnp.zeros(8), axes, 1e-5)
+    wanted = [moment(axes, np.float64, keepdims=True) for moment in (x.mean, x.var)]
+    np.testing.assert_allclose(mean, wanted[0], rtol=1e-6)
+    np.testing.assert_allclose(variance, wanted[1], rtol=1e-5)
+    np.testing.assert_allclose(y, (x - wanted[0]) / np.sqrt(wanted[1] + 1e-5), atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])

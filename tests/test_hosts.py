@@ -110,36 +110,35 @@ def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
         np.testing.assert_allclose(weights[name], same[name], atol=tolerance)
 
 
-def test_two_processes_that_are_killed_end_with_the_bits_of_one(launch: Launch, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert ended(launch(one, 1, devices=2))[0][0] == 0
+@pytest.mark.parametrize(("count", "tolerance"), [(2, 0), (4, 1e-4)])
+def test_processes_that_are_killed_end_with_the_numbers_of_one(
+    launch: Launch, tmp_path: Path, count: int, tolerance: float
+) -> None:
+    """Two of them with its very bits; four sum in another order."""
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert ended(launch(one, 1, devices=count))[0][0] == 0
 
-    pair = launch(two, 2)
-    wait_for(two, 8)
-    pair[1].kill()
-    (code, told), _ = ended(pair)
-    assert code == 1 and "process 0 of 2" in told and "Traceback" not in told
+    group = launch(many, count)
+    wait_for(many, 8)
+    group[-1].kill()
+    code, told = ended(group)[0]
+    assert code == 1 and f"process 0 of {count}" in told and "Traceback" not in told
 
-    pair = launch(two, 2)
-    wait_for(two, 20)
-    pair[1].send_signal(signal.SIGTERM)  # the others stop after the same step
-    (code, told), (other, _) = ended(pair)
-    assert code == other == 143 and "goes on after" in told and "stopped with a checkpoint" in told
+    group = launch(many, count)
+    wait_for(many, 20)
+    group[1].send_signal(signal.SIGTERM)  # the others stop after the same step
+    done = ended(group)
+    assert [code for code, _ in done] == [143] * count
+    assert "goes on after" in done[0][1] and "stopped with a checkpoint" in done[0][1]
 
-    pair = launch(two, 2)
-    wait_for(two, 33)
-    for process in pair:
+    group = launch(many, count)
+    wait_for(many, 33)
+    for process in group:
         process.kill()
-    ended(pair)
+    ended(group)
 
-    assert [code for code, _ in ended(launch(two, 2))] == [0, 0]
-    assert_same(one, two)
-
-
-def test_four_processes_end_with_the_numbers_of_one(launch: Launch, tmp_path: Path) -> None:
-    assert ended(launch(tmp_path / "one", 1, devices=4))[0][0] == 0
-    assert [code for code, _ in ended(launch(tmp_path / "four", 4))] == [0] * 4
-    assert_same(tmp_path / "one", tmp_path / "four", 1e-4)
+    assert [code for code, _ in ended(launch(many, count))] == [0] * count
+    assert_same(one, many, tolerance)
 
 
 @pytest.mark.parametrize("count", [2, 3])

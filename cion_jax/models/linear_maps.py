@@ -4,7 +4,7 @@ Every form was measured against XLA's own (`experiments.bench_backbone`), and `t
 against it.
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +30,14 @@ def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Ar
     size, channels, features = kernel.shape[0], x.shape[-1], kernel.shape[-1]
     if size == 1 and groups == 1 and not edge:
         return product(x[:, ::stride, ::stride], kernel[0, 0])
+    own = partial(_xla, stride=stride, edge=edge, groups=groups)
     if groups == channels == features:
-        on_cpu = partial(_sum_taps, stride=stride, edge=edge)
+        on_cpu = _sum_taps
     elif groups == 1 and x.shape[1] * x.shape[2] < size * size:
-        on_cpu = partial(_one_product, stride=stride, edge=edge)
-    elif groups == 1:
-        return _dense(x, kernel, stride, edge)
+        on_cpu = _one_product
     else:
-        return _xla(x, kernel, stride, edge, groups)
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=partial(_xla, stride=stride, edge=edge, groups=groups))
+        return _dense(x, kernel, stride, edge) if groups == 1 else own(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=partial(on_cpu, stride=stride, edge=edge), default=own)
 
 
 def _xla(x: Array, kernel: Array, stride: int, edge: int, groups: int = 1) -> Array:
@@ -48,7 +47,7 @@ def _xla(x: Array, kernel: Array, stride: int, edge: int, groups: int = 1) -> Ar
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _dense(x: Array, kernel: Array, stride: int, edge: int) -> Array:
-    """XLA's own, but for gradients on CPU: that of the kernel takes up to ten times a convolution's time."""
+    """XLA's own, but for the gradients on CPU, where that of a kernel takes up to ten times a convolution's time."""
     return _xla(x, kernel, stride, edge)
 
 
@@ -80,7 +79,7 @@ def _image_slope(x: Array, kernel: Array, slope: Array, stride: int, edge: int) 
             spread += [(start, x.shape[axis] - start - stride * (slope.shape[axis] - 1) - 1, stride - 1)]
         return lax.pad(slope @ turned[row, column], jnp.zeros((), x.dtype), [*spread, (0, 0, 0)])
 
-    return sum(lay(*tap) for tap in np.ndindex(*kernel.shape[:2]))
+    return reduce(jnp.add, [lay(*tap) for tap in np.ndindex(*kernel.shape[:2])])
 
 
 def _kernel_slope(x: Array, kernel: Array, slope: Array, stride: int, edge: int) -> Array:

@@ -1,7 +1,9 @@
 """Norms. Statistics are taken in float32 or better, and what comes out has the type of what goes in.
 
-Their gradient is written out: it needs the input as it came and two sums, where JAX's own rule keeps the input several
-times, in float32, and reads all of that.
+Over the batch the variance is the mean of squares less the square of the mean, as in Flax: for differences from the
+mean XLA would write an array of them on CPU. Its relative error grows with mean^2 / variance, so within a map or a
+token, where that may be anything, the differences are squared. The gradient is written out: it needs the input as it
+came and two sums, where JAX's own rule keeps the input several times, in float32.
 """
 
 from functools import partial
@@ -27,7 +29,10 @@ def _standardised(
 def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
     wide = widened(x)
     mean = wide.mean(axes, keepdims=True)
-    variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
+    if 0 in axes:
+        variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
+    else:
+        variance = wide.var(axes, keepdims=True)
     y = _normalise(wide, mean, variance, epsilon, scale, bias).astype(x.dtype)
     return (y, mean, variance), (x, scale, mean, variance)
 
@@ -35,16 +40,18 @@ def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon
 def _backward(axes: tuple[int, ...], epsilon: float, kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
     x, scale, mean, variance = kept
     wide, slope, factor, last = widened(x), widened(slopes[0]), lax.rsqrt(variance + epsilon), x.ndim - 1
+    unit, others = (wide - mean) * factor, tuple(range(last))
     steep = slope * scale if last in axes else slope
     total = steep.sum(axes, keepdims=True)
-    along = factor * ((steep * wide).sum(axes, keepdims=True) - mean * total)
-    if last in axes:  # then the scale is not the same for all that is summed
-        others = tuple(range(last))
-        learnt = (slope * ((wide - mean) * factor)).sum(others), slope.sum(others)
+    if 0 in axes:
+        along = factor * ((steep * wide).sum(axes, keepdims=True) - mean * total)
     else:
-        learnt = along.sum(tuple(range(last))), total.sum(tuple(range(last)))
-        steep, total, along = (v * scale for v in (steep, total, along))
-    below = factor * (steep - (total + (wide - mean) * factor * along) * (mean.size / x.size))
+        along = (steep * unit).sum(axes, keepdims=True)
+    if last in axes:  # then the scale is not the same for all that is summed
+        learnt = (slope * unit).sum(others), slope.sum(others)
+    else:
+        learnt, factor = (along.sum(others), total.sum(others)), factor * scale
+    below = factor * (steep - (total + unit * along) * (mean.size / x.size))
     return below.astype(x.dtype), *learnt
 
 
