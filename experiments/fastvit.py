@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "fastvit_s12": {16: (48, 168), 40: (168, 432), 80: (336, 912), 141: (624, 1608)},
-    "fastvit_sa12": {16: (48, 168), 40: (168, 432), 80: (336, 912), 141: (624, 1608)},
-    "fastvit_sa24": {16: (24, 144), 40: (96, 408), 80: (192, 840), 141: (360, 1488)},
+    "fastvit_s12": {16: (48, 168), 40: (168, 432), 80: (336, 888), 141: (600, 1560)},
+    "fastvit_sa12": {16: (48, 168), 40: (168, 432), 80: (336, 888), 141: (600, 1560)},
+    "fastvit_sa24": {16: (24, 144), 40: (96, 384), 80: (192, 816), 141: (360, 1440)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

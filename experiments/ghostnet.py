@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "ghostnet_0_5": {16: (336, 1272), 40: (864, 3264), 80: (1752, 6576), 141: (3096, 11664)},
-    "ghostnet_1_0": {16: (168, 672), 40: (432, 1728), 80: (888, 3528), 141: (1560, 6240)},
-    "ghostnet_1_3": {16: (120, 528), 40: (336, 1344), 80: (672, 2760), 141: (1224, 4872)},
+    "ghostnet_0_5": {16: (384, 1488), 40: (1008, 3864), 80: (2064, 7800), 141: (3672, 13824)},
+    "ghostnet_1_0": {16: (192, 792), 40: (504, 2088), 80: (1056, 4224), 141: (1872, 7488)},
+    "ghostnet_1_3": {16: (144, 624), 40: (384, 1632), 80: (816, 3312), 141: (1440, 5856)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

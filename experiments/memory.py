@@ -10,8 +10,8 @@ it needs beside: workspace, padding, gaps between arrays, crops being made, the 
 first guess, and try it on the device for some steps. Images of a batch that do not fit at once go through in parts:
 `accumulate` is how many.
 
-The one check so far is resnet18 in float32, compiled by XLA for a CPU: 91 MB an image where 95 are estimated; with
-`remat` 90 where 47 are estimated, so that it saved nothing there. No figure has been compared with a GPU or TPU.
+The one check so far is resnet18 in float32, compiled by XLA for a CPU: 52 MB an image where 63 are estimated; with
+`remat` 56 where 35 are estimated, so that it saved nothing there. No figure has been compared with a GPU or TPU.
 """
 
 import math

@@ -13,9 +13,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "vit_tiny": {16: (96, 216), 40: (240, 576), 80: (528, 1152), 141: (936, 2064)},
-    "vit_small": {16: (48, 192), 40: (144, 504), 80: (312, 1032), 141: (576, 1848)},
-    "vit_base": {16: (24, 144), 40: (72, 408), 80: (168, 840), 141: (312, 1536)},
+    "vit_tiny": {16: (120, 360), 40: (312, 912), 80: (624, 1872), 141: (1104, 3312)},
+    "vit_small": {16: (48, 288), 40: (168, 768), 80: (360, 1584), 141: (648, 2808)},
+    "vit_base": {16: (24, 192), 40: (72, 552), 80: (192, 1176), 141: (336, 2136)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}

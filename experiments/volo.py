@@ -12,9 +12,9 @@ from cion_jax.config import Pretraining
 #: ESTIMATED images at a time on a device of so many GB, without and with `--remat` (`python -m experiments.memory`); 0
 #: where 24 do not fit. Choose `--accumulate` such that devices x accumulate x images is the batch.
 FITS: dict[str, dict[int, tuple[int, int]]] = {
-    "volo_d1": {16: (24, 168), 40: (96, 432), 80: (216, 912), 141: (384, 1632)},
-    "volo_d2": {16: (0, 120), 40: (48, 360), 80: (120, 768), 141: (216, 1392)},
-    "volo_d3": {16: (0, 96), 40: (24, 336), 80: (72, 696), 141: (144, 1248)},
+    "volo_d1": {16: (24, 240), 40: (96, 624), 80: (216, 1296), 141: (408, 2304)},
+    "volo_d2": {16: (24, 168), 40: (48, 504), 80: (120, 1032), 141: (240, 1848)},
+    "volo_d3": {16: (0, 144), 40: (24, 432), 80: (72, 912), 141: (144, 1632)},
 }
 
 EXPERIMENTS: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in FITS}
