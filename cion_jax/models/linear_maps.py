@@ -1,7 +1,7 @@
 """Products and convolutions, with the forms and gradients that XLA runs well on CPU; elsewhere they are its own.
 
-Every form was measured against XLA's own (`experiments.bench_backbone`), and `tests/test_gradients.py` holds each
-against it.
+`tests/test_gradients.py` holds their gradients against XLA's; `experiments.bench_backbone` times a whole network
+of them beside PyTorch.
 """
 
 from functools import partial, reduce
