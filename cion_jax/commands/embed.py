@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from cion_jax.commands.sources import weights_of
 from cion_jax.config import Hosts
+from cion_jax.errors import UserError
 
 
 def embed(
@@ -16,6 +17,7 @@ def embed(
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     split: str | None = None,
     flip: bool = False,
+    match_colours: bool = False,
     batch: int = 256,
     precision: Literal["float32", "bfloat16"] = "float32",
     image_size: tuple[int, int] | None = None,
@@ -32,6 +34,7 @@ def embed(
         out: Folder to write.
         split: Embed this split only; without it all of them.
         flip: Add the features of each image's mirror image.
+        match_colours: Match the colours of each video to those of its split; DATA must have videos and tracklets.
         batch: Images that the devices take together.
         precision: What the network computes in; features are float32 in any case.
         image_size: Height and width to which images are resized; without it those that the weights were made for.
@@ -42,16 +45,26 @@ def embed(
 
     with together(hosts):
         found = weights_of(weights)
+        splits = open_images(data, split)
+        if match_colours and any(part.names for part in splits.values()):
+            raise UserError(
+                f"{data}: a folder of images has no videos and tracklets, which --match-colours needs; make a dataset "
+                "of it with `cion data import`, or leave --match-colours out"
+            )
         card = write_features(
             out,
-            open_images(data, split),
+            splits,
             found.backbone,
             found.variables,
             image_size=image_size or found.backbone.image_size,
             flip=flip,
+            match_colours=match_colours,
             precision=precision,
             batch=batch,
         )
         counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
+        as_they_are = [name for name, part in splits.items() if match_colours and not part.has_tracklets()]
         if leading():
+            if as_they_are:
+                print(f"{out}: no tracklets in {' and '.join(as_they_are)}: colours there are left as they are")
             print(f"{out}: features, {card['width']} wide: {counts}")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex
 
 import grain
 import jax
@@ -78,7 +78,10 @@ def _images_below(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-Embedder = Callable[[np.ndarray], Array]
+Embedder = Callable[..., Array]
+
+#: Scale and shift of the channels of each image, both float32 (N, 3): values 0 to 1 become clip(x * scale + shift).
+Colours = tuple[np.ndarray, np.ndarray]
 
 
 def embedder(
@@ -87,6 +90,7 @@ def embedder(
     """The function from pixels, uint8 (N, H, W, 3), to unit vectors, float32 (N, width), that stay on the devices.
 
     N is a multiple of the number of local devices, which share the images. The call returns before the work is done.
+    To change the colours of the images first, give it two arrays more: the scale and the shift of `Colours`.
 
     Args:
         model: The backbone.
@@ -97,15 +101,28 @@ def embedder(
     mesh = jax.make_mesh((jax.local_device_count(),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
     everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     variables = jax.device_put(variables, everywhere)
-    return lambda pixels: _forward(model.apply, variables, jax.device_put(pixels, shared), flip, precision)
+
+    def run(pixels: np.ndarray, *colours: np.ndarray) -> Array:
+        return _forward(model.apply, variables, *jax.device_put((pixels, colours), shared), flip, precision)
+
+    return run
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4))
+@partial(jax.jit, static_argnums=(0, 4, 5))
 def _forward(
-    apply: Callable[..., Array], variables: Variables, pixels: Array, flip: bool, precision: Precision
+    apply: Callable[..., Array],
+    variables: Variables,
+    pixels: Array,
+    colours: tuple[Array, ...],
+    flip: bool,
+    precision: Precision,
 ) -> Array:
     """One program for all calls with the same backbone and shapes: a trainer that embeds again compiles nothing."""
-    images = (pixels.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = pixels.astype(jnp.float32) / 255
+    if colours:
+        scale, shift = (each[:, None, None] for each in colours)
+        images = jnp.clip(images * scale + shift, 0, 1)
+    images = (images - jnp.array(MEAN)) / jnp.array(DEVIATION)
     images = images.astype(precision)
     features_NxD = apply(variables, images).astype(jnp.float32)
     if flip:
@@ -114,7 +131,13 @@ def _forward(
 
 
 def embed(
-    run: Embedder, images: Images, spans: Sequence[range], *, image_size: tuple[int, int], batch: int = 256
+    run: Embedder,
+    images: Images,
+    spans: Sequence[range],
+    *,
+    image_size: tuple[int, int],
+    batch: int = 256,
+    colours: Colours | None = None,
 ) -> Iterator[np.ndarray]:
     """The features of each span of image numbers, in order, float32 (len(span), width).
 
@@ -127,21 +150,20 @@ def embed(
         spans: Consecutive numbers of images, at most `batch` at a time, as `cut` makes them.
         image_size: Height and width to which images are resized.
         batch: Images that the devices take together.
+        colours: How to change the colours of each image, by its number; `colours.matched` makes it.
     """
     rows = -(-batch // jax.local_device_count()) * jax.local_device_count()
 
-    def decode(span: range) -> np.ndarray:
+    def decode(span: range) -> tuple[np.ndarray, ...]:
         pixels = np.zeros((rows, *image_size, 3), np.uint8)
         for place, number in zip(pixels, span, strict=False):
             images.pixels_into(place, number)
-        return pixels
+        return pixels, *(_filled_up(each[span.start : span.stop], rows) for each in colours or ())
 
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    batches = iter(grain.MapDataset.source(spans).map(decode).to_iter_dataset(ahead))
-    computing = [run(next(batches))] if spans else []
+    batches = in_threads(decode, spans)
+    computing = [run(*next(batches))] if spans else []
     for number, span in enumerate(spans, 1):
-        computing += [run(next(batches))] if number < len(spans) else []
+        computing += [run(*next(batches))] if number < len(spans) else []
         features = np.asarray(computing.pop(0))[: len(span)]
         broken = not_unit(features)
         if len(broken):
@@ -150,6 +172,18 @@ def embed(
                 "if that does not help take other weights"
             )
         yield features
+
+
+def _filled_up(values: np.ndarray, rows: int) -> np.ndarray:
+    """An array with rows of zeros behind its own."""
+    return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]), values.dtype)])
+
+
+def in_threads(work: Callable[[range], Any], spans: Sequence[range]) -> Iterator[Any]:
+    """What `work` returns for each span of image numbers, in order; threads work some spans ahead."""
+    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(grain.MapDataset.source(spans).map(work).to_iter_dataset(ahead))
 
 
 def cut(numbers: range, most: int) -> list[range]:
@@ -172,6 +206,7 @@ def features(
     flip: bool = False,
     precision: Precision = "float32",
     batch: int = 256,
+    colours: Colours | None = None,
     done: Callable[[int], None] = lambda images: None,
 ) -> np.ndarray:
     """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`.
@@ -181,7 +216,8 @@ def features(
     mine, run = share(range(len(images))), embedder(model, variables, flip=flip, precision=precision)
     spans, first = cut(mine, batch), mine.start
     found = np.empty((len(mine), model.width(image_size)), np.float32)
-    for span, rows in zip(spans, embed(run, images, spans, image_size=image_size, batch=batch), strict=True):
+    parts = embed(run, images, spans, image_size=image_size, batch=batch, colours=colours)
+    for span, rows in zip(spans, parts, strict=True):
         found[span.start - first : span.stop - first] = rows
         done(len(span))
     return gather(found)

@@ -26,7 +26,8 @@ from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
-from cion_jax.evaluate.embed import ImageFolder, Images, Precision, cut, embed, embedder
+from cion_jax.evaluate.colours import image_colours, matchable, matched
+from cion_jax.evaluate.embed import Colours, ImageFolder, Images, Precision, cut, embed, embedder
 from cion_jax.hosts import arrive, once, share
 from cion_jax.models.zoo import Backbone, Variables
 
@@ -50,6 +51,10 @@ class Labelled:
     """Digest of what the images are."""
     names: Sequence[str] = ()
     """A name for each image, where the labels do not tell where it came from."""
+
+    def has_tracklets(self) -> bool:
+        """Whether the video and the tracklet of any image are known."""
+        return bool(matchable(self.labels["video"], self.labels["tracklet"]).any())
 
 
 def open_images(data: Folder, split: str | None = None) -> dict[str, Labelled]:
@@ -77,6 +82,7 @@ def write_features(
     *,
     image_size: tuple[int, int],
     flip: bool = False,
+    match_colours: bool = False,
     precision: Precision = "float32",
     batch: int = 256,
     images_per_shard: int = 1 << 14,
@@ -86,6 +92,9 @@ def write_features(
     The same call gives the same bytes however often it was interrupted. Hosts share the shards of each split, in a
     folder that must be the same for all of them. How many images and devices work together is no part of what a folder
     is: another `batch` may finish it, and changes features by no more than rounding.
+
+    `match_colours` matches the colours of each video to those of its split (see `colours.matched`); a split without
+    tracklets is left as it is.
     """
     if batch < 1 or images_per_shard < 1:
         raise UserError(f"batch {batch}, images per shard {images_per_shard}: both must be positive")
@@ -96,6 +105,7 @@ def write_features(
         "width": model.width(image_size),
         "image_size": list(image_size),
         "flip": flip,
+        "match_colours": match_colours,
         "precision": precision,
         "images_per_shard": images_per_shard,
         "splits": {
@@ -106,13 +116,20 @@ def write_features(
     if not (out / CARD).exists():
         run = embedder(model, variables, flip=flip, precision=precision)
         for name, split in splits.items():
-            _write_split(
-                out, name, split, card, functools.partial(embed, run, image_size=image_size, batch=batch), batch
-            )
+            colours = _matched(name, split, image_size) if match_colours and split.has_tracklets() else None
+            how = functools.partial(embed, run, image_size=image_size, batch=batch, colours=colours)
+            _write_split(out, name, split, card, how, batch)
         arrive()  # the card says that all shards are there
         once(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(card))))
     once(lambda: shutil.rmtree(_unfinished(out), ignore_errors=True))
     return card
+
+
+def _matched(name: str, split: Labelled, image_size: tuple[int, int]) -> Colours:
+    """How the colours of the images of a split change; all of them are read for it."""
+    with progress(f"colours of {name}", len(share(range(len(split.images))))) as advance:
+        colours = image_colours(split.images, image_size, done=advance)
+    return matched(colours, split.labels["video"], split.labels["tracklet"])
 
 
 def digest(variables: Variables) -> str:
@@ -227,7 +244,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         counts = [card["width"], card["images_per_shard"], *(split["images"] for split in card["splits"].values())]
         if any(type(count) is not int or count < 1 for count in counts):
             raise ValueError("counts are not positive integers")
-        return card
+        return {"match_colours": False} | card  # older cards do not have it
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no finished features here ({CARD} is missing); run `cion embed`") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
