@@ -154,18 +154,32 @@ class Optimization:
 
 @dataclass(frozen=True)
 class Denoising:
-    """How identities are sought among tracklets; distances are 1 - cosine."""
+    """How identities are sought among tracklets; distances are 1 - cosine of the features as prepared."""
 
     sigma: float | Literal["auto"] = "auto"
-    """Largest distance of an image from its identity's centroid; auto estimates it from the features."""
+    """Largest distance of an image from the centroid of its tracklet; auto estimates it from the features."""
     tau: float | Literal["auto"] = "auto"
-    """Identities whose centroids are nearer than this become one; auto estimates it from the features."""
+    """Clusters of tracklets less than this apart, on average, become one; 0 links nobody. auto finds it by a false
+    discovery rate, and links nobody where the features do not carry it."""
     range: int | Literal["all"] = "all"
     """Identities in a row, by video, among which the third level seeks one another; a small range saves time."""
     levels: Literal[1, 2, 3] = 3
     """1: drop from each tracklet what does not fit; 2: and find who is who in each video; 3: and across videos."""
     min_images: int = 1
     """Identities with fewer images are dropped at the end."""
+    frames: bool = True
+    """Two tracklets that share a frame are two people; off where frames are numbered anew in each tracklet."""
+    video_mean: bool = True
+    """Take the mean of its video off each feature, as far as it is known."""
+    whiten: Literal["auto", "total", "within", "none"] = "auto"
+    """Compare tracklets where every direction varies alike: over all images (total), or over the images of a tracklet
+    (within). auto takes the one that shows more links."""
+    mirror: bool = True
+    """While a training makes labels anew: add the features of each image's mirror image. Features from `cion embed`
+    have it with --flip; an .npz with an array `mirrored` has it added."""
+    match_colours: bool = True
+    """While a training makes labels anew: match the colours of each video before embedding, as
+    `cion embed --match-colours` does."""
 
 
 @dataclass(frozen=True)
@@ -189,14 +203,18 @@ class Pretraining:
     backbone: str = "resnet50_ibn"
     """What to train; `cion zoo` lists the names."""
     level: Literal["instance", "tracklet", "identity"] = "identity"
-    """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels)."""
+    """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels, relabel)."""
     labels: Path | None = None
     """A labelling of the data for the identity level; without it the identities in the records are used."""
-    relabel: tuple[int, ...] = ()
-    """Epochs at which the teacher embeds the data and denoising makes new labels, each time one level further; until
-    the first of them the labels, or without any the raw tracklets, are the identities."""
+    relabel: tuple[int, ...] | Literal["auto"] = "auto"
+    """Epochs at which the teacher embeds the data and denoising makes new labels. Before the first, identities are
+    those of labels, or without labels the raw tracklets. auto: at the identity level, where there are no labels and the
+    records have no identities, at about 30, 48 and 65 % of the epochs; else never."""
     epochs: int = 100
-    """Passes over the data."""
+    """How long to train; all schedules count in epochs."""
+    epoch_steps: int = 0
+    """Steps in an epoch; 0 takes as many as it needs to meet each image at least once. With a number, two trainings of
+    equal epochs have equal steps, whoever counts as the same person."""
     batch: int = 960
     """Images in a step, over all devices; a multiple of every number of instances."""
     instances: tuple[int, ...] = (2, 4, 6, 8)

@@ -9,6 +9,7 @@ from tiny import FAMILY, SETTINGS
 
 from cion_jax.cli import main
 from cion_jax.models.zoo import ZOO
+from cion_jax.pretrain import forecast as module
 from cion_jax.pretrain.forecast import Memory, forecast, memory
 from cion_jax.pretrain.plan import model_of
 from cion_jax.pretrain.state import fresh, mesh_of
@@ -50,6 +51,19 @@ def test_it_tells_the_batches_of_each_stage(dataset: Path) -> None:
     assert lines[0].startswith(f"{dataset}: 200 images of ")
     assert [line for line in lines if line.startswith(("| 0 to 1 | 2 |", "| 2 to 3 | 4 |"))]
     assert lines[-1].endswith("--accumulate 1")
+
+
+def test_it_tells_when_labels_are_made_anew_and_no_batches_that_it_cannot_know(
+    dataset: Path, needed: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "memory", lambda *_: needed)
+    anew = replace(SETTINGS, relabel=(1, 3))
+    lines = forecast(anew, dataset)
+    assert [line[:8] for line in lines if "as new labels need" in line] == ["| 1 to 1", "| 2 to 2", "| 3 to 3"]
+    assert "Labels are made anew at the start of epochs 1, 3." in lines
+    lines = forecast(replace(anew, epoch_steps=7), dataset)
+    assert sum(line.endswith("| 7 |") for line in lines) == 4
+    assert not [line for line in forecast(SETTINGS, dataset) if "anew" in line]
 
 
 def test_nothing_is_written(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from bucket import fill
 from processes import steps, surroundings
 from sources import Blocks
 from tiny import FAMILY, SETTINGS
-from tiny_run import out_of_bits
+from tiny_run import by_bits, out_of_bits
 
 from cion_jax.cli import main
 from cion_jax.config import Pretraining, Writing
@@ -30,7 +31,7 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain import loop
 from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints
 from cion_jax.pretrain.journal import Journal
-from cion_jax.pretrain.plan import check, model_of
+from cion_jax.pretrain.plan import check, model_of, relabel_epochs
 from cion_jax.pretrain.relabel import relabelled
 from cion_jax.pretrain.state import TrainState, fresh, mesh_of, placement, shapes
 from cion_jax.pretrain.step import Recipe, gradients, train_step
@@ -77,6 +78,7 @@ def once(recipe: Recipe, shapes: TrainState, compiled: dict[Any, Any] = {}) -> A
     free: Any = {
         "batch": 0,
         "epochs": 0,
+        "epoch_steps": 0,
         "checkpoint_steps": 0,
         "keep": 0,
         "labels": None,
@@ -357,23 +359,22 @@ def test_no_run_ends_without_its_weights(
 # Labels made anew.
 
 
-def test_labels_go_a_level_further_each_time_and_are_kept(
+def test_labels_made_anew_are_kept_and_made_again_after_a_death(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--relabel", "1", "2", "3", "--sigma", "0.1", "--tau", "0.02", "--min-images", "2"]
     whole, ended = tmp_path / "whole", tmp_path / "ended"
     assert cion(whole, dataset, *options) == 0
-    fingerprint, before = Records(dataset).card.fingerprint, None
-    for level, path in enumerate(sorted((whole / "labels").iterdir()), 1):
-        labels = read_labelling(path, fingerprint)
+    paths = sorted((whole / "labels").iterdir())
+    assert len(paths) == 3
+    for epoch, path in enumerate(paths, 1):
+        labels = read_labelling(path, Records(dataset).card.fingerprint)
         with np.load(path) as arrays:
             told = json.loads(str(arrays["settings"]))
-            assert len(arrays["noise"]) == level + 1
-        assert (told["epoch"], told["levels"], told["sigma"]) == (level, level, 0.1)
+            assert len(arrays["noise"]) == 4  # of raw tracklets, and of three levels
+        assert (told["epoch"], told["levels"], told["sigma"]) == (epoch, 3, 0.1)
         assert (labels == -1).any() and np.bincount(labels[labels >= 0]).min() >= 2
-        assert before is None or (labels != before).any()
-        before = labels
-    np.testing.assert_array_equal(newest(whole).labels, before)
+    np.testing.assert_array_equal(newest(whole).labels, labels)
 
     def dying(settings: Pretraining, *rest: Any) -> np.ndarray:
         relabelled(settings, *rest)
@@ -385,7 +386,7 @@ def test_labels_go_a_level_further_each_time_and_are_kept(
     assert cion(ended, dataset, *options) == 0
     jax.tree.map(np.testing.assert_array_equal, newest(ended), newest(whole))
     told = capsys.readouterr().err
-    assert told.count("embedding images for new labels") == 7 and told.count("denoising, level 3 of 3") == 2
+    assert told.count("embedding images for new labels") == 7 == told.count("denoising for new labels")
 
 
 def test_a_damaged_record_is_nobodys(own_dataset: Path, tmp_path: Path) -> None:
@@ -409,6 +410,68 @@ def test_labels_that_leave_nobody_end_the_run(
 ) -> None:
     assert cion(tmp_path / "run", dataset, "--relabel", "1", "--min-images", "999") == 1
     assert "epoch 1: denoising left nobody of 200 images; raise sigma" in capsys.readouterr().err
+
+
+def test_raw_tracklets_reach_the_identity_level_by_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command without and with --relabel auto is one run, and with epochs by number another."""
+    monkeypatch.setattr(loop, "relabelled", by_bits)
+    out, data, two = tmp_path / "run", nobody(tmp_path), ["--epochs", "2"]
+    assert cion(out, data, *two) == 0
+    assert json.loads((out / "settings.json").read_text())["relabel"] == "auto"
+    assert (newest(out).labels != np.asarray(Records(data).index["tracklet"])).any()
+    assert cion(out, data, *two, "--relabel", "auto") == 0
+    assert "was finished" in capsys.readouterr().err
+    assert cion(out, data, *two, "--relabel", "1") == 1
+    assert "relabel was auto, not [1]" in capsys.readouterr().err
+
+
+def test_auto_makes_labels_only_where_nothing_says_who_is_who(dataset: Path, tmp_path: Path) -> None:
+    strangers, acquainted = Records(nobody(tmp_path)), Records(dataset)
+    for epochs, expected in {100: (30, 48, 65), 10: (3, 5, 6), 3: (1, 2), 2: (1,), 1: ()}.items():
+        assert relabel_epochs(replace(SETTINGS, epochs=epochs), strangers) == expected
+    assert relabel_epochs(SETTINGS, acquainted) == ()
+    assert relabel_epochs(replace(SETTINGS, labels=Path("labels.npz")), strangers) == ()
+    assert relabel_epochs(replace(SETTINGS, level="tracklet"), strangers) == ()
+    assert relabel_epochs(replace(SETTINGS, relabel=()), strangers) == ()
+    assert relabel_epochs(replace(SETTINGS, relabel=(2,)), acquainted) == (2,)
+
+
+# Epochs of so many steps.
+
+
+def test_a_run_of_counted_steps_goes_on_to_the_same_bits(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within an epoch, before and after labels are made anew, and where K grows."""
+    monkeypatch.setattr(loop, "relabelled", by_bits)
+    settings = replace(SETTINGS, epoch_steps=7, relabel=(1, 3))
+    assert loop.pretrain(settings, dataset, tmp_path / "whole")
+    stops = [3, 7, 9, 14, 19, 21, 26]
+    monkeypatch.setattr(loop, "asked_to_stop", lambda: nullcontext(stops.__contains__))
+    begun = [loop.pretrain(settings, dataset, tmp_path / "stopped") for _ in range(len(stops) + 1)]
+    assert begun == [False] * len(stops) + [True]
+    jax.tree.map(np.testing.assert_array_equal, newest(tmp_path / "stopped"), newest(tmp_path / "whole"))
+    rows = steps(tmp_path / "whole")
+    assert steps(tmp_path / "stopped") == rows
+    np.testing.assert_allclose([row["epoch"] for row in rows], np.arange(1, 29) / 7)
+
+
+@pytest.mark.parametrize("level", ["instance", "tracklet", "identity"])
+def test_all_levels_take_the_same_steps(
+    level: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are known at the start, though at the identity level labels are made on the way."""
+
+    def idle(state: TrainState, *arguments: Any) -> tuple[TrainState, dict[str, float]]:
+        return state._replace(step=state.step + 1), {"loss": 1.0}
+
+    monkeypatch.setattr(loop, "train_step", lambda *_: idle)
+    monkeypatch.setattr(loop, "relabelled", by_bits)
+    assert loop.pretrain(replace(ONE_STAGE, level=level, epoch_steps=4), nobody(tmp_path), tmp_path / "run")
+    assert "begins with step 0 of 8" in capsys.readouterr().err
+    assert len(steps(tmp_path / "run")) == 8
 
 
 # What cannot work.
@@ -436,7 +499,9 @@ def labelling(data: Path, tmp_path: Path) -> list[str]:
     return ["--labels", str(tmp_path / "labels.npz")]
 
 
-def nobody(data: Path, tmp_path: Path) -> list[str]:
+def nobody(tmp_path: Path) -> Path:
+    """A folder whose records do not know who is who."""
+
     class Strangers(Blocks):
         @property
         def labels(self) -> np.ndarray:
@@ -445,7 +510,19 @@ def nobody(data: Path, tmp_path: Path) -> list[str]:
             return rows
 
     write_dataset(tmp_path / "nobody", {"train": Strangers(40)}, Writing(workers=1))
-    return ["--data", str(tmp_path / "nobody")]
+    return tmp_path / "nobody"
+
+
+def strangers(data: Path, tmp_path: Path) -> list[str]:
+    return ["--relabel", "--data", str(nobody(tmp_path))]
+
+
+def strangers_for_an_epoch(data: Path, tmp_path: Path) -> list[str]:
+    return ["--data", str(nobody(tmp_path)), "--epochs", "1"]
+
+
+def streamed_strangers(data: Path, tmp_path: Path) -> list[str]:
+    return ["--data", str(nobody(tmp_path)), "--stream", "4"]
 
 
 def empty(data: Path, tmp_path: Path) -> list[str]:
@@ -478,7 +555,8 @@ def scattered(data: Path, tmp_path: Path) -> list[str]:
         (["--backbone", "vit_tiny", "--local-size", "8", "16"], ["vit_tiny cannot take images of 8x16"]),
         (["--model-axis", "2"], ["1 devices", "groups of 2", "divisor"]),
         (labelling, ["labels.npz: made for other data (fingerprint another"]),
-        (nobody, ["nobody in split train has an identity", "--labels", "--level tracklet"]),
+        (strangers, ["nobody in split train has an identity", "relabel () make no", "--labels", "--level tracklet"]),
+        (strangers_for_an_epoch, ["nobody in split train", "1 epochs with relabel auto make no", "at least 2 epochs"]),
         (empty, ["empty"]),
         (["--level", "tracklet", "--labels", "x.npz"], ["labels are for the identity level, not for tracklet"]),
         (["--level", "tracklet", "--relabel", "1"], ["relabel is for the identity level, not for tracklet"]),
@@ -486,7 +564,9 @@ def scattered(data: Path, tmp_path: Path) -> list[str]:
         (["--relabel", "4"], ["relabel (4,) must rise"]),
         (["--relabel", "1", "--sigma", "0"], ["sigma 0.0: distances go from 0 to 2"]),
         (["--stream", "-1"], ["stream is -1; it must be a number of batches"]),
-        (["--stream", "4", "--relabel", "1"], ["stream is 4", "0 with relabel"]),
+        (["--stream", "4", "--relabel", "1"], ["stream is 4", "new labels at epochs (1,)", "--stream 0"]),
+        (streamed_strangers, ["stream is 4", "new labels at epochs (1, 2, 3)", "--stream 0", "--level tracklet"]),
+        (["--epoch-steps", "-1"], ["epoch_steps is -1", "0 for a pass over the data"]),
         (scattered, ["scattered: the images of 9 of 14 identities do not stand together", "--order grouped"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ".join(value[-2:]),

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cion_jax.config import Reading
-from cion_jax.data import images
-from cion_jax.data.order import Order
+from cion_jax.data import images, pipeline
+from cion_jax.data.order import Order, Stream
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.data.shards import cut
 from cion_jax.errors import UserError
 
 READING = Reading(height=24, width=8, threads=2)
@@ -64,6 +65,30 @@ def test_position_is_saved_and_restored_exactly(drawn: int, records: Records, la
     np.testing.assert_array_equal([next(resumed)["number"] for _ in range(5)], expected)
     started = iter(host_batches(records, order, READING, epochs=4, start=drawn))
     np.testing.assert_array_equal([next(started)["number"] for _ in range(5)], expected)
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_stretches_of_batches_run_on_through_the_passes(window: int, records: Records, labels: np.ndarray) -> None:
+    order = Order(labels, 4, 3, 0, Stream(cut(records.index, labels), window) if window else None)
+    length, last = 7, 2 * order.batches
+    assert order.batches == 17  # and so stretches end within passes, and within windows
+    stretches = []
+    for start in range(0, last, length):
+        stretch = host_batches(records, order, READING, start=start, stop=min(start + length, last))
+        stretches.append([batch["number"] for batch in stretch])
+    assert [len(stretch) for stretch in stretches] == [length] * (last // length) + [last % length]
+    found = np.concatenate(stretches)
+    np.testing.assert_array_equal(found, [batch["number"] for batch in host_batches(records, order, READING, epochs=2)])
+    for batches in np.split(found, 2):
+        assert set(batches.ravel().tolist()) == set(np.flatnonzero(labels >= 0).tolist())
+
+
+def test_a_stream_fetches_each_batch_once_and_none_behind_its_end(records: Records, labels: np.ndarray) -> None:
+    order = Order(labels, 4, 3, 0, Stream(cut(records.index, labels), 4))
+    rows, fetched, last = np.arange(4), [], order.batches + 2  # within a window of the second pass
+    numbers = pipeline._Numbers(order, rows, 0, last, fetched.append)
+    drawn = [numbers[number] for number in range(len(numbers))]
+    np.testing.assert_array_equal(fetched, drawn)
 
 
 def spoil(records: Records, *numbers: int) -> Records:

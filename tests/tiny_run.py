@@ -27,6 +27,7 @@ import numpy as np
 from tiny import FAMILY, SETTINGS
 
 from cion_jax.cli import main
+from cion_jax.data.records import Records
 from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain import loop
 from cion_jax.pretrain.journal import Journal
@@ -39,6 +40,11 @@ def out_of_bits(teacher: Any, labels: np.ndarray) -> np.ndarray:
     bits = zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(teacher)))
     people = np.random.default_rng(bits).integers(-1, 20, len(labels))
     return np.where(labels % 2 == bits % 2, labels, people)
+
+
+def by_bits(settings: Any, model: Any, teacher: Any, records: Records, *rest: Any) -> np.ndarray:
+    """In the place of `relabelled`: labels that a single bit of the teacher changes."""
+    return out_of_bits(teacher, np.array(records.index["tracklet"], np.int64))
 
 
 def end_when_half_written(checkpoints: Path, number: int) -> None:
@@ -79,9 +85,7 @@ if __name__ == "__main__":
     plan, command = json.loads(sys.argv[1]), sys.argv[2:]
     ZOO["tiny"] = FAMILY
     if plan.get("bits"):
-        loop.relabelled = lambda settings, model, teacher, records, *rest: out_of_bits(
-            teacher, np.array(records.index["identity"], np.int64)
-        )
+        loop.relabelled = by_bits
     if "at" in plan:
         act_at(plan["at"], action(plan, Path(command[command.index("--out") + 1], "checkpoints")))
     sys.exit(main(command))

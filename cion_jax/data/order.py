@@ -2,7 +2,8 @@
 
 Nothing is drawn one after the other. An epoch is laid out from a random order of the identities, a batch follows from
 its number, and images within an identity are ordered by a keyed hash: a host finds its rows of any batch without
-computing anybody else's.
+computing anybody else's. An epoch of an order is one pass over its images; a training may count longer or shorter
+epochs, and then goes through the passes without a break.
 
 A stream keeps to pieces of the shards, for stores in which reading here and there is slow: identities come piece by
 piece, in random order of pieces and within each, and only the batches of a window are mixed with one another.

@@ -23,14 +23,16 @@ def host_batches(
     order: Order,
     reading: Reading,
     *,
-    epochs: int,
+    epochs: int = 1,
     start: int = 0,
+    stop: int | None = None,
     identities: np.ndarray | None = None,
 ) -> grain.IterDataset:
-    """One host's share of every batch of the epochs 0..epochs-1, in order, as a Grain dataset.
+    """One host's share of every batch of the epochs 0..epochs-1 of an order, one after the other, as a Grain dataset.
 
-    The first `start` batches, counted from the beginning of epoch 0, are left out without being read. `identities` says
-    which of a batch's P identities are this host's, by number and in the order that it wants them; all by default.
+    Batches are counted from the beginning of epoch 0. The first `start` are left out without being read; with `stop`
+    the dataset ends before that batch, wherever in an epoch it is, and `epochs` does not count. `identities` says which
+    of a batch's P identities are this host's, by number and in the order that it wants them; all by default.
 
     A batch has `image` (uint8, rows x height x width x 3), `number` (the image's number in the records, rows) and
     `damaged` (images replaced because their record was damaged, a scalar); an identity's K images stand in
@@ -44,7 +46,7 @@ def host_batches(
     fetch: Fetch | None = None
     if order.stream is not None:
         records, fetch = _in_pieces(records, order, order.stream, len(rows))
-    numbers = _Numbers(order, rows, start, epochs, fetch)
+    numbers = _Numbers(order, rows, start, epochs * order.batches if stop is None else stop, fetch)
     # A thread decodes whole batches: smaller pieces cost more in hand-overs than they gain (experiments.bench_records).
     threads = reading.threads or len(os.sched_getaffinity(0))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -52,31 +54,40 @@ def host_batches(
 
 
 class _Numbers:
-    """The image numbers of one batch after the other: the given rows of every batch from the start on."""
+    """The image numbers of one batch after the other: the given rows of the batches from `start` to before `stop`."""
 
-    def __init__(self, order: Order, rows: np.ndarray, start: int, epochs: int, fetch: Fetch | None):
-        self._order, self._rows, self._start, self._epochs = order, rows, start, epochs
+    def __init__(self, order: Order, rows: np.ndarray, start: int, stop: int, fetch: Fetch | None):
+        self._order, self._rows, self._start, self._stop = order, rows, start, stop
         self._fetch = fetch
-        self._fetched: set[tuple[int, int]] = set()
+        self._fetched: set[int] = set()
 
     def __len__(self) -> int:
-        return self._epochs * self._order.batches - self._start
+        return self._stop - self._start
 
     def __getitem__(self, number: SupportsIndex) -> np.ndarray:
-        epoch, batch = divmod(self._start + int(number), self._order.batches)
+        batch = self._start + int(number)
         if self._fetch is not None:
-            self._look_ahead(self._fetch, epoch, batch)
-        return self._order.batch(epoch, batch, self._rows)
+            self._look_ahead(self._fetch, batch)
+        return self._images(batch)
 
-    def _look_ahead(self, fetch: Fetch, epoch: int, batch: int) -> None:
+    def _images(self, batch: int) -> np.ndarray:
+        """Image numbers of a batch, counted from the beginning of epoch 0."""
+        return self._order.batch(*divmod(batch, self._order.batches), self._rows)
+
+    def _window(self, batch: int) -> range:
+        """The batches that are mixed with a batch, counted as it is."""
+        within = batch % self._order.batches
+        window = self._order.window(within)
+        return range(batch - within + window.start, batch - within + window.stop)
+
+    def _look_ahead(self, fetch: Fetch, batch: int) -> None:
         """Have this window's pieces and the next one's on their way."""
-        window = self._order.window(batch)
-        following = (epoch, window.stop) if window.stop < self._order.batches else (epoch + 1, 0)
-        for at, first in ((epoch, window.start), following):
-            if at < self._epochs and (at, first) not in self._fetched:
-                self._fetched.add((at, first))
-                for number in self._order.window(first):
-                    fetch(self._order.batch(at, number, self._rows))
+        this = self._window(batch)
+        for window in (this, self._window(this.stop)):
+            if window.start not in self._fetched:
+                self._fetched.add(window.start)
+                for ahead in range(window.start, min(window.stop, self._stop)):
+                    fetch(self._images(ahead))
 
 
 def _in_pieces(records: Records, order: Order, stream: Stream, rows: int) -> tuple[Records, Fetch]:

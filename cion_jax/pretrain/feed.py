@@ -14,6 +14,7 @@ from cion_jax.data.order import Order
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
 from cion_jax.hosts import placed
+from cion_jax.pretrain.plan import epoch_batches
 from cion_jax.pretrain.step import images_placement
 
 
@@ -47,8 +48,9 @@ def feed(
         return images.reshape(parts, -1, *shape[2:])[:, at : at + width]
 
     reading = Reading(*settings.image_size, threads=settings.threads, skip_damaged=settings.skip_damaged)
-    start = epochs.start * order.batches + first
-    batches = iter(host_batches(records, order, reading, epochs=epochs.stop, start=start, identities=identities))
+    length = epoch_batches(settings, order)
+    start, stop = epochs.start * length + first, epochs.stop * length
+    batches = iter(host_batches(records, order, reading, start=start, stop=stop, identities=identities))
     before = None
     while True:
         began = time.monotonic()

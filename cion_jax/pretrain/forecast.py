@@ -2,16 +2,27 @@
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from cion_jax.config import Pretraining
 from cion_jax.data.files import Folder
+from cion_jax.data.records import Records
 from cion_jax.models.zoo import Backbone
-from cion_jax.pretrain.plan import instances_at, labels_of, order_of, prepared, segments
+from cion_jax.pretrain.plan import (
+    epoch_batches,
+    instances_at,
+    labels_of,
+    order_of,
+    prepared,
+    relabel_epochs,
+    segments,
+)
 from cion_jax.pretrain.state import placement, shapes
 from cion_jax.pretrain.step import Recipe, lowered
 
@@ -60,13 +71,29 @@ def forecast(settings: Pretraining, data: Folder) -> list[str]:
     mesh, records, model = prepared(settings, data)
     labels = labels_of(settings, records)
     people = len(set(labels[labels >= 0].tolist()))
-    lines = [f"{data}: {len(records):,} images of {people:,} identities at the {settings.level} level", ""]
-    lines += ["| epochs | K | batches an epoch |", "|---|---|---|"]
-    for epochs in segments(settings, 0, ()):
+    return [
+        f"{data}: {len(records):,} images of {people:,} identities at the {settings.level} level",
+        "",
+        *_epochs(settings, records, labels),
+        "",
+        *_told(settings, memory(settings, model, mesh)),
+    ]
+
+
+def _epochs(settings: Pretraining, records: Records, labels: np.ndarray) -> Iterator[str]:
+    """A table of the epochs with one K and one labelling, and where labels are made anew."""
+    anew = relabel_epochs(settings, records)
+    yield "| epochs | K | batches an epoch |"
+    yield "|---|---|---|"
+    for epochs in segments(settings, 0, anew):
         instances = instances_at(settings, epochs.start)
-        batches = order_of(settings, records, labels, instances).batches
-        lines.append(f"| {epochs.start} to {epochs.stop - 1} | {instances} | {batches:,} |")
-    return [*lines, "", *_told(settings, memory(settings, model, mesh))]
+        known = settings.epoch_steps or epochs.start < min(anew, default=settings.epochs)
+        order = order_of(settings, records, labels, instances)
+        batches = f"{epoch_batches(settings, order):,}" if known else "as new labels need"
+        yield f"| {epochs.start} to {epochs.stop - 1} | {instances} | {batches} |"
+    if anew:
+        yield ""
+        yield f"Labels are made anew at the start of epochs {', '.join(map(str, anew))}."
 
 
 def memory(settings: Pretraining, model: Backbone, mesh: Mesh) -> Memory:

@@ -113,7 +113,7 @@ class Journal:
 
         Args:
             step: Its number, from 0.
-            epoch: Passes over the data so far, with a fraction.
+            epoch: Epochs so far, with a fraction.
             values: Its numbers by name; those that `watch` knows are watched.
             waited: Seconds in which the loop stood waiting for data since the last record.
         """

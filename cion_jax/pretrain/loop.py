@@ -31,7 +31,16 @@ from cion_jax.pretrain.evaluation import teacher_scores
 from cion_jax.pretrain.feed import feed
 from cion_jax.pretrain.folder import TEACHER, claim, note_origin
 from cion_jax.pretrain.journal import Journal, Silence, profile
-from cion_jax.pretrain.plan import flops, instances_at, labels_of, order_of, prepared, segments
+from cion_jax.pretrain.plan import (
+    epoch_batches,
+    flops,
+    instances_at,
+    labels_of,
+    order_of,
+    prepared,
+    relabel_epochs,
+    segments,
+)
 from cion_jax.pretrain.relabel import relabelled
 from cion_jax.pretrain.schedules import rates
 from cion_jax.pretrain.signals import asked_to_stop
@@ -103,13 +112,13 @@ def _begin(
 
 
 def _steps_left(settings: Pretraining, records: Records, checkpoint: Checkpoint) -> int:
-    """Steps to the end if labels stay as they are."""
-    epochs = segments(settings, checkpoint.position.epoch, settings.relabel)
-    batches = [
-        len(part) * order_of(settings, records, checkpoint.labels, instances_at(settings, part.start)).batches
-        for part in epochs
-    ]
-    return sum(batches) - checkpoint.position.batch
+    """Steps to the end; where epochs are passes over the data, if labels stay as they are."""
+
+    def batches(epochs: range) -> int:
+        order = order_of(settings, records, checkpoint.labels, instances_at(settings, epochs.start))
+        return len(epochs) * epoch_batches(settings, order)
+
+    return sum(map(batches, segments(settings, checkpoint.position.epoch, ()))) - checkpoint.position.batch
 
 
 @dataclass
@@ -135,20 +144,22 @@ class _Loop:
         """Train from a checkpoint to the end, or until asked to stop; say which."""
         settings, (state, labels, position, note) = self.settings, checkpoint
         number = int(state.step)
-        for epochs in segments(settings, position.epoch, settings.relabel):
-            if position.batch == 0 and epochs.start in settings.relabel:
+        anew = relabel_epochs(settings, self.records)
+        for epochs in segments(settings, position.epoch, anew):
+            if position.batch == 0 and epochs.start in anew:
                 teacher, _ = teacher_of(state)
                 labels = relabelled(
                     settings, self.model, here(teacher), self.records, self.out, epochs.start, self.journal.showing
                 )
             instances = instances_at(settings, epochs.start)
             order, step = order_of(settings, self.records, labels, instances), self._step(instances, state)
+            batches = epoch_batches(settings, order)
             for images, damaged, waited in feed(settings, self.mesh, self.records, order, epochs, position.batch):
-                now = rates(settings.optimization, settings.batch, settings.epochs, *position, order.batches)
+                now = rates(settings.optimization, settings.batch, settings.epochs, *position, batches)
                 state, metrics = step(state, images, everywhere(now, self.mesh))
                 told = now.told() | {"instances": instances, "damaged": damaged}
-                moment = position.epoch + (position.batch + 1) / order.batches
-                position, number = position.after(order.batches), number + 1
+                moment = position.epoch + (position.batch + 1) / batches
+                position, number = position.after(batches), number + 1
                 if position.batch == 0:
                     teacher, _ = teacher_of(state)
                     told |= teacher_scores(settings, position.epoch, self.model, here(teacher), self.journal.showing)

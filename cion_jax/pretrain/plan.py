@@ -14,12 +14,15 @@ from cion_jax.data.labels import read_labelling
 from cion_jax.data.order import Order, Stream
 from cion_jax.data.records import Records
 from cion_jax.data.shards import cut
-from cion_jax.denoise.labelling import check_settings
+from cion_jax.denoise.denoise import check_settings
 from cion_jax.errors import UserError
 from cion_jax.models.complexity import multiply_adds
 from cion_jax.models.zoo import Backbone, backbone
 from cion_jax.pretrain.evaluation import check_evaluation
 from cion_jax.pretrain.state import mesh_of
+
+#: Shares of the epochs after which `auto` makes labels anew.
+RELABEL_AT = (0.30, 0.48, 0.65)
 
 
 def instances_at(settings: Pretraining, epoch: int) -> int:
@@ -27,6 +30,25 @@ def instances_at(settings: Pretraining, epoch: int) -> int:
     if settings.level == "instance":
         return 1
     return [count for begin, count in zip(settings.stages, settings.instances, strict=True) if begin <= epoch][-1]
+
+
+def relabel_epochs(settings: Pretraining, records: Records) -> tuple[int, ...]:
+    """The epochs at which labels are made anew, as the settings name them or as `auto` finds them for the records."""
+    if settings.relabel != "auto":
+        return settings.relabel
+    if settings.level != "identity" or settings.labels is not None or _has_identities(records):
+        return ()
+    epochs = {max(1, round(share * settings.epochs)) for share in RELABEL_AT}
+    return tuple(sorted(epoch for epoch in epochs if epoch < settings.epochs))
+
+
+def _has_identities(records: Records) -> bool:
+    return bool(records.index["identity"].max(initial=-1) >= 0)
+
+
+def epoch_batches(settings: Pretraining, order: Order) -> int:
+    """Batches in an epoch: as many as the settings ask for, or else one pass of the order."""
+    return settings.epoch_steps or order.batches
 
 
 def segments(settings: Pretraining, first: int, cuts: Collection[int]) -> Iterator[range]:
@@ -64,15 +86,15 @@ def labels_of(settings: Pretraining, records: Records) -> np.ndarray:
         return np.arange(len(records))
     if settings.labels is not None:
         return read_labelling(settings.labels, records.card.fingerprint)
-    if settings.level == "tracklet" or settings.relabel:
+    if settings.level == "tracklet" or relabel_epochs(settings, records):
         return np.array(records.index["tracklet"], np.int64)
-    labels = np.array(records.index["identity"], np.int64)
-    if not len(labels) or labels.max() < 0:
+    if not _has_identities(records):
         raise UserError(
-            f"{records.folder}: nobody in split {records.split} has an identity; "
-            "give a labelling with --labels, or epochs with --relabel, or choose --level tracklet"
+            f"{records.folder}: nobody in split {records.split} has an identity, and {settings.epochs} epochs with "
+            f"relabel {settings.relabel} make no labels; give a labelling with --labels, or --relabel auto with at "
+            "least 2 epochs, or choose --level tracklet"
         )
-    return labels
+    return np.array(records.index["identity"], np.int64)
 
 
 def model_of(settings: Pretraining) -> Backbone:
@@ -86,6 +108,7 @@ def prepared(settings: Pretraining, data: Folder) -> tuple[Mesh, Records, Backbo
     mesh = mesh_of(jax.device_count(), settings.model_axis)
     check(settings, jax.device_count())
     records, model = Records(data), model_of(settings)
+    _check_stream(settings, relabel_epochs(settings, records))
     check_sizes(settings, model)
     check_evaluation(settings)
     return mesh, records, model
@@ -101,14 +124,10 @@ def check(settings: Pretraining, devices: int) -> None:
         raise UserError(f"stages {settings.stages} must rise, and instances {settings.instances} be positive")
     if settings.epochs < 1 or settings.accumulate < 1:
         raise UserError(f"epochs ({settings.epochs}) and accumulate ({settings.accumulate}) must be at least 1")
-    if settings.relabel and settings.level != "identity":
-        raise UserError(f"relabel is for the identity level, not for {settings.level}; leave out one of the two")
-    if not all(a < b for a, b in pairwise((0, *settings.relabel, settings.epochs))):
-        raise UserError(f"relabel {settings.relabel} must rise, and lie between epoch 1 and {settings.epochs - 1}")
-    if settings.stream < 0 or (settings.stream and settings.relabel):
-        raise UserError(
-            f"stream is {settings.stream}; it must be a number of batches, and 0 with relabel, which scatters people"
-        )
+    if settings.epoch_steps < 0:
+        raise UserError(f"epoch_steps is {settings.epoch_steps}; give a number of steps, or 0 for a pass over the data")
+    if settings.relabel != "auto":
+        _check_relabel(settings, settings.relabel)
     check_settings(settings.denoising)
     shares = devices * settings.accumulate
     for instances in sorted({instances_at(settings, epoch) for epoch in range(settings.epochs)}):
@@ -118,6 +137,24 @@ def check(settings: Pretraining, devices: int) -> None:
             raise UserError(f"a batch of {settings.batch} images does not split into {parts}; {fitting} would")
     if settings.head.prototypes % settings.model_axis:
         raise UserError(f"{settings.head.prototypes} prototypes cannot be shared by {settings.model_axis} devices")
+
+
+def _check_relabel(settings: Pretraining, epochs: tuple[int, ...]) -> None:
+    if epochs and settings.level != "identity":
+        raise UserError(f"relabel is for the identity level, not for {settings.level}; leave out one of the two")
+    if not all(a < b for a, b in pairwise((0, *epochs, settings.epochs))):
+        raise UserError(f"relabel {epochs} must rise, and lie between epoch 1 and {settings.epochs - 1}")
+
+
+def _check_stream(settings: Pretraining, anew: tuple[int, ...]) -> None:
+    """Refuse a stream of people whom labels that are made anew would scatter."""
+    if settings.stream < 0:
+        raise UserError(f"stream is {settings.stream}; it must be a number of batches, or 0")
+    if settings.stream and anew:
+        raise UserError(
+            f"stream is {settings.stream}, but relabel makes new labels at epochs {anew}, which scatters people; "
+            "choose --stream 0, or give labels that stay with --labels, or choose --level tracklet"
+        )
 
 
 def check_sizes(settings: Pretraining, model: Backbone) -> None:

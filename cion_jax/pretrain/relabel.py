@@ -1,9 +1,9 @@
-"""New labels while training: the teacher embeds the images, and denoising goes one level further than the time before.
+"""New labels while training: the teacher embeds the images, and denoising finds who is who among them.
 
 RUN/labels/epoch-00040.npz    the labels from that epoch on: a labelling like any other, with the noise of each level
 """
 
-from dataclasses import replace
+import sys
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -13,8 +13,10 @@ from cion_jax.aside import write_aside
 from cion_jax.config import Pretraining
 from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import DamagedRecordError, Records
-from cion_jax.denoise.labelling import denoise
+from cion_jax.denoise.denoise import denoise
+from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.errors import UserError
+from cion_jax.evaluate.colours import image_colours, matched
 from cion_jax.evaluate.embed import features
 from cion_jax.evaluate.trial import Showing
 from cion_jax.hosts import gather, leading
@@ -31,23 +33,22 @@ def relabelled(
     showing: Showing,
 ) -> np.ndarray:
     """Who is who from an epoch on, as the teacher sees it; also written into the run's folder."""
-    seen, damaged = _features(settings, model, teacher, records, showing)
-    video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
-    tracklet[damaged] = -1
-    level = min(settings.relabel.index(epoch) + 1, settings.denoising.levels)
-    asked = replace(settings.denoising, levels=level)  # type: ignore[arg-type]
-    with showing(f"denoising, level {level} of {settings.denoising.levels}", level + 1) as done:
-        found = denoise(seen, video, tracklet, frame, asked, done)
-    if found.labels.max() < 0:
+    tracked = tracked_features(settings, model, teacher, records, showing)
+    with showing("denoising for new labels", settings.denoising.levels + 1) as progress:
+        denoised = denoise(*tracked, settings.denoising, progress)
+    if denoised.labels.max() < 0:
         raise UserError(
             f"{out}: epoch {epoch}: denoising left nobody of {len(records):,} images; raise sigma, lower min-images"
         )
     if leading():
-        path, told = labels_path(out, epoch), {"made by": "cion pretrain", "epoch": epoch} | found.told()
+        for warning in denoised.warnings:
+            print(f"cion: epoch {epoch}: {warning}", file=sys.stderr)
+        path = labels_path(out, epoch)
         path.parent.mkdir(exist_ok=True)
-        made_for, noise = records.card.fingerprint, np.array(found.noise)
-        write_aside(path, lambda aside: write_labelling(aside, found.labels, made_for, told, noise=noise))
-    return found.labels
+        made_by = {"made by": "cion pretrain", "epoch": epoch} | denoised.as_dict()
+        fingerprint, noise = records.card.fingerprint, np.array(denoised.noise)
+        write_aside(path, lambda aside: write_labelling(aside, denoised.labels, fingerprint, made_by, noise=noise))
+    return denoised.labels
 
 
 def labels_path(out: Path, epoch: int) -> Path:
@@ -60,7 +61,7 @@ class _Passing:
 
     def __init__(self, records: Records):
         self._records = records
-        self.damaged: list[int] = []
+        self._damaged: list[int] = []
 
     def __len__(self) -> int:
         return len(self._records)
@@ -73,18 +74,40 @@ class _Passing:
             self._records.pixels_into(out, number)
         except DamagedRecordError:
             out[:] = 0
-            self.damaged.append(int(number))
+            self._damaged.append(int(number))
+
+    def damaged(self) -> np.ndarray:
+        """The numbers of those that any host has noted."""
+        return gather(np.array(self._damaged, np.int64))
 
 
-def _features(
+def tracked_features(
     settings: Pretraining, model: Backbone, teacher: Variables, records: Records, showing: Showing
-) -> tuple[np.ndarray, np.ndarray]:
-    """The teacher's features of all images, and which of them are damaged, where those are to be passed over."""
+) -> TrackedFeatures:
+    """The teacher's features of all images, as the settings for denoising ask for them, and where they were seen.
+
+    A damaged image that is passed over has no tracklet.
+    """
     in_order = records.in_order()
     passing = _Passing(in_order)
     images = passing if settings.skip_damaged else in_order
-    with showing("embedding images for new labels", len(records)) as done:
-        found = features(
-            model, teacher, images, image_size=settings.crops.global_size, precision=settings.precision, done=done
+    video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
+    colours = None
+    if settings.denoising.match_colours:
+        with showing("colours of images for new labels", len(records)) as progress:
+            seen = image_colours(images, settings.crops.global_size, done=progress)
+        tracklet[passing.damaged()] = -1
+        colours = matched(seen, video, tracklet)
+    with showing("embedding images for new labels", len(records)) as progress:
+        embedded = features(
+            model,
+            teacher,
+            images,
+            image_size=settings.crops.global_size,
+            flip=settings.denoising.mirror,
+            precision=settings.precision,
+            colours=colours,
+            done=progress,
         )
-    return found, gather(np.array(passing.damaged, np.int64))
+    tracklet[passing.damaged()] = -1
+    return TrackedFeatures(embedded, video, tracklet, frame)

@@ -29,7 +29,8 @@ from cion_jax.torch_io.weights import Weights, load
 from tfrecords_tools.stats import statistics
 
 _FIRST = (
-    "level", "backbone", "epochs", "batch", "instances", "stages", "image_size", "labels", "relabel", "precision"
+    "level", "backbone", "epochs", "epoch_steps", "batch", "instances", "stages", "image_size", "labels", "relabel",
+    "precision",
 )  # fmt: skip
 _COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
 
@@ -55,7 +56,7 @@ def read_run(folder: Path) -> Run:
     if "backbone" not in settings or "level" not in settings:
         raise UserError(f"{folder / SETTINGS}: no settings of a pre-training; name a folder that `cion pretrain` wrote")
     metrics, weights = folder / METRICS, folder / TEACHER
-    paths = {epoch: labels_path(folder, epoch) for epoch in settings.get("relabel", ())}
+    paths = {epoch: labels_path(folder, epoch) for epoch in range(settings.get("epochs", 0))}
     return Run(
         folder,
         settings,
