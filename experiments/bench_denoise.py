@@ -20,7 +20,7 @@ import numpy as np
 
 from cion_jax.config import Denoising
 from cion_jax.denoise import near, single
-from cion_jax.denoise.labelling import denoise
+from cion_jax.denoise.denoise import denoise
 from cion_jax.evaluate.agreement import agreement
 from experiments.command import command
 from experiments.feature_world import FeatureWorld, draw

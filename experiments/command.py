@@ -8,11 +8,13 @@ from typing import Any
 import tyro
 
 from cion_jax.errors import UserError
+from cion_jax.xla import avoid_faults
 
 
 def command(main: Callable[..., Any]) -> None:
     """Call it with what the command line says, and end the process with what it returns."""
     name = Path(sys.argv[0]).stem
+    avoid_faults()
     try:
         sys.exit(tyro.cli(main, prog=f"python -m experiments.{name}"))
     except UserError as error:

@@ -1,103 +1,171 @@
-"""How well denoising finds people, on drawn worlds of features, beside other ways to do it. Takes some minutes.
+"""How well denoising finds people, beside other ways to do it: in drawn worlds of features, or on features of your own.
 
-    pip install -e '.[test]' && python -m experiments.denoising
+    pip install -e '.[test]' && python -m experiments.denoising                # takes some minutes
+    python -m experiments.denoising --features FEATURES.npz ...
 
 Scored are pairs of images: of those that get one label, how many are one person (precision), and the other way round
-(recall); an image without a label is alone. Means of five seeds, none of which was looked at while sigma and tau were
-chosen, and the deviation of F1. Garbage are images that show nobody; kept are images that get a label.
+(recall); an image without a label is alone. In drawn worlds the figures are means of five seeds, none of which was
+looked at while anything was chosen, and the standard deviation of F1. Garbage are images that show nobody; kept are
+images that get a label. `/ 2` and `x 1.5` are all levels with half and one and a half times the tau that auto chose.
 
-`fixed` are sigma and tau that were set once for each world, from what its vectors are made of. DBSCAN and first
-neighbours are helped: of eight eps, or of all partitions, the one with the best F1 is taken, world by world and seed by
-seed. On centroids they get those of level 1, which has cleaned the tracklets with the fixed sigma.
+Contestants are helped: each gets the tracklets that level 1 has cleaned, as plain centroids and as the vectors in which
+ours are compared, and of all its settings on both the labelling with the best F1 by the truth is taken, seed by seed.
+DBSCAN also gets all images, with their video's mean off.
+
+An .npz has the arrays features, tracklet and identity (-1: nobody), and if known video, frame and mirrored. Without
+video it is taken as one video. Where it has clip and tracklet_of_clip, these are taken as video and tracklet in a
+further table.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.cluster import DBSCAN
+from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering
 
+from cion_jax.arrays import read_arrays
 from cion_jax.config import Denoising
-from cion_jax.denoise.labelling import denoise
-from cion_jax.denoise.notion import identities
+from cion_jax.denoise.denoise import denoise
+from cion_jax.denoise.inputs import TrackedFeatures, mirrored_added
+from cion_jax.denoise.vectors import unit
 from cion_jax.evaluate.agreement import agreement
 from experiments.command import command
-from experiments.feature_world import FeatureWorld, Sample, draw
+from experiments.feature_world import FeatureWorld, draw
 from experiments.timing import environment
 
-#: A world, and sigma and tau for it.
+#: A world, and sigma and tau that suit what its vectors are made of.
 WORLDS: dict[str, tuple[FeatureWorld, float, float]] = {
-    "easy": (FeatureWorld(noise=0.3, bias=0.2, drift=0.25, look_alikes=0.05, switches=0.02, garbage=0.02), 0.2, 0.2),
-    "usual": (FeatureWorld(), 0.25, 0.2),
+    "easy": (FeatureWorld(noise=0.3, bias=0.2, drift=0.25, look_alikes=0.05, switches=0.02, garbage=0.02), 0.1, 0.2),
+    "usual": (FeatureWorld(), 0.2, 0.3),
     "hard": (
         FeatureWorld(noise=0.8, bias=0.5, drift=0.5, look_alikes=0.2, switches=0.1, garbage=0.1, fragments=0.5),
         0.45,
-        0.4,
+        0.45,
     ),
-    "strong bias of videos": (FeatureWorld(bias=0.9), 0.45, 0.4),
+    "strong bias of videos": (FeatureWorld(bias=0.9), 0.2, 0.3),
 }
 #: The first of the seeds.
-FIRST_SEED = 100
-#: Neighbours of a point that DBSCAN calls dense: of images, and of tracklets.
-DENSE_IMAGES, DENSE_TRACKLETS = 4, 2
-EPS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+FIRST_SEED = 300
+#: Thresholds that contestants may choose from, as distances 1 - cosine, and smallest clusters of HDBSCAN.
+EPS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SMALLEST = (2, 3, 4, 6)
+#: The same for images, of which a dense place has more.
+EPS_IMAGES, DENSE_IMAGES = (0.1, 0.15, 0.2, 0.3), 4
+
+Rows = Iterator[tuple[str, np.ndarray]]
 
 
-def main(seeds: int = 5, identities: int = 400, within: int = 100) -> None:
-    """Print a table for each world.
+def main(seeds: int = 5, identities: int = 400, within: int = 100, features: tuple[Path, ...] = ()) -> None:
+    """Print a table for each world, or for each file.
 
     Args:
         seeds: Worlds of each kind.
         identities: People in each; videos are in proportion.
         within: The finite range.
+        features: Files to take instead of drawn worlds.
     """
     print(environment("jax", "numpy", "scikit-learn"))
-    for name, (world, sigma, tau) in WORLDS.items():
-        rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for path in features:
+        for name, tracked, truth in read(path):
+            rows = {row: [scored(labels, truth)] for row, labels in labellings(tracked, truth, None, within)}
+            print_table(f"{name}: {len(truth):,} images", rows)
+    for name, (world, sigma, tau) in WORLDS.items() if not features else ():
+        found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             size = {"identities": identities, "videos": identities * 60 // 400}
             sample = draw(replace(world, seed=seed, **size))
-            for row, labels in found(sample, Denoising(sigma=sigma, tau=tau), within):
-                rows[row].append(scored(labels, sample.identity))
-        print(f"\n{name}: {identities} people, about {len(sample.video):,} images, fixed sigma {sigma}, tau {tau}\n")
-        print("| | precision | recall | F1 | kept | garbage kept | identities |\n|---|---|---|---|---|---|---|")
-        for row, values in rows.items():
-            print(f"| {row} | {cells(values)} |", flush=True)
+            fixed = Denoising(sigma=sigma, tau=tau, whiten="total")
+            for row, labels in labellings(TrackedFeatures(*sample[:4]), sample.identity, fixed, within):
+                found[row].append(scored(labels, sample.identity))
+        size_of = f"{identities} people, about {len(sample.video):,} images"
+        print_table(f"{name}: {size_of}, fixed sigma {sigma}, tau {tau}", found)
 
 
-def found(sample: Sample, fixed: Denoising, within: int) -> Iterator[tuple[str, np.ndarray]]:
+def read(path: Path) -> Iterator[tuple[str, TrackedFeatures, np.ndarray]]:
+    """What a file holds, by video and by clip, with the truth."""
+    needed, optional = ["features", "tracklet", "identity"], ["video", "frame", "mirrored", "clip", "tracklet_of_clip"]
+    found = read_arrays(path, needed, optional)
+    truth, frame = found["identity"], found.get("frame")
+    rows = mirrored_added(path, found)
+    video = found.get("video", np.zeros(len(truth), np.int64))
+    yield path.name, TrackedFeatures(rows, video, found["tracklet"], frame), truth
+    if "clip" in found and "tracklet_of_clip" in found:
+        yield f"{path.name}, by clips", TrackedFeatures(rows, found["clip"], found["tracklet_of_clip"], frame), truth
+
+
+def labellings(tracked: TrackedFeatures, truth: np.ndarray, fixed: Denoising | None, within: int) -> Rows:
     """Labels by each way of finding them."""
-    features, video, tracklet, frame, truth = sample
-
-    def ours(settings: Denoising, frames: bool = True) -> np.ndarray:
-        return denoise(features, video, tracklet, frame if frames else None, settings).labels
-
-    def spread(groups: np.ndarray) -> np.ndarray:
-        return np.where(cleaned >= 0, groups[cleaned], -1)
-
-    yield "raw tracklets", tracklet
-    for name, chosen in (("fixed", fixed), ("auto", replace(fixed, sigma="auto", tau="auto"))):
-        yield f"level 1, {name}", ours(replace(chosen, levels=1))
-        yield f"levels 1 + 2, {name}", ours(replace(chosen, levels=2))
-        yield f"levels 1 + 2 + 3, {name}", ours(chosen)
-        yield f"{name}, without frames", ours(chosen, frames=False)
-        yield f"{name}, range {within}", ours(replace(chosen, range=within))
-    cleaned = ours(replace(fixed, levels=1))
-    centers = identities(features, cleaned).centers
-    yield "DBSCAN of centroids", best((spread(dbscan(centers, eps, DENSE_TRACKLETS)) for eps in EPS), truth)
-    yield "first neighbours of centroids", best(map(spread, first_neighbours(centers)), truth)
-    yield "DBSCAN of images", best((dbscan(features, eps, DENSE_IMAGES) for eps in EPS), truth)
+    auto = denoise(*tracked)
+    for note in auto.warnings:
+        print(f"({note})", flush=True)
+    yield "raw tracklets", tracked.tracklet
+    for name, chosen in {"fixed": fixed, "auto": Denoising()}.items():
+        if chosen is not None:
+            yield f"level 1, {name}", denoise(*tracked, replace(chosen, levels=1)).labels
+            yield f"levels 1 + 2, {name}", denoise(*tracked, replace(chosen, levels=2)).labels
+            yield f"levels 1 + 2 + 3, {name}", denoise(*tracked, chosen).labels
+            if tracked.frame is not None:
+                yield f"{name}, without frames", denoise(*tracked, replace(chosen, frames=False)).labels
+            yield f"{name}, range {within}", denoise(*tracked, replace(chosen, range=within)).labels
+    tau = float(auto.settings.tau)
+    for factor, name in ((0.5, "auto, tau / 2"), (1.5, "auto, tau x 1.5")):
+        yield name, denoise(*tracked, replace(auto.settings, tau=min(factor * tau, 2.0))).labels
+    yield from contestants(tracked, truth)
 
 
-def dbscan(vectors: np.ndarray, eps: float, dense: int) -> np.ndarray:
-    """Clusters of unit vectors; eps is 1 - cosine, and a point near no cluster stays alone."""
-    labels = DBSCAN(eps=np.sqrt(2 * eps), min_samples=dense).fit(vectors).labels_
-    alone = labels < 0
-    return np.where(alone, labels.max() + np.cumsum(alone), labels)
+def contestants(tracked: TrackedFeatures, truth: np.ndarray) -> Rows:
+    """The best that other ways make of cleaned tracklets."""
+    cleaned = denoise(*tracked, Denoising(tau=0))
+    clusters = cleaned.clusters
+    tracklet = np.full(len(truth), -1)
+    tracklet[clusters.tracklets.place] = clusters.home
+    numbers = range(len(clusters.found.names))
+    plain = unit(np.stack([tracked.features[tracklet == each].mean(axis=0) for each in numbers]))
+
+    def best(labels_of: Iterator[np.ndarray]) -> np.ndarray:
+        """Of labels of what stands in `tracklet`, those that agree best with the truth, image by image."""
+        spread = (np.where(tracklet >= 0, labels[tracklet], -1) for labels in labels_of)
+        return max(spread, key=lambda labels: agreement(labels, truth).f1)
+
+    for name, way in {
+        "DBSCAN": dbscan,
+        "HDBSCAN": hdbscan,
+        "average linkage": average_linkage,
+        "first neighbours": first_neighbours,
+    }.items():
+        yield f"{name}, helped", best(labels for vectors in (plain, clusters.vectors) for labels in way(vectors))
+    tracklet[clusters.tracklets.place] = np.arange(len(clusters.tracklets.place))
+    images = dbscan(clusters.tracklets.features, EPS_IMAGES, DENSE_IMAGES)
+    yield "DBSCAN of images, helped", best(images)
+
+
+def dbscan(vectors: np.ndarray, choice: tuple[float, ...] = EPS, dense: int = 2) -> Iterator[np.ndarray]:
+    """A point near no cluster stays alone."""
+    for eps in choice:
+        yield alone(DBSCAN(eps=np.sqrt(2 * eps), min_samples=dense).fit(vectors).labels_)
+
+
+def hdbscan(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    """The same, with densities that may differ."""
+    for smallest in SMALLEST:
+        yield alone(HDBSCAN(min_cluster_size=smallest, min_samples=1, copy=True).fit(vectors).labels_)
+
+
+def average_linkage(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    """Agglomeration without cannot-links."""
+    for eps in EPS:
+        way = AgglomerativeClustering(n_clusters=None, distance_threshold=eps, metric="cosine", linkage="average")
+        yield way.fit(vectors).labels_
+
+
+def alone(labels: np.ndarray) -> np.ndarray:
+    """Labels in which each -1 is a cluster of its own."""
+    return np.where(labels < 0, labels.max() + np.cumsum(labels < 0), labels)
 
 
 def first_neighbours(vectors: np.ndarray) -> Iterator[np.ndarray]:
@@ -105,28 +173,32 @@ def first_neighbours(vectors: np.ndarray) -> Iterator[np.ndarray]:
     FINCH (Sarfraz, Sharma and Stiefelhagen, CVPR 2019)."""
     labels = np.arange(len(vectors))
     while labels.max() > 0:
-        centers = identities(vectors, labels).centers
+        yield labels
+        centers = unit(np.stack([vectors[labels == each].sum(axis=0) for each in range(labels.max() + 1)]))
         similar = centers @ centers.T
         np.fill_diagonal(similar, -np.inf)
         nearest = similar.argmax(axis=1)
         edges = coo_array((np.ones(len(nearest)), (np.arange(len(nearest)), nearest)), shape=similar.shape)
         labels = connected_components(edges, directed=False)[1][labels]
-        yield labels
-
-
-def best(labellings: Iterator[np.ndarray], truth: np.ndarray) -> np.ndarray:
-    """The labelling that agrees best with the truth."""
-    return max(labellings, key=lambda labels: agreement(labels, truth).f1)
 
 
 def scored(labels: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
     """Precision, recall, F1, share of images kept, share of garbage kept, identities."""
     kept = labels >= 0
-    return *agreement(labels, truth)[:3], kept.mean(), kept[truth < 0].mean(), len(np.unique(labels[kept]))
+    garbage = kept[truth < 0].mean() if (truth < 0).any() else 0.0
+    return *agreement(labels, truth)[:3], kept.mean(), garbage, len(np.unique(labels[kept]))
+
+
+def print_table(title: str, rows: dict[str, list[tuple[float, ...]]]) -> None:
+    """A row for each way."""
+    print(f"\n{title}\n")
+    print("| | precision | recall | F1 | kept | garbage kept | identities |\n|---|---|---|---|---|---|---|")
+    for row, values in rows.items():
+        print(f"| {row} | {cells(values)} |", flush=True)
 
 
 def cells(values: list[tuple[float, ...]]) -> str:
-    """A row of the table."""
+    """Means over seeds, with the spread of F1."""
     precision, recall, f1, kept, garbage, count = map(mean, zip(*values, strict=True))
     spread = f" ± {stdev(value[2] for value in values):.3f}" if len(values) > 1 else ""
     shares = f"{kept:.1%} | {garbage:.1%}"

@@ -14,7 +14,7 @@ from tiny import Tiny
 from cion_jax import hosts
 from cion_jax.config import Denoising, Hosts
 from cion_jax.data.labels import LABELS
-from cion_jax.denoise.labelling import denoise
+from cion_jax.denoise.denoise import denoise
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.features import Labelled, write_features

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ from cion_jax.config import Denoising, Writing
 from cion_jax.data.labels import LABELS, read_labelling, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
-from cion_jax.denoise.labelling import denoise, keep_promises
-from cion_jax.denoise.levels import climb
-from cion_jax.denoise.notion import identities
-from cion_jax.denoise.sightings import sightings
-from cion_jax.denoise.thresholds import estimate
+from cion_jax.denoise.denoise import Denoised, denoise
+from cion_jax.denoise.inputs import read_tracked
 from cion_jax.errors import UserError
 from cion_jax.evaluate.agreement import agreement
 from cion_jax.evaluate.features import CARD, INDEX
@@ -61,25 +58,101 @@ def test_labels_have_no_gaps_and_settings_are_told(
     assert labels.dtype == np.int64 and labels.shape == sample.video.shape
     assert np.array_equal(np.unique(labels), np.arange(-1, labels.max() + 1))
     assert noise.shape == (4, 4) and noise[-1, 1] == labels.max() + 1 and noise[-1, 0] == (labels >= 0).sum()
-    assert settings["range"] == 50 and settings["levels"] == 3 and 0 < settings["tau"] < settings["sigma"] < 1
-    again = replace(Denoising(), **{name: settings[name] for name in ("sigma", "tau", "range", "levels", "min_images")})
-    np.testing.assert_array_equal(denoise(*sample[:4], again).labels, labels)
+    assert settings["range"] == 50 and settings["levels"] == 3 and 0 < settings["tau"] < 1 and 0 < settings["sigma"] < 1
+    assert settings["whiten"] in ("total", "within") and settings["warnings"] == [] and settings["cannot_link"] >= 0
     told = capsys.readouterr().out
     assert f"sigma {settings['sigma']:.4g}" in told and f"{labels.max() + 1:,} identities" in told
+
+
+OPTIONS: list[list[str]] = [
+    [],
+    ["--range", "20"],
+    ["--tau", "0.3"],
+    ["--no-video-mean", "--whiten", "none", "--tau", "0.1"],
+    ["--whiten", "total"],
+    ["--whiten", "within", "--no-frames"],
+    ["--levels", "2", "--min-images", "5"],
+]
+
+
+def as_settings(written: dict[str, Any]) -> Denoising:
+    return Denoising(**{field.name: written[field.name] for field in fields(Denoising)})
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+def test_the_settings_in_a_labelling_make_its_labels_again(
+    options: list[str], sample: Sample, table: Path, tmp_path: Path
+) -> None:
+    """Also with `auto` replaced by what it found."""
+    out = tmp_path / "labels.npz"
+    assert cion(table, out, *options) == 0
+    with np.load(out) as arrays:
+        labels, again = arrays["labels"], as_settings(json.loads(str(arrays["settings"])))
+    assert "auto" not in (again.sigma, again.tau, again.whiten)
+    assert again.video_mean == ("--no-video-mean" not in options) and again.frames == ("--no-frames" not in options)
+    assert labels.max() + 1 < len(np.unique(sample.tracklet)) - 20
+    np.testing.assert_array_equal(denoise(*sample[:4], again).labels, labels)
+
+
+@pytest.mark.parametrize("whiten", ["total", "within", "none"])
+def test_a_named_space_is_taken(whiten: Any, sample: Sample) -> None:
+    for tau in (0.2, "auto"):
+        assert denoise(*sample[:4], Denoising(whiten=whiten, tau=tau)).settings.whiten == whiten
+
+
+def test_each_setting_of_the_features_makes_a_difference(sample: Sample) -> None:
+    steep = sample.features * np.geomspace(1, 0.1, 32)
+    usual = Denoising(tau=0.8, sigma=0.2, whiten="total")
+    others = [replace(usual, whiten="within"), replace(usual, whiten="none"), replace(usual, video_mean=False)]
+    others.append(replace(usual, frames=False))
+    made = [denoise(steep, *sample[1:4], each).labels for each in (usual, *others)]
+    assert len({labels.tobytes() for labels in made}) == len(made)
+
+
+def test_what_a_user_should_know_is_said_on_one_line_and_written(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, begin = tmp_path / "labels.npz", np.full(sample.tracklet.max() + 1, 1 << 30)
+    np.minimum.at(begin, sample.tracklet, sample.frame)
+    np.savez(tmp_path / "anew.npz", **sample._replace(frame=sample.frame - begin[sample.tracklet])._asdict())
+    assert cion(tmp_path / "anew.npz", out, "--tau", "0.2") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "--no-frames" in line]
+    with np.load(out) as arrays:
+        written = json.loads(str(arrays["settings"]))["warnings"]
+    assert told == [f"cion: {line}" for line in written if "--no-frames" in line] and len(told) == 1
+    assert cion(tmp_path / "anew.npz", out, "--tau", "0.2", "--no-frames") == 0
+    assert "--no-frames" not in capsys.readouterr().err
+
+
+def assert_same(one: Denoised, other: Denoised) -> None:
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert one.as_dict() == other.as_dict()
 
 
 def test_a_permutation_of_the_input_permutes_the_output(sample: Sample) -> None:
     order = np.random.default_rng(0).permutation(len(sample.video))
     found = denoise(*sample[:4])
     mixed = denoise(*(values[order] for values in sample[:4]))
-    np.testing.assert_array_equal(mixed.labels, found.labels[order])
-    assert mixed._replace(labels=found.labels) == found._replace(labels=found.labels)
+    assert_same(mixed, found._replace(labels=found.labels[order]))
 
 
 def test_names_of_videos_and_tracklets_do_not_matter(sample: Sample) -> None:
-    found = denoise(*sample[:4]).labels
-    named = denoise(sample.features * 7, sample.video * 3 + 5, sample.tracklet * 2 + 1, sample.frame + 9).labels
-    np.testing.assert_array_equal(named, found)
+    found = denoise(*sample[:4])
+    named = denoise(sample.features * 8, sample.video * 3 + 5, sample.tracklet * 2 + 1, sample.frame + 9)
+    assert_same(named, found)
+
+
+def test_the_order_of_names_changes_numbers_alone(sample: Sample) -> None:
+    random = np.random.default_rng(0)
+    video, tracklet = (
+        random.permutation(12)[sample.video],
+        random.permutation(sample.tracklet.max() + 1)[sample.tracklet],
+    )
+    found, named = denoise(*sample[:4]), denoise(sample.features, video, tracklet, sample.frame)
+    pairs = np.unique(np.stack([found.labels, named.labels], axis=1), axis=0)
+    assert len(pairs) == len(np.unique(found.labels)) == len(np.unique(named.labels))
+    assert (pairs[:, 0] == -1).tolist() == (pairs[:, 1] == -1).tolist()
+    assert found.settings.tau == pytest.approx(named.settings.tau, rel=1e-6)
 
 
 def test_small_identities_are_dropped_at_the_end(sample: Sample) -> None:
@@ -106,52 +179,49 @@ def test_a_tracklet_may_have_images_of_one_frame(sample: Sample) -> None:
     assert len(np.unique(people, axis=0)) == len(people)
 
 
-# What is promised.
+# Features of mirrored images.
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_a_broken_promise_is_noticed(sample: Sample, levels: int) -> None:
-    found = sightings(*sample[:4])
-    climbed = list(climb(found, 0.4, 0.25, levels=levels))
-    keep_promises(found, climbed, 0.4, 0.25, None)
-    last = climbed[-1]
-    images = np.arange(len(last.labels))
-    moved = np.where(images == last.labels.argmax(), last.labels[last.labels >= 0].min(), last.labels)
-    harmed = {"farther": moved, "twice": np.where(last.labels >= 0, 0, -1)}
-    if levels > 1:
-        harmed["nearer"] = np.where(last.labels >= 0, found.tracklet, -1)
-    for labels in harmed.values():
-        broken = last._replace(people=identities(found.features, labels), refused={})
-        with pytest.raises(RuntimeError, match="broke its promise"):
-            keep_promises(found, [*climbed[:-1], broken], 0.4, 0.25, None)
+def halves(sample: Sample, share: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Features of images and of their mirror images, of any length, which err to opposite sides."""
+    error = share * np.random.default_rng(0).standard_normal(sample.features.shape)
+    return sample.features + error, 3 * (sample.features - error)
 
 
-# sigma and tau.
+def test_features_of_mirrored_images_are_added(sample: Sample, tmp_path: Path) -> None:
+    one, other = halves(sample)
+    table, out = tmp_path / "table.npz", tmp_path / "labels.npz"
+    np.savez(table, **sample._replace(features=one)._asdict(), mirrored=other)
+    rows = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (one, other)]
+    np.testing.assert_allclose(read_tracked(table).features, rows[0] + rows[1], atol=1e-5)
+    np.testing.assert_array_equal(read_tracked(table, mirror=False).features, one)
+    f1 = []
+    for options in ([], ["--no-mirror"]):
+        assert cion(table, out, *options, "--whiten", "total") == 0
+        with np.load(out) as arrays:
+            assert json.loads(str(arrays["settings"]))["mirror"] == (not options)
+            f1.append(agreement(arrays["labels"], sample.identity).f1)
+    assert f1[0] > f1[1] + 0.2
 
 
-def same_person(world: FeatureWorld) -> float:
-    """The distance of a person's tracklets in two videos, from the lengths of what they are made of."""
-    return 1 - 1 / (1 + world.bias**2 + world.drift**2 + world.noise**2 / world.length)
+@pytest.mark.parametrize("harm", [lambda m: m[1:], lambda m: m[:, 1:], lambda m: m.astype(int)])
+def test_mirrored_of_another_shape_is_refused(
+    harm: Any, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.npz"
+    np.savez(table, **sample._asdict(), mirrored=harm(sample.features))
+    assert cion(table, tmp_path / "out.npz") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cion: {table}: mirrored is ") and "make it as features is" in line
+    assert not (tmp_path / "out.npz").exists()
 
 
-@pytest.mark.parametrize("frames", [True, False])
-@pytest.mark.parametrize("noise", [0.3, 0.6, 0.9])
-def test_auto_finds_what_people_are_apart(noise: float, frames: bool) -> None:
-    world = FeatureWorld(identities=150, videos=25, noise=noise)
-    drawn = draw(world)
-    sigma, tau = estimate(sightings(*drawn[:3], drawn.frame if frames else None))
-    image = 1 - 1 / np.sqrt(1 + world.bias**2 + world.drift**2 + world.noise**2)
-    assert same_person(world) < tau < 1.5 * same_person(world)
-    assert image < sigma < 1.8 * image
-    assert agreement(denoise(*drawn[:4]).labels, drawn.identity).f1 > 0.93
-
-
-def test_where_nobody_is_seen_twice_few_are_taken_for_one() -> None:
-    drawn = draw(FeatureWorld(identities=500, videos=20, appearances=1, fragments=0, look_alikes=0, switches=0))
-    found = denoise(*drawn[:4])
-    people = len(np.unique(drawn.tracklet))
-    assert 0.97 * people < found.labels.max() + 1 <= people
-    assert agreement(found.labels, drawn.identity).precision > 0.95
+def test_without_videos_all_are_of_one(sample: Sample, tmp_path: Path) -> None:
+    table, out = tmp_path / "table.npz", tmp_path / "labels.npz"
+    np.savez(table, features=sample.features, tracklet=sample.tracklet)
+    assert cion(table, out, "--tau", "0.2") == 0
+    one = denoise(sample.features, np.zeros_like(sample.video), sample.tracklet, None, Denoising(tau=0.2))
+    np.testing.assert_array_equal(np.load(out)["labels"], one.labels)
 
 
 # A folder of features, and the report.
@@ -206,7 +276,10 @@ class Pictures(HTMLParser):
 def test_features_of_a_dataset_become_a_labelling_and_a_report(folders: tuple[Path, Path], tmp_path: Path) -> None:
     data, features = folders
     out, report = tmp_path / "labels.npz", tmp_path / "report.html"
-    assert cion(features, out, "--sigma", "0.1", "--tau", "0.1", "--report", report, "--images", data) == 0
+    assert (
+        cion(features, out, "--sigma", "0.1", "--tau", "0.1", "--whiten", "none", "--report", report, "--images", data)
+        == 0
+    )
     labels = read_labelling(out, Records(data).card.fingerprint)
     np.testing.assert_array_equal(labels, Records(data).index["tracklet"] % 3)
     text = report.read_text()

@@ -1,5 +1,6 @@
 """`cion denoise`: from features and tracklets to identities."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,8 @@ from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cion_jax.data.records import Records
-    from cion_jax.denoise.labelling import Denoised
-    from cion_jax.denoise.table import Tracked
+    from cion_jax.denoise.denoise import Denoised
+    from cion_jax.denoise.inputs import TrackedFeatures
 
 
 def denoise(
@@ -28,13 +29,16 @@ def denoise(
 ) -> None:
     """Find out who is who among tracklets, and write an identity for each image.
 
-    FEATURES is a folder that `cion embed` wrote, or an .npz of any features with the arrays features (N, D), video (N),
-    tracklet (N), which is in one video only, and optionally frame (N): two people in one frame are never taken for one.
+    FEATURES is a folder that `cion embed` wrote (best with --flip --match-colours), or an .npz of any features with the
+    arrays features (N, D), tracklet (N), and optionally video (N): a tracklet is in one only, and without it all are of
+    one; frame (N): two people in one frame are never taken for one; mirrored (N, D): features of the mirrored images.
 
     OUT is an .npz with labels (N): from 0 without gaps, -1 for images that fit nobody; noise, a row for the raw
-    tracklets and one after each level, of images, identities, images farther than sigma from their centroid, and pairs
+    tracklets and one after each level, of images, identities, images farther than sigma from their tracklet, and pairs
     of identities nearer than tau; and settings, as JSON. Made from a folder of features, it is a labelling for `cion
     pretrain --labels`.
+
+    Where the features do not carry a link, tracklets are cleaned and left apart, and a line says so.
 
     Args:
         features: What `cion embed` wrote, or an .npz.
@@ -48,33 +52,38 @@ def denoise(
     from cion_jax.aside import write_aside
     from cion_jax.data.labels import write_labelling
     from cion_jax.data.progress import progress
-    from cion_jax.denoise.labelling import denoise
+    from cion_jax.denoise.denoise import denoise
     from cion_jax.hosts import leading, together
 
     with together(hosts):
         _check(features, out, settings, report, images)
-        tracked, made_for = _read(features, split)
+        tracked, made_for = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, made_for)
         try:
-            with progress("denoising", settings.levels + 1) as done:
-                found = denoise(*tracked, settings, done)
+            with progress("denoising", settings.levels + 1) as step:
+                denoised = denoise(*tracked, settings, step)
         except UserError as error:
             raise UserError(f"{features}: {error}") from None
         if leading():
-            told = {"made by": "cion denoise", "features": str(features)} | found.told()
-            noise = np.array(found.noise)
-            write_aside(out, lambda path: write_labelling(path, found.labels, made_for, told, noise=noise))
-            _show(found)
-            nobody = np.count_nonzero(found.labels < 0)
-            print(f"{out}: {found.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
+            made_by = {"made by": "cion denoise", "features": str(features)} | denoised.as_dict()
+            noise = np.array(denoised.noise)
+            write_aside(out, lambda path: write_labelling(path, denoised.labels, made_for, made_by, noise=noise))
+            _show(denoised)
+            nobody = np.count_nonzero(denoised.labels < 0)
+            print(f"{out}: {denoised.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
+            for warning in denoised.warnings:
+                print(f"cion: {warning}", file=sys.stderr)
             if report is not None:
-                _write_report(report, tracked, found, records)
+                _write_report(report, tracked, denoised, records)
 
 
 def _check(features: Path, out: Path, settings: Denoising, report: Path | None, images: Path | None) -> None:
-    from cion_jax.denoise.labelling import check_settings
+    from cion_jax.data.dataset import is_dataset
+    from cion_jax.denoise.denoise import check_settings
 
     check_settings(settings)
+    if is_dataset(features):
+        raise UserError(f"{features}: this is a dataset; `cion embed RUN {features} FEATURES` first, and give FEATURES")
     if images is not None and (report is None or not features.is_dir()):
         raise UserError(f"--images {images}: shows people in the --report on a folder of features; leave it out")
     for path in (out, report):
@@ -82,25 +91,26 @@ def _check(features: Path, out: Path, settings: Denoising, report: Path | None, 
             raise UserError(f"{path}: there is no folder {path.parent}; make it first")
 
 
-def _write_report(path: Path, tracked: "Tracked", found: "Denoised", records: "Records | None") -> None:
+def _write_report(path: Path, tracked: "TrackedFeatures", denoised: "Denoised", records: "Records | None") -> None:
     from cion_jax.aside import write_aside
-    from cion_jax.denoise.sightings import sightings
     from cion_jax.report.denoising import denoising
 
-    text = denoising(sightings(*tracked), found, records)
+    text = denoising(tracked, denoised, records)
     write_aside(path, lambda aside: aside.write_text(text))
     print(f"{path}: written")
 
 
-def _read(features: Path, split: str) -> "tuple[Tracked, str]":
+def _read(features: Path, split: str, settings: Denoising) -> "tuple[TrackedFeatures, str]":
     """Features and tracklets, and the fingerprint of the images they were made from, if that is known."""
-    from cion_jax.denoise.table import Tracked, read_table
+    from cion_jax.denoise.inputs import TrackedFeatures, read_tracked
     from cion_jax.evaluate.features import fingerprint_of, read_features
 
     if not features.is_dir():
-        return read_table(features), ""
+        return read_tracked(features, settings.mirror), ""
     rows, index = read_features(features, split)
-    return Tracked(rows, *(index[name] for name in Tracked._fields[1:])), fingerprint_of(features, split)
+    return TrackedFeatures(rows, *(index[name] for name in TrackedFeatures._fields[1:])), fingerprint_of(
+        features, split
+    )
 
 
 def _records(images: Path, split: str, features: Path, made_for: str) -> "Records":
@@ -112,13 +122,18 @@ def _records(images: Path, split: str, features: Path, made_for: str) -> "Record
     return records
 
 
-def _show(found: "Denoised") -> None:
-    """The noise before and after each level, as a table."""
+def _show(denoised: "Denoised") -> None:
+    """The noise before and after each level, as a table, and how tau was found."""
     names = ("images", "identities", "beyond sigma", "pairs nearer than tau")
     table = Table("", *(Column(name, justify="right") for name in names))
-    for level, noise in enumerate(found.noise):
+    for level, noise in enumerate(denoised.noise):
         table.add_row(f"level {level}" if level else "raw tracklets", *(f"{count:,}" for count in noise))
     Console().print(table)
+    settings, evidence, tracklets = denoised.settings, denoised.evidence, denoised.clusters.tracklets
+    print(f"{tracklets.tracklet[-1] + 1:,} tracklets in {tracklets.video[-1] + 1:,} videos")
+    if evidence is not None and settings.tau == evidence.tau and settings.tau:
+        print(f"{evidence.links:,.0f} pairs of tracklets are near, {evidence.false:,.0f} of them by chance")
     print(
-        f"sigma {found.settings.sigma:.4g}, tau {found.settings.tau:.4g}; near pairs that stay two: {found.refusals()}"
+        f"sigma {settings.sigma:.4g}, tau {settings.tau:.4g}, whitened: {settings.whiten}; "
+        f"{denoised.cannot_link:,} near pairs stay two, since a frame shows both"
     )

@@ -1,13 +1,12 @@
-"""Three levels of seeking identities: within a tracklet, within a video, across videos; each to a fixed point.
+"""Three levels of seeking identities: within a tracklet, within a video, across videos.
 
-1. A tracklet drops its worst member until it is consistent.
-2. In a video, groups nearer than tau become one, the closest first; images that were dropped go to the nearest group
-   that they fit, and groups drop again what does not. A dropped image gets one chance.
-3. Groups of many videos stand in a row, by video and tracklet. A range of so many neighbours slides along it, in which
-   groups nearer than tau become one, the closest first; as groups become fewer, the range sees farther.
+1. A tracklet drops the image farthest from its centroid until all that stay are within sigma.
+2. In a video, clusters of tracklets less than tau apart are merged, the closest first; then each image that was
+   dropped gets one chance with the nearest tracklet of its video.
+3. Clusters of all videos are merged the same way. With a range, clusters stand in a row, by video and tracklet, and
+   only those within a range of so many neighbours are compared; as clusters become fewer, the range sees farther.
 
-Two groups never become one when a moment has images of both ("met"). Where members of theirs lie farther than sigma
-from the centroid of both, these are dropped, if they are few; else the groups stay two ("apart").
+Two clusters that a frame shows both of are never merged (cannot-link).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,67 +14,84 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cion_jax.denoise.clusters import Clusters, merge_near
+from cion_jax.denoise.inputs import Tracklets
 from cion_jax.denoise.near import near
-from cion_jax.denoise.notion import Identities, Noise, identities, noise, windows
-from cion_jax.denoise.people import People, merge
-from cion_jax.denoise.sightings import Sightings
-from cion_jax.denoise.single import consistent
+from cion_jax.denoise.noise import Members, Noise, noise, windows
 
-#: Pairs of groups that may not become one, by the labels of both, and why: "met" or "apart".
-Refused = dict[tuple[int, int], str]
+#: Vectors of tracklets in which they are compared, (T, D), from the images that they kept.
+Vectors = Callable[[Members], np.ndarray]
 
 
 class Level(NamedTuple):
     """What a level left."""
 
     labels: np.ndarray
-    """(N,) the first tracklet of each image's person, -1 for none."""
-    people: Identities
-    """Who they are."""
+    """(N,) the first tracklet of each image's identity, -1 for none."""
     noise: Noise
-    refused: Refused
-    """Pairs of people nearer than tau that stay two: those that the level looked at."""
+    close: np.ndarray
+    """(pairs, 2) identities less than tau apart, by their labels."""
+    clusters: Clusters
+    """What the next level goes on with, and changes."""
 
 
-def climb(
-    sightings: Sightings, sigma: float, tau: float, within: int | None = None, levels: int = 3
+def run_levels(
+    tracklets: Tracklets,
+    raw: Members,
+    cleaned: Members,
+    vectors: Vectors,
+    sigma: float,
+    tau: float,
+    within: int | None = None,
+    levels: int = 3,
 ) -> Iterator[Level]:
-    """What the raw tracklets are, and what each level makes of them."""
+    """What the raw tracklets are, and what each level makes of them.
 
-    def level(found: Identities, refused: Refused) -> Level:
-        labels = np.full(len(sightings.tracklet), -1)
-        labels[found.images] = found.names[found.member]
-        return Level(labels, found, noise(found, sigma, tau, within), refused)
+    Args:
+        tracklets: The images; their features as prepared.
+        raw: All images of each tracklet.
+        cleaned: Those that level 1 leaves them.
+        vectors: From the images of tracklets to the unit vectors in which tracklets are compared.
+        sigma: Largest distance of an image from the centroid of its tracklet.
+        tau: Clusters less than this apart are merged.
+        within: The range of level 3; None compares all.
+        levels: How many to run.
+    """
 
-    yield level(sightings.raw, {})
-    cleaned = consistent(sightings.features, sightings.tracklet, sigma)
-    yield level(cleaned, {})
-    people = People(sightings, cleaned)
+    def level(clusters: Clusters) -> Level:
+        counted, pairs = noise(clusters.distance[clusters.home >= 0], clusters.means, sigma, tau, within)
+        close = clusters.found.names[clusters.numbers[pairs]].reshape(-1, 2)
+        return Level(clusters.labels(), counted, close, clusters)
+
+    yield level(Clusters(tracklets, raw, vectors(raw)))
+    clusters = Clusters(tracklets, cleaned, vectors(cleaned))
+    yield level(clusters)
     if levels >= 2:
-        refused = settle_videos(people, sightings, sigma, tau)
-        yield level(identities(sightings.features, people.labels()), refused)
+        merge_within_videos(clusters, tau)
+        clusters.adopt_strays(sigma)
+        yield level(clusters)
     if levels >= 3:
-        refused = settle(people, sigma, tau, lambda: windows(len(people.numbers), within))
-        yield level(identities(sightings.features, people.labels()), refused)
+        merge_until_stable(clusters, tau, within)
+        yield level(clusters)
 
 
-def settle_videos(people: People, sightings: Sightings, sigma: float, tau: float) -> Refused:
-    """Level 2: merge, give each dropped image its one chance, and merge again what that has brought nearer."""
-
-    def ends() -> np.ndarray:
-        video = people.video[people.numbers]
-        return np.searchsorted(video, video, side="right")
-
-    settle(people, sigma, tau, ends)
-    strays = np.flatnonzero(people.labels() < 0)
-    people.recheck(people.adopt(strays, sightings.video[strays], sigma), sigma)
-    return settle(people, sigma, tau, ends)
+def merge_within_videos(clusters: Clusters, tau: float) -> None:
+    """Merge clusters of one video."""
+    video = clusters.video[clusters.numbers]
+    _merge_round(clusters, tau, np.searchsorted(video, video, side="right"))
 
 
-def settle(people: People, sigma: float, tau: float, ends: Callable[[], np.ndarray]) -> Refused:
-    """Merge until nothing that is near may be merged; `ends` says where each group's range ends, in their order."""
-    while True:
-        numbers = people.numbers
-        refused = merge(people, numbers[near(people.centers[numbers], ends(), tau)], sigma, tau)
-        if len(people.numbers) == len(numbers):
-            return refused
+def merge_until_stable(clusters: Clusters, tau: float, within: int | None = None) -> None:
+    """Merge clusters within a range, which sees farther as they become fewer, until nothing is left to merge.
+
+    Where all are compared the first round is the last: linkage is reducible.
+    """
+    while _merge_round(clusters, tau, windows(len(clusters.numbers), within)) and within is not None:
+        pass
+
+
+def _merge_round(clusters: Clusters, tau: float, ends: np.ndarray) -> bool:
+    """Merge what is near; `ends` says where each cluster's range ends, in their order. Whether anything was merged."""
+    numbers = clusters.numbers
+    merge_near(clusters, numbers[near(clusters.means, ends, tau)], tau)
+    return len(clusters.numbers) < len(numbers)

@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cion_jax.denoise.notion import Identities, identities, unit
+from cion_jax.denoise.noise import Members, members
+from cion_jax.denoise.vectors import unit
 from cion_jax.hosts import gather, share
 
 _product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -29,14 +30,14 @@ LEAST = 1e-12
 LONG = 1024
 
 
-def consistent(features: np.ndarray, labels: np.ndarray, sigma: float) -> Identities:
-    """Who is left when each identity drops its worst until all of it are within sigma of its centroid.
+def consistent(features: np.ndarray, labels: np.ndarray, sigma: float) -> Members:
+    """Which images are left when each tracklet drops its farthest until all are within sigma of their centroid.
 
-    The devices round: an identity that they leave a little too wide drops its last on the host, in float64.
+    The devices round: a tracklet that they leave a little too wide drops its last on the host, in float64.
 
     Args:
         features: (N, D) unit vectors.
-        labels: (N,) identities, -1 for none.
+        labels: (N,) tracklets, -1 for none.
         sigma: Largest distance from the centroid.
     """
     images = np.flatnonzero(labels >= 0)
@@ -44,26 +45,26 @@ def consistent(features: np.ndarray, labels: np.ndarray, sigma: float) -> Identi
     kept, starts = np.full_like(labels, -1), np.flatnonzero(np.diff(labels[images], prepend=-1))
     place = NamedSharding(Mesh(np.array(jax.local_devices()), "devices"), PartitionSpec("devices"))
     staying = [np.empty(0, np.int64)]
-    for rows, members in share(list(_buckets(starts, len(images), features.shape[1]))):
-        stay = np.asarray(drop(*jax.device_put((features[images[rows]], members), place), sigma))
+    for rows, present in share(list(_buckets(starts, len(images), features.shape[1]))):
+        stay = np.asarray(drop(*jax.device_put((features[images[rows]], present), place), sigma))
         staying.append(images[rows[stay]])
     stayed = gather(np.concatenate(staying))
     kept[stayed] = labels[stayed]
-    found = identities(features, kept)
-    wide = np.unique(found.member[found.apart > sigma])
-    for members in (found.images[found.member == each] for each in wide):
-        kept[members[~fitting(features[members], sigma)]] = -1
-    return identities(features, kept) if len(wide) else found
+    found = members(features, kept)
+    wide = np.unique(found.row[found.distance > sigma])
+    for some in (found.images[found.row == each] for each in wide):
+        kept[some[~_fitting(features[some], sigma)]] = -1
+    return members(features, kept) if len(wide) else found
 
 
-def fitting(features: np.ndarray, sigma: float, least: float = 0) -> np.ndarray:
-    """The same for one group, in float64: which stay, or some of them as soon as they are fewer than `least`."""
+def _fitting(features: np.ndarray, sigma: float) -> np.ndarray:
+    """The same for one tracklet, in float64: which of its images stay."""
     features = features.astype(np.float64)
     fits, total = np.ones(len(features), bool), features.sum(axis=0)
     while True:
         similar = np.where(fits, features @ unit(total), 1)
         worst = similar.argmin()
-        if similar[worst] >= 1 - sigma or fits.sum() < least:
+        if similar[worst] >= 1 - sigma:
             return fits
         fits[worst] = False
         total -= features[worst]

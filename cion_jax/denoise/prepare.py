@@ -1,0 +1,148 @@
+"""Features made comparable before anybody is linked: without their video's mean, and with an even spectrum.
+
+Raw pooled features carry the light and the background of their video, and few of their directions hold most of their
+variance: distances in them say little about who is who. Each part is unsupervised, and stays out where the data do not
+carry it.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from cion_jax.denoise.inputs import Tracklets
+from cion_jax.denoise.noise import Members
+from cion_jax.denoise.vectors import TOGETHER, in_parts, sums, unit
+
+#: Directions with less than this share of the mean variance are rounding.
+FLAT = 1e-12
+#: What is left of a unit vector in float32 when it has been taken off itself.
+ROUNDED = 1e-5
+
+
+def without_video_means(tracklets: Tracklets) -> np.ndarray:
+    """Unit vectors (N, D) with the mean of their video taken off, as far as it is known.
+
+    With c_t the mean of tracklet t, m_v that of the c_t of video v, which has k_v tracklets, and g that of all c_t:
+
+        w = sum_t |c_t - m_v|^2 / (T - V)                      how far tracklets of a video are from its mean
+        b = max(0, mean_v |m_v - g|^2 - mean_v (w / k_v))      how far videos truly differ
+        x = unit(f - g - b / (b + w / k_v) (m_v - g))
+
+    So a video with few tracklets gives its mean little weight, and a single video is centred and no more (James and
+    Stein). Where nothing is left of the vectors they stay as they are.
+    """
+    bounds = tracklets.bounds
+    videos = tracklets.videos
+    c_TxD = _means(tracklets.features, bounds)
+    k_V = np.bincount(videos)
+    g_D = c_TxD.mean(axis=0)
+    m_VxD = _means(c_TxD, np.append(0, np.cumsum(k_V)))
+    w = np.square(c_TxD - m_VxD[videos]).sum() / max(len(videos) - len(k_V), 1)
+    b = max(0.0, float(np.square(m_VxD - g_D).sum(axis=1).mean() - (w / k_V).mean()))
+    weight_V = b / (b + w / k_V) if b > 0 else np.zeros(len(k_V))
+    off_VxD = g_D + weight_V[:, None] * (m_VxD - g_D)
+    return _moved(tracklets.features, off_VxD, tracklets.video)
+
+
+def _means(rows_NxD: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The mean of each run of rows, float64."""
+    totals = np.empty((len(bounds) - 1, rows_NxD.shape[1]))
+
+    def add(some: slice) -> None:
+        part = rows_NxD[bounds[some.start] : bounds[some.stop]].astype(np.float64)
+        totals[some] = sums(part, bounds[some.start : some.stop + 1] - bounds[some.start])
+
+    in_parts(add, bounds, rows_NxD.shape[1])
+    return totals / np.diff(bounds)[:, None]
+
+
+def _moved(features_NxD: np.ndarray, off_VxD: np.ndarray, video_N: np.ndarray) -> np.ndarray:
+    moved = np.empty_like(features_NxD)
+
+    def move(rows: slice) -> None:
+        part = features_NxD[rows] - off_VxD[video_N[rows]]
+        lengths = np.linalg.norm(part, axis=1, keepdims=True)
+        moved[rows] = np.where(lengths > ROUNDED, part / np.maximum(lengths, ROUNDED), features_NxD[rows])
+
+    in_parts(move, np.arange(len(features_NxD) + 1), features_NxD.shape[1])
+    return moved
+
+
+class Space(NamedTuple):
+    """A linear map of vectors, in which the distances of tracklets are compared."""
+
+    name: str
+    """One of "total", "within" and "none"."""
+    mean: np.ndarray
+    """(D,) what is taken off before."""
+    map: np.ndarray
+    """(D, D)."""
+
+    def __call__(self, vectors_NxD: np.ndarray) -> np.ndarray:
+        """The vectors in this space, of any length."""
+        return (vectors_NxD - self.mean) @ self.map
+
+
+def spaces(features_NxD: np.ndarray, found: Members, names: tuple[str, ...]) -> Iterator[Space]:
+    """The spaces of these names, learned from the images that tracklets have kept.
+
+    With S a covariance, e and U its eigenvalues and eigenvectors after shrinkage, a vector becomes (x - mean) U e^-1/2.
+
+        total    S is that of all images: every direction counts alike
+        within   S is that of images around their tracklet's mean: directions in which one person varies count less
+        none     vectors stay as they are
+    """
+    width = features_NxD.shape[1]
+    count, tracklets = len(found.images), len(found.names)
+    zero = np.zeros(width)
+    if "total" in names or "within" in names:
+        mean, second = _moments(features_NxD, found.images)
+    for name in names:
+        if name == "total":
+            yield Space(name, mean, _whitening(second - np.outer(mean, mean), count))
+        elif name == "within":
+            sizes = np.diff(found.bounds)[:, None]
+            between = (found.sums / sizes).T @ found.sums
+            degrees = max(count - tracklets, 1)
+            yield Space(name, zero, _whitening((count * second - between) / degrees, degrees))
+        else:
+            yield Space(name, zero, np.eye(width))
+
+
+def _moments(features_NxD: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (D,) and the mean of x x' (D, D) of some rows."""
+    width = features_NxD.shape[1]
+    total, second = np.zeros(width), np.zeros((width, width))
+    for some in np.split(images, range(TOGETHER // width + 1, len(images), TOGETHER // width + 1)):
+        part = features_NxD[some]
+        total += part.sum(axis=0, dtype=np.float64)
+        second += part.T @ part
+    return total / len(images), second / len(images)
+
+
+def _whitening(covariance_DxD: np.ndarray, samples: int) -> np.ndarray:
+    """U e^-1/2 of a covariance that is shrunk towards a round one, the more the fewer samples there are for it.
+
+    The weight of the round one is the oracle-approximating one of Chen, Wiesel, Eldar and Hero (2010), for p dimensions
+    and n samples: ((1 - 2/p) tr S^2 + tr^2 S) / ((n + 1 - 2/p) (tr S^2 - tr^2 S / p)).
+    """
+    p, n = len(covariance_DxD), samples
+    trace = np.trace(covariance_DxD)
+    square = np.sum(covariance_DxD * covariance_DxD)
+    spread = (n + 1 - 2 / p) * (square - trace**2 / p)
+    weight = min(1.0, ((1 - 2 / p) * square + trace**2) / spread) if spread > 0 else 1.0
+    shrunk = (1 - weight) * covariance_DxD + weight * trace / p * np.eye(p)
+    values, directions = np.linalg.eigh(shrunk)
+    return directions / np.sqrt(np.maximum(values, FLAT + FLAT * trace / p))
+
+
+def in_space(space: Space, found: Members) -> np.ndarray:
+    """Each tracklet as a unit vector of a space (T, D), float64.
+
+    Where a space leaves nothing of a tracklet, since all are alike, it stays as it is.
+    """
+    means_TxD = found.sums / np.diff(found.bounds)[:, None]
+    vectors_TxD = space(means_TxD)
+    lengths = np.linalg.norm(vectors_TxD, axis=1, keepdims=True)
+    return unit(np.where(lengths > ROUNDED * np.linalg.norm(space.map), vectors_TxD, means_TxD))
