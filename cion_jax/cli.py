@@ -25,6 +25,7 @@ from cion_jax.commands.zoo import zoo
 from cion_jax.config import Pretraining
 from cion_jax.data.files import DRIVERS
 from cion_jax.errors import UserError
+from cion_jax.xla import avoid_faults
 from experiments.rows import find, read
 from tfrecords_tools import commands as data
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What a user can mend ends with one line on stderr and code 1, or 2 where the arguments cannot be read.
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))  # read when JAX starts, which --help does not
+    avoid_faults()
     try:
         settings, arguments = _settings(arguments)
         _check_stores(arguments)

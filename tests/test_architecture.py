@@ -16,6 +16,7 @@ ROOMS = {
     "cion_jax.arrays": set(),
     "cion_jax.config": set(),
     "cion_jax.hosts": {"cion_jax.config"},
+    "cion_jax.xla": set(),
     "cion_jax.models": set(),
     "cion_jax.data": {"cion_jax.config"},
     "cion_jax.denoise": {"cion_jax.config"},

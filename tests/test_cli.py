@@ -1,6 +1,7 @@
 """The command as a user meets it: exit codes, one-line errors, help, settings files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sources import contents
 from cion_jax.cli import COMMANDS, main
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
+from cion_jax.xla import avoid_faults
 
 TINY = [
     "--identities=6",
@@ -159,3 +161,20 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
                 walk(command, [*path, name])
 
     walk(COMMANDS, [])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "--xla_gpu_enable_triton_gemm=false"),
+        ("--xla_flag=1", "--xla_flag=1 --xla_gpu_enable_triton_gemm=false"),
+        ("--xla_gpu_enable_triton_gemm=true", "--xla_gpu_enable_triton_gemm=true"),
+    ],
+    ids=["none", "another", "its own"],
+)
+def test_what_the_compiler_fails_on_is_left_out_unless_flags_speak_of_it(
+    before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", before)
+    avoid_faults()
+    assert os.environ["XLA_FLAGS"] == after
