@@ -1,5 +1,8 @@
 """The demo so small that its figures mean nothing: it tells what it did, goes on when killed, and averages."""
 
+import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,19 +10,29 @@ import numpy as np
 import pytest
 from tiny import FAMILY
 
-from cion_jax.cli import main
-from cion_jax.config import Denoising, World, Writing
+from cion_jax.cli import COMMANDS, main
+from cion_jax.config import World, Writing
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
+from cion_jax.demo import histograms as colour
 from cion_jax.demo import plan as plans
-from cion_jax.demo.histograms import histograms
+from cion_jax.demo import story as telling
+from cion_jax.demo.histograms import histograms, whitening
+from cion_jax.demo.page import YOUR_OWN
 from cion_jax.demo.plan import DEFAULT, FULL, QUICK, Plan
-from cion_jax.demo.story import tell
-from cion_jax.demo.tables import agreement_rows, score_rows, spread
-from cion_jax.denoise.labelling import check_settings
+from cion_jax.demo.story import RANDOM, RUNS, Story, first_weights, settings_of, tell
+from cion_jax.demo.tables import (
+    SCORES,
+    about_differences,
+    agreement_rows,
+    difference,
+    difference_rows,
+    interval,
+    score_rows,
+    spread,
+)
 from cion_jax.evaluate.agreement import agreement
-from cion_jax.evaluate.retrieval import scores
 from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain import loop
 from cion_jax.pretrain.plan import check, check_sizes, model_of
@@ -32,20 +45,27 @@ pytestmark = pytest.mark.xdist_group("demo")
 TINY = replace(
     QUICK,
     world=World(
-        identities=6, videos=4, cameras=2, length=5, test_identities=3, distractors=4, height=32, width=16, bad_boxes=0
+        identities=6, videos=4, cameras=2, length=5, test_identities=3, distractors=4, height=32, width=16, switches=0.2
     ),
     training=replace(
         QUICK.training,
         backbone="tiny",
-        epochs=1,
+        epochs=2,
         batch=16,
         image_size=(32, 16),
         head=replace(QUICK.training.head, prototypes=64, hidden=16, bottleneck=8, block=64),
         threads=1,
     ),
-    denoising=Denoising(sigma=1.0, tau=0.001),
 )
-CONTESTANTS = ["colour histograms", "random weights", "instance level", "tracklet level", "identity level"]
+CONTESTANTS = [
+    "colour histograms",
+    "histograms, whitened",
+    "random weights",
+    "instance level",
+    "tracklet level",
+    "identity level",
+    "true labels (ceiling)",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,34 +88,76 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 raise KeyboardInterrupt
             return train(settings, data, run)
 
-        patch.setattr("cion_jax.demo.story.pretrain", dies)
+        patch.setattr(telling, "pretrain", dies)
         assert main(["demo", str(out), "--quick", "--seeds=2"]) == 130
-    assert (out / "seed-0" / "instance" / "teacher.safetensors").exists() and not (out / "report.html").exists()
+    assert (out / "seed-0" / "tracklet" / "teacher.safetensors").exists() and not (out / "report.html").exists()
     assert main(["demo", str(out), "--quick", "--seeds=2"]) == 0
     return out
 
 
-def test_it_leaves_a_page_and_the_best_weights(out: Path) -> None:
+@pytest.fixture(scope="module")
+def stories(out: Path) -> list[Story]:
+    return [tell(out / f"seed-{seed}", TINY, seed) for seed in (0, 1)]
+
+
+def test_it_leaves_a_page_and_the_best_weights(out: Path, stories: Sequence[Story]) -> None:
     text = (out / "report.html").read_text()
-    for what in (*CONTESTANTS, "raw tracklets", "level 3: across videos", "Means and standard deviations of 2 worlds"):
+    for what in (*CONTESTANTS, "raw tracklets", "level 3: across videos", "means over 2 drawn worlds", "A switch:"):
         assert what in text
-    story = tell(out / "seed-0", TINY, 0)
-    best = max(CONTESTANTS[2:], key=lambda name: scores(story.found[name]).mean_average_precision)
-    own, chosen = (load(path / "teacher.safetensors") for path in (out / "seed-0" / best.split()[0],) * 2)
-    saved = load(out / "best.safetensors")
-    assert saved.backbone.name == chosen.backbone.name
+    best = max(
+        ("instance", "tracklet", "identity"), key=lambda run: stories[0].scores(RUNS[run]).mean_average_precision
+    )
+    own, saved = load(out / "seed-0" / best / "teacher.safetensors"), load(out / "best.safetensors")
+    assert saved.backbone.name == own.backbone.name
     kernel = np.asarray(saved.variables["params"]["conv1"]["kernel"])
     np.testing.assert_array_equal(kernel, own.variables["params"]["conv1"]["kernel"])
 
 
-def test_labels_are_those_of_the_run_and_held_against_the_truth(out: Path) -> None:
-    records = Records(out / "seed-0" / "world")
-    made_for = records.card.fingerprint
-    labels, truth = (read_labelling(out / "seed-0" / name, made_for) for name in ("labels.npz", "world/truth.npz"))
-    agreements = tell(out / "seed-0", TINY, 0).people.agreements
-    assert agreements[0] == agreement(np.array(records.index["tracklet"]), truth)
-    assert agreements[3] == agreement(labels, truth)
-    assert len(agreements) == 4
+def test_runs_differ_in_who_is_one_person_and_in_nothing_else(out: Path) -> None:
+    folder = out / "seed-1"
+    told = [json.loads((folder / run / "settings.json").read_text()) for run in RUNS]
+    others = [{name: value for name, value in each.items() if name not in ("level", "labels")} for each in told]
+    assert all(each == others[0] for each in others)
+    assert [each["level"] for each in told] == ["instance", "tracklet", "identity", "identity"]
+    assert [each["labels"] for each in told] == [None, None, None, str(folder / "world" / "truth.npz")]
+    steps = {len((folder / run / "metrics.jsonl").read_text().splitlines()) for run in RUNS}
+    assert steps == {2 * -(-len(Records(folder / "world")) // TINY.training.batch)}
+    first = [first_weights(settings_of(run, TINY, 1, folder / "world")).variables["params"]["conv1"] for run in RUNS]
+    assert all(np.array_equal(each["kernel"], first[0]["kernel"]) for each in first)
+
+
+def test_only_the_identity_level_makes_labels_and_they_are_held_against_the_truth(
+    out: Path, stories: Sequence[Story]
+) -> None:
+    folder = out / "seed-0"
+    made = {run: sorted((folder / run).glob("labels/*.npz")) for run in RUNS}
+    assert [run for run in RUNS if made[run]] == ["identity"]
+    records = Records(folder / "world")
+    trained_with, truth = (
+        read_labelling(path, records.card.fingerprint) for path in (*made["identity"], folder / "world" / "truth.npz")
+    )
+    who = stories[0].who
+    levels = [name for name in who.agreements if name.startswith("level")]
+    assert [*who.agreements] == ["raw tracklets", *levels, "in the run, from epoch 1"] and len(levels) == 3
+    assert who.agreements["raw tracklets"] == agreement(np.array(records.index["tracklet"]), truth)
+    assert who.agreements[levels[-1]] == agreement(who.denoised.labels, truth)
+    assert who.agreements["in the run, from epoch 1"] == agreement(trained_with, truth)
+
+
+def test_the_ceiling_is_never_the_best(stories: Sequence[Story]) -> None:
+    story = stories[0]
+    found = {name: each._replace(precision=np.zeros_like(each.precision)) for name, each in story.found.items()}
+    found[RUNS["tracklet"]] = found[RUNS["tracklet"]]._replace(
+        precision=np.full_like(story.found[RANDOM].precision, 0.1)
+    )
+    found[RUNS["truth"]] = found[RUNS["truth"]]._replace(precision=np.ones_like(story.found[RANDOM].precision))
+    assert story._replace(found=found).best() == "tracklet"
+
+
+def test_every_part_is_announced(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tell(out / "seed-0", TINY, 0)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("==")]
+    assert [line.split(":")[0] for line in told] == [f"== {part} of 7" for part in range(1, 8)]
 
 
 def test_every_seed_is_a_world_of_its_own(out: Path) -> None:
@@ -107,14 +169,30 @@ def test_every_seed_is_a_world_of_its_own(out: Path) -> None:
     assert len(prints) == 4
 
 
-def test_tables_are_means_over_stories(out: Path) -> None:
-    stories = [tell(out / f"seed-{seed}", TINY, seed) for seed in (0, 1)]
+def test_tables_are_means_over_stories(stories: Sequence[Story]) -> None:
     rows = score_rows(stories)
     assert [row[0] for row in rows] == CONTESTANTS
-    values = [100 * scores(story.found["identity level"]).mean_average_precision for story in stories]
-    assert rows[-1][1] == f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
-    assert [row[0][:7] for row in agreement_rows(stories)] == ["raw tra", "level 1", "level 2", "level 3"]
+    identity, tracklet = (
+        [100 * story.scores(name).mean_average_precision for story in stories]
+        for name in ("identity level", "tracklet level")
+    )
+    assert rows[5][1] == f"{np.mean(identity):.1f} ± {np.std(identity, ddof=1):.1f}"
+    assert [row[0] for row in difference_rows(stories)] == [
+        "identity level - tracklet level",
+        "tracklet level - instance level",
+    ]
+    assert difference_rows(stories)[0][1] == difference([a - b for a, b in zip(identity, tracklet, strict=True)])
+    assert all(len(row) == 1 + len(SCORES) for row in (*rows, *difference_rows(stories)))
+    assert [row[0][:7] for row in agreement_rows(stories)[:4]] == ["raw tra", "level 1", "level 2", "level 3"]
     assert spread([0.5]) == "0.500" and spread([1.0, 2.0], 1) == "1.5 ± 0.7"
+
+
+def test_intervals_are_those_of_student() -> None:
+    """By hand: the mean 2 +- 4.302653 x 1 / sqrt(3), and 0.5 +- 12.706205 x sqrt(1/2) / sqrt(2)."""
+    np.testing.assert_allclose(interval([1.0, 2.0, 3.0]), (-0.484138, 4.484138), atol=1e-5)
+    np.testing.assert_allclose(interval([0.0, 1.0]), (-5.853102, 6.853102), atol=1e-5)
+    assert difference([1.0, 2.0, 3.0]) == "+2.0 [-0.5, +4.5]"
+    assert difference([-1.0]) == "-1.0" and "no interval" in about_differences(1)
 
 
 def test_histograms_see_colours_and_heights_but_not_sides(tmp_path: Path) -> None:
@@ -136,14 +214,42 @@ def test_histograms_see_colours_and_heights_but_not_sides(tmp_path: Path) -> Non
     assert (found @ found.T - np.eye(len(found)) < 0.999).all()
 
 
+def test_whitened_rows_vary_alike_in_all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(colour, "SHRINKAGE", 0.0)
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(500, 5)) @ random.normal(size=(5, 5)) + 3
+    whiten = whitening(rows)
+    np.testing.assert_allclose(np.cov((rows - whiten.mean) @ whiten.matrix, rowvar=False), np.eye(5), atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(whiten(rows[:9]), axis=1), 1, atol=1e-6)
+
+
+def test_whitening_is_learned_from_training_images_alone(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(telling, "whitening", lambda rows: seen.append(rows) or whitening(rows))
+    telling.by_histograms(out / "seed-0" / "world", (32, 16))
+    np.testing.assert_array_equal(*seen, histograms(Records(out / "seed-0" / "world", "train"), (32, 16)))
+
+
 @pytest.mark.parametrize("plan", [DEFAULT, QUICK, FULL], ids=["default", "quick", "full"])
 def test_every_plan_can_be_run(plan: Plan) -> None:
     """As far as can be told without running it; budgets and beginnings of the levels are one setting."""
     check_world(plan.world)
     check(plan.training, 1)
     check_sizes(plan.training, model_of(plan.training))
-    check_settings(plan.denoising)
     assert plan.training.image_size == (plan.world.height, plan.world.width)
+
+
+@pytest.mark.parametrize("line", YOUR_OWN.splitlines())
+def test_commands_for_ones_own_video_are_there(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, *words = shlex.split(line, comments=True)
+    tree, path = COMMANDS, []
+    while isinstance(tree, dict):
+        path.append(words[len(path)])
+        tree = tree[path[-1]]
+    with pytest.raises(SystemExit, match="0"):
+        main([*path, "--help"])
+    told = capsys.readouterr().out
+    assert program == "cion" and all(word in told for word in words if word.startswith("--"))
 
 
 def test_mistakes_are_answered_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

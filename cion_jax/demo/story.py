@@ -1,8 +1,10 @@
-"""One story: a world, a backbone bootstrapped on its raw tracklets, who is who, three levels of training, and scores.
+"""One story: a drawn world, four trainings in it, and what each of them finds.
 
-OUT/world                 the drawn world as records, and the truth beside them
-OUT/tracklet, instance, identity    the three runs
-OUT/labels.npz            who is who, as denoising found it
+OUT/world                                    the drawn world as records, and beside them the truth
+OUT/instance, tracklet, identity, truth      the four runs
+
+All runs begin with the same weights and train the same number of steps. The identity level starts from raw tracklets
+and makes its labels itself, on the way; the run with the true labels is a ceiling that nobody has in life.
 """
 
 from dataclasses import replace
@@ -12,122 +14,151 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from cion_jax.aside import write_aside
 from cion_jax.config import Pretraining, Writing
-from cion_jax.data.labels import read_labelling, write_labelling
+from cion_jax.data.labels import read_labelling
 from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
-from cion_jax.demo.histograms import histograms
+from cion_jax.demo.histograms import histograms, whitening
 from cion_jax.demo.plan import Plan
-from cion_jax.denoise.labelling import Denoised, denoise
-from cion_jax.denoise.sightings import Sightings, sightings
+from cion_jax.denoise.denoise import Denoised, denoise
+from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.errors import UserError
 from cion_jax.evaluate.agreement import Agreement, agreement
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.embed import features
-from cion_jax.evaluate.retrieval import Found, scores, search
+from cion_jax.evaluate.retrieval import Found, Scores, scores, search
 from cion_jax.evaluate.trial import Trial, embedded, sides_of
 from cion_jax.pretrain.folder import TEACHER
 from cion_jax.pretrain.loop import pretrain
-from cion_jax.pretrain.plan import model_of
+from cion_jax.pretrain.plan import model_of, relabel_epochs
+from cion_jax.pretrain.relabel import labels_path, tracked_features
 from cion_jax.pretrain.state import fresh, teacher_of
 from cion_jax.torch_io.weights import Weights, load
 from tfrecords_tools import commands as data
 
-Level = Literal["instance", "tracklet", "identity"]
-LEVELS: tuple[Level, ...] = ("instance", "tracklet", "identity")
-HISTOGRAMS, RANDOM = "colour histograms", "random weights"
+Run = Literal["instance", "tracklet", "identity", "truth"]
+#: The runs as contestants, in the order in which they are trained.
+RUNS: dict[Run, str] = {
+    "instance": "instance level",
+    "tracklet": "tracklet level",
+    "identity": "identity level",
+    "truth": "true labels (ceiling)",
+}
+HISTOGRAMS, WHITENED, RANDOM = "colour histograms", "histograms, whitened", "random weights"
+#: What a story does, in this order.
+PARTS = (
+    "draw a world of walking people, with a tracker's mistakes, and write it as records",
+    "colour histograms and random weights: what is found without any training",
+    "train the instance level: every image is a person of its own",
+    "train the tracklet level: every raw tracklet is a person",
+    "train the identity level: it begins with raw tracklets, and finds out on the way who is who",
+    "train with the true labels: the ceiling",
+    "who is who: labels, held against the truth",
+)
 
 
-class People(NamedTuple):
-    """Who is who in the training data, as denoising found it."""
+class WhoIsWho(NamedTuple):
+    """Who is who in the training images."""
 
-    sightings: Sightings
-    found: Denoised
-    agreements: list[Agreement]
-    """With the truth: of the raw tracklets, and after one, two and three levels."""
+    tracked: TrackedFeatures
+    """The images as the identity level's final teacher sees them."""
+    denoised: Denoised
+    """What these features tell after all three levels."""
+    agreements: dict[str, Agreement]
+    """With the truth: of raw tracklets, after each level, and of the labels that the run made and trained with."""
 
 
 class Story(NamedTuple):
     """What came of it."""
 
-    people: People
+    folder: Path
     found: dict[str, Found]
     """What the queries found, by contestant."""
     trials: dict[str, Trial]
+    who: WhoIsWho
 
-    def best(self) -> Level:
-        """The level whose queries find the most."""
-        return max(LEVELS, key=lambda level: scores(self.found[named(level)]).mean_average_precision)
+    def best(self) -> Run:
+        """The run whose queries find the most, but never the ceiling: nobody has true labels."""
+        names: list[Run] = [run for run in RUNS if run != "truth"]
+        return max(names, key=lambda run: self.scores(RUNS[run]).mean_average_precision)
 
-
-def named(level: Level) -> str:
-    """A level as a contestant."""
-    return f"{level} level"
+    def scores(self, contestant: str) -> Scores:
+        """What the queries of a contestant found, as means."""
+        return scores(self.found[contestant])
 
 
 def tell(out: Path, plan: Plan, seed: int) -> Story:
     """Run it all, or what a killed run has left to do."""
-    settings, world = replace(plan.training, seed=seed), out / "world"
-    _say("a world of walking people, as records")
+    world = out / "world"
+    _announce(1)
     data.synth(world, replace(plan.world, seed=seed), Writing(images_per_shard=1024))  # shards enough for every core
-    _say("what colour histograms and random weights find")
-    trials = {HISTOGRAMS: _by_histograms(world, settings), RANDOM: _tried(_at_random(settings), world)}
-    _say("pre-training at the tracklet level, which is the bootstrap")
-    trials[named("tracklet")] = _tried(train(out, settings, "tracklet"), world)
-    _say("who is who among the tracklets")
-    people = who_is_who(out, plan)
-    for level in (LEVELS[0], LEVELS[2]):
-        _say(f"pre-training at the {level} level")
-        trials[named(level)] = _tried(train(out, settings, level), world)
-    order = (HISTOGRAMS, RANDOM, *map(named, LEVELS))
-    return Story(people, {name: _found(trials[name]) for name in order}, trials)
+    _announce(2)
+    trials = by_histograms(world, plan.training.image_size)
+    settings = {run: settings_of(run, plan, seed, world) for run in RUNS}
+    trials[RANDOM] = _tried(first_weights(settings["instance"]), world)
+    for part, (run, contestant) in enumerate(RUNS.items(), 3):
+        _announce(part)
+        trials[contestant] = _tried(train(out, run, settings[run]), world)
+    _announce(7)
+    who = who_is_who(out, settings["identity"])
+    return Story(out, {name: _found(trial) for name, trial in trials.items()}, trials, who)
 
 
-def train(out: Path, settings: Pretraining, level: Level) -> Weights:
-    """The teacher of the run of a level; all levels have the same budget, and begin with the same weights."""
-    labels = out / "labels.npz" if level == "identity" else None
-    if not pretrain(replace(settings, level=level, labels=labels), out / "world", out / level):
-        raise UserError(f"{out / level}: stopped with a checkpoint; repeat the command to go on")
-    return load(out / level / TEACHER)
+def settings_of(run: Run, plan: Plan, seed: int, world: Path) -> Pretraining:
+    """The settings of a run: runs differ only in who counts as one person, not in first weights nor in steps."""
+    level: Literal["instance", "tracklet", "identity"] = "identity" if run == "truth" else run
+    labels = world / "truth.npz" if run == "truth" else None
+    steps = -(-len(Records(world)) // plan.training.batch)
+    return replace(plan.training, seed=seed, epoch_steps=steps, level=level, labels=labels)
 
 
-def who_is_who(out: Path, plan: Plan) -> People:
-    """Denoise the raw tracklets with the bootstrapped backbone's features, and hold each level against the truth."""
-    records, weights = Records(out / "world"), load(out / "tracklet" / TEACHER)
-    with progress("embedding the tracklets", len(records)) as done:
-        rows = features(weights.backbone, weights.variables, records, image_size=weights.backbone.image_size, done=done)
-    index, made_for = records.index, records.card.fingerprint
-    video, tracklet, frame = (np.array(index[name]) for name in ("video", "tracklet", "frame"))
-    truth = read_labelling(out / "world" / "truth.npz", made_for)
-    found = [denoise(rows, video, tracklet, frame, replace(plan.denoising, levels=level)) for level in (1, 2, 3)]
-    last = found[-1]
-    told, noise = {"made by": "cion demo"} | last.told(), np.array(last.noise)
-    write_aside(out / "labels.npz", lambda path: write_labelling(path, last.labels, made_for, told, noise=noise))
-    agreements = [agreement(labels, truth) for labels in (tracklet, *(each.labels for each in found))]
-    return People(sightings(rows, video, tracklet, frame), last, agreements)
+def by_histograms(world: Path, image_size: tuple[int, int]) -> dict[str, Trial]:
+    """The queries by colour histograms: plain, and whitened with what the training images have in common."""
+    sides = sides_of(world)
+    query, gallery = (histograms(side, image_size) for side in sides)
+    whiten = whitening(histograms(Records(world), image_size))
+    labels = [np.array(side.index) for side in sides]
+    return {HISTOGRAMS: Trial(query, gallery, *labels), WHITENED: Trial(whiten(query), whiten(gallery), *labels)}
 
 
-def _at_random(settings: Pretraining) -> Weights:
-    """The weights that every level begins with."""
+def first_weights(settings: Pretraining) -> Weights:
+    """The weights that every run begins with."""
     model = model_of(settings)
     state = fresh(model, settings.head, settings.optimization, jax.random.key(settings.seed))
     return Weights(model, teacher_of(state)[0])
+
+
+def train(out: Path, run: Run, settings: Pretraining) -> Weights:
+    """The teacher that a run ends with."""
+    if not pretrain(settings, out / "world", out / run):
+        raise UserError(f"{out / run}: stopped with a checkpoint; repeat the command to go on")
+    return load(out / run / TEACHER)
+
+
+def who_is_who(out: Path, settings: Pretraining) -> WhoIsWho:
+    """Denoise with the features of the identity level's final teacher, and hold all labels against the truth."""
+    records, run = Records(out / "world"), out / "identity"
+    weights, made_for = load(run / TEACHER), records.card.fingerprint
+    tracked = tracked_features(settings, weights.backbone, weights.variables, records, progress)
+    one, two, three = (denoise(*tracked, replace(settings.denoising, levels=level)) for level in (1, 2, 3))
+    labels = {
+        "raw tracklets": tracked.tracklet,
+        "level 1: in a tracklet": one.labels,
+        "level 2: in a video": two.labels,
+        "level 3: across videos": three.labels,
+    }
+    for epoch in relabel_epochs(settings, records):
+        labels[f"in the run, from epoch {epoch}"] = read_labelling(labels_path(run, epoch), made_for)
+    truth = read_labelling(out / "world" / "truth.npz", made_for)
+    return WhoIsWho(tracked, three, {name: agreement(each, truth) for name, each in labels.items()})
 
 
 def _tried(weights: Weights, world: Path) -> Trial:
     return embedded(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
 
 
-def _by_histograms(world: Path, settings: Pretraining) -> Trial:
-    sides = sides_of(world)
-    query, gallery = (histograms(side, settings.image_size) for side in sides)
-    return Trial(query, gallery, *(np.array(side.index) for side in sides))
-
-
 def _found(trial: Trial) -> Found:
     return search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels)
 
 
-def _say(what: str) -> None:
-    print(f"== {what}", flush=True)
+def _announce(part: int) -> None:
+    print(f"== {part} of {len(PARTS)}: {PARTS[part - 1]}", flush=True)

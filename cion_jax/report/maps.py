@@ -31,7 +31,16 @@ from tfrecords_tools.sheet import spread
 
 #: Images whose activity is shown, and people in the plane.
 IMAGES, PEOPLE = 11, 12
+#: Rows and columns of the smallest feature map that is worth a picture.
+LEAST = 4, 2
 _HEAT, _MARKERS, _DARK = "inferno", "osD^v<>pP*Xh", "#222222"
+
+
+def has_map(weights: Weights) -> bool:
+    """Whether the last feature map has places enough to show where in an image a network is active."""
+    pixels = jax.ShapeDtypeStruct((1, *weights.backbone.image_size, 3), jnp.uint8)
+    found = jax.eval_shape(partial(_activity, weights.backbone.apply), weights.variables, pixels)
+    return found is not None and found.shape[1] >= LEAST[0] and found.shape[2] >= LEAST[1]
 
 
 def activity(weights: Weights, records: Records) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -19,6 +19,9 @@ p { overflow-wrap: anywhere; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
+dt { font-weight: 600; margin-top: .4rem; } dd { margin: 0 0 0 1.2rem; }
+pre { font: .85rem/1.6 ui-monospace, monospace; padding: .6rem .8rem; border: 1px solid var(--line);
+  border-radius: 4px; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption, .row p { font-size: .9rem; }
 summary { cursor: pointer; margin: .5rem 0; }
@@ -26,9 +29,11 @@ summary { cursor: pointer; margin: .5rem 0; }
   margin: 1rem 0; } .beside > * { margin: 0; }
 .row p { margin: 1rem 0 .3rem; } .strip { display: flex; flex-wrap: wrap; gap: .5rem; }
 .strip figure { margin: 0; width: 4.6rem; text-align: center; line-height: 1.3; }
-.strip img { display: block; box-sizing: border-box; width: 100%; border: 3px solid var(--line); }
-.strip .right img { border: 4px solid #228833; } .strip .wrong img { border: 4px dashed #cc3311; }
-@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; } }
+.strip figcaption { font-size: .8rem; }
+.strip img { display: block; box-sizing: border-box; width: 100%; border: 4px solid var(--line); }
+.strip .right img { border-color: #228833; } .strip .wrong img { border: 4px dashed #cc3311; }
+@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; }
+  .strip { gap: .3rem; } .strip figure { width: 3.4rem; } .strip figcaption { font-size: .7rem; } }
 @media print { body { max-width: none; } figure, table, .row { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 
@@ -57,6 +62,17 @@ def subheading(text: str) -> str:
 def paragraph(text: str) -> str:
     """Running text."""
     return f"<p>{escape(text)}</p>"
+
+
+def definitions(meanings: Mapping[str, str]) -> str:
+    """Words and what they mean."""
+    pairs = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in meanings.items())
+    return f"<dl>{pairs}</dl>"
+
+
+def commands(lines: str) -> str:
+    """Lines to be typed in a terminal, as they stand."""
+    return f'<pre class="wide">{escape(lines)}</pre>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
