@@ -98,7 +98,7 @@ def evaluations(told: Course) -> Iterator[str]:
 
 
 def relabellings(noise: Mapping[int, np.ndarray]) -> Iterator[str]:
-    """The noise before and after each relabelling, by its epoch: a row of denoise.notion.Noise for each level."""
+    """The noise before and after each relabelling, by its epoch: a row of denoise.noise.Noise for each level."""
     if not noise:
         return
     kinds = {2: "images beyond sigma", 3: "pairs nearer than tau"}

@@ -1,0 +1,238 @@
+"""How tau was chosen, what other values of it would do, and the distances with sigma and tau among them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cion_jax.denoise.clusters import Clusters
+from cion_jax.denoise.denoise import Denoised
+from cion_jax.denoise.inputs import UNKNOWN
+from cion_jax.denoise.noise import members
+from cion_jax.denoise.sweep import LARGEST, UP_TO_TAU, VALUES, Step, share_frame, sweep
+from cion_jax.denoise.thresholds import Evidence
+from cion_jax.denoise.vectors import distances
+from cion_jax.report.page import beside, paragraph, picture, table
+
+#: Pairs of tracklets whose distances are drawn, at the most.
+PAIRS = 1 << 16
+#: Numbers of the steps that stand in the table.
+_ROWS = (4, 8, 12, 14, UP_TO_TAU, 18, 20, 22, VALUES)
+_PALE, _BLUE, _RED = "#bbbbbb", "#225588", "#cc3311"
+
+
+def choice_of_tau(denoised: Denoised) -> Iterator[str]:
+    """The links that the data show, those by chance among them, and the identities at other values of tau."""
+    tau, evidence = float(denoised.settings.tau), denoised.evidence
+    steps = sweep(denoised.clusters, tau, evidence)
+    yield paragraph(_why(denoised))
+    pictures = []
+    if evidence is not None:
+        pictures.append(
+            picture(
+                _links(evidence, tau),
+                f"Two curves over distance: pairs of tracklets that are nearer, and those by chance; {_at(tau)}",
+                "Pairs of tracklets that may be one person and are nearer than each distance, and how many would be if "
+                "all were strangers.",
+            )
+        )
+    if steps:
+        pictures.append(
+            picture(
+                _swept(steps, tau),
+                f"Three curves over tau: identities, merged pairs of tracklets, and stability; {_at(tau)}",
+                "What other values of tau would make of the tracklets, if all are compared at once.",
+            )
+        )
+    if pictures:
+        yield beside(*pictures)
+    yield from _table_of(steps, denoised)
+
+
+def _at(tau: float) -> str:
+    return f"tau {tau:.4g} is marked" if tau else "tau is 0"
+
+
+def _why(denoised: Denoised) -> str:
+    """How tau was chosen, in plain words."""
+    tau, evidence = float(denoised.settings.tau), denoised.evidence
+    if not tau:
+        return f"tau is 0: no tracklet was linked to another. {_why_nothing(evidence)}"
+    text = ""
+    if denoised.settings.levels == 1:
+        text += "Only level 1 was run, which links nobody. "
+    if evidence is None:
+        return f"{text}tau was given: links by chance were not counted, and nobody knows how many there are below it."
+    if tau > evidence.steps[-1]:
+        return f"{text}tau was given, and lies beyond the distances at which links by chance are estimated."
+    links, chance = (np.interp(tau, evidence.steps, counts) for counts in (evidence.near, evidence.by_chance))
+    text += f"{links:,.0f} pairs of tracklets are nearer than tau, and may be one person. "
+    text += f"About {chance:,.0f} of them are expected to be that near by chance."
+    if tau != evidence.tau:
+        return f"{text} tau was given, not found."
+    return (
+        f"{text} {evidence.links:,.0f} links are trusted, up to the largest distance at which no more than one in ten "
+        "is by chance; tau is where nine in ten of these are found."
+    )
+
+
+def _why_nothing(evidence: Evidence | None) -> str:
+    if evidence is None:
+        return (
+            "Either it was given so, or too few pairs of tracklets share a frame or a video to tell how near two "
+            "people come."
+        )
+    if evidence.tau:
+        return f"It was given so; the data would have suggested {evidence.tau:.4g}."
+    return "At no distance are there enough links of which nine in ten are right, so far as these features tell."
+
+
+def _links(evidence: Evidence, tau: float) -> Figure:
+    figure, (axes,) = _figure(1)
+    near = evidence.near > 0
+    axes.plot(evidence.steps[near], evidence.near[near], color=_BLUE, label="nearer than this")
+    axes.plot(evidence.steps, evidence.by_chance, "--", color=_RED, label="of them by chance")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(bottom=0.5)
+    axes.set_ylabel("pairs of tracklets")
+    axes.set_xlabel("distance, 1 - cosine")
+    return _finished(figure, "tau", tau)
+
+
+def _swept(steps: list[Step], tau: float) -> Figure:
+    figure, panels = _figure(3)
+    values = [step.tau for step in steps]
+    for axes, name, label in zip(
+        panels, ("identities", "merged", "stability"), ("identities", "merged pairs", "stability"), strict=True
+    ):
+        axes.plot(values, [getattr(step, name) for step in steps], ".-", color=_BLUE)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(label)
+    panels[-1].set_xlabel("tau")
+    return _finished(figure, "tau", tau)
+
+
+def _table_of(steps: list[Step], denoised: Denoised) -> Iterator[str]:
+    """Some rows of the sweep, or why there is none."""
+    tau = float(denoised.settings.tau)
+    count = len(denoised.clusters.found.names)
+    if not steps:
+        if count > LARGEST:
+            yield paragraph(f"Other values of tau were not tried: {count:,} tracklets are more than {LARGEST:,}.")
+        elif tau or denoised.evidence is not None:
+            yield paragraph("Other values of tau were not tried: too many pairs of tracklets are near.")
+        return
+    if len(steps) <= VALUES:
+        yield paragraph(f"Above {steps[-1].tau:.4g} too many pairs of tracklets are near to try more values of tau.")
+    names = ("tau", "identities", "merged pairs", "links forbidden by a frame", "stability")
+    rows = [steps[number] for number in _ROWS if number < len(steps)]
+    yield table(
+        names,
+        [
+            (f"{step.tau:#.4g}{', chosen' if step.tau == tau else ''}", *step[1:4], f"{step.stability:.2f}")
+            for step in rows
+        ],
+    )
+    yield paragraph(
+        "Merged pairs: pairs of tracklets of one identity. Links forbidden by a frame: pairs of tracklets nearer than "
+        "tau that one frame shows both of, so that they are two people. Stability: the share of the merged pairs that "
+        "the next smaller tau of the chart has too; where it is near 1, tau matters little."
+    )
+
+
+def distances_seen(denoised: Denoised) -> Iterator[str]:
+    """Distances of images from their tracklets, and between tracklets, with sigma and tau among them."""
+    pictures = [
+        picture(
+            _inside(denoised),
+            "Histograms of the distances of images from the centroid of their tracklet, before and after; sigma is "
+            "marked",
+            "Of an image from the centroid of its tracklet: all images, and those that were kept.",
+        )
+    ]
+    tau = float(denoised.settings.tau)
+    drawn = _between(denoised.clusters)
+    if drawn:
+        pictures.append(
+            picture(
+                _histogram_of_pairs(drawn, tau),
+                f"Histogram of the distances between tracklets: {' and '.join(drawn)}; {_at(tau)}",
+                "Between two tracklets, as they are compared. Two that share a frame are two people, unless a tracker "
+                "has changed over from one to the other.",
+            )
+        )
+    yield beside(*pictures)
+    if not drawn:
+        yield paragraph("There is only one tracklet, and so no distance between two.")
+
+
+def _inside(denoised: Denoised) -> Figure:
+    clusters = denoised.clusters
+    sigma = float(denoised.settings.sigma)
+    before = members(clusters.tracklets.features, clusters.tracklets.tracklet).distance
+    after = clusters.distance[clusters.home >= 0]
+    figure, (axes,) = _figure(1)
+    bins = np.linspace(0, max(before.max(), sigma) * 1.02 + 1e-6, 81).tolist()
+    axes.hist(before, bins, color=_PALE, label="before")
+    axes.hist(after, bins, histtype="step", color=_BLUE, label="after")
+    axes.set_ylabel("images")
+    axes.set_xlabel("distance, 1 - cosine")
+    return _finished(figure, "sigma", sigma)
+
+
+def _between(clusters: Clusters) -> dict[str, np.ndarray]:
+    """Distances of some pairs of tracklets, by what is known of them."""
+    random = np.random.default_rng(0)
+    pairs = random.integers(len(clusters.found.names), size=(PAIRS, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    kinds = {"others": pairs[~share_frame(clusters, pairs)], "sharing a frame": _of_one_frame(clusters, random)}
+    vectors = clusters.vectors
+    return {name: distances(vectors[some[:, 0]], vectors[some[:, 1]]) for name, some in kinds.items() if len(some)}
+
+
+def _of_one_frame(clusters: Clusters, random: np.random.Generator) -> np.ndarray:
+    """Some pairs of tracklets (pairs, 2) that a frame shows both of."""
+    found = clusters.found
+    moment = clusters.tracklets.moment[found.images]
+    images = np.flatnonzero(moment != UNKNOWN)
+    images = images[np.argsort(moment[images], kind="stable")]
+    at = moment[images]
+    first, end = np.searchsorted(at, at), np.searchsorted(at, at, side="right")
+    some = random.permutation(len(images))[:PAIRS]
+    other = random.integers(first[some], end[some])
+    pairs = found.row[np.stack([images[some], images[other]], axis=1)]
+    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+
+
+def _histogram_of_pairs(drawn: dict[str, np.ndarray], tau: float) -> Figure:
+    figure, (axes,) = _figure(1)
+    bins = np.linspace(0, max([tau, *(values.max() for values in drawn.values())]) * 1.02 + 1e-6, 81)
+    looks: dict[str, dict[str, Any]] = {"others": {"color": _PALE, "fill": True}, "sharing a frame": {"color": _RED}}
+    for name, values in drawn.items():
+        axes.stairs(np.histogram(values, bins)[0] / len(values), bins, label=name, **looks[name])
+    axes.set_ylabel("share of the pairs")
+    axes.set_xlabel("distance, 1 - cosine")
+    return _finished(figure, "tau", tau)
+
+
+def _figure(panels: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure((4.4, 4), layout="constrained")
+    axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0].tolist()
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.locator_params(axis="x", nbins=6)
+    return figure, axes
+
+
+def _finished(figure: Figure, name: str, value: float) -> Figure:
+    """The figure with a threshold marked in each panel; one of 0 is none."""
+    for axes in figure.axes:
+        if value:
+            axes.axvline(value, color="black", linestyle=":", label=f"{name} = {value:.3g}")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
