@@ -147,15 +147,17 @@ def _warnings(asked: Denoising, used: Denoising, evidence: Evidence | None, leve
         )
     elif asked.tau == "auto" and used.levels > 1 and not used.tau:
         found.append(
-            "tracklets are cleaned, not linked: so far as these features tell, at no distance would enough links be right "
-            "nineteen times in twenty; use better features (train longer, --match-colours, --flip), or give --tau"
+            "tracklets are cleaned, not linked: so far as these features tell, at no distance would enough links be "
+            "right nineteen times in twenty; use better features (train longer, --match-colours, --flip), or give "
+            "--tau"
         )
     if used.tau:
         for number in range(2, used.levels + 1):
             if levels[number].noise.identities == levels[number - 1].noise.identities:
                 where = "within a video" if number == 2 else "across videos"
                 found.append(
-                    f"level {number} linked nobody {where}: no two clusters are nearer than tau {used.tau:.4g}"
+                    f"level {number} linked nobody {where}: no two that may be linked are nearer than tau "
+                    f"{used.tau:.4g}; if some should be, give a larger --tau"
                 )
     return tuple(found)
 

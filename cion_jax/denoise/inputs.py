@@ -136,8 +136,9 @@ def frame_warnings(tracked: TrackedFeatures) -> tuple[str, ...]:
         return ()
     names = ", ".join(map(str, anew[:5].tolist())) + (", ..." if len(anew) > 5 else "")
     return (
-        f"in {len(anew):,} of {len(videos):,} videos ({names}) all tracklets begin in the same frame, so that each shares"
-        " frames with each other and none may be linked; if frames are numbered anew in each tracklet, use --no-frames",
+        f"in {len(anew):,} of {len(videos):,} videos ({names}) all tracklets begin in the same frame, so that each "
+        "shares frames with each other and none may be linked; if frames are numbered anew in each tracklet, "
+        "use --no-frames",
     )
 
 

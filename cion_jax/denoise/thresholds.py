@@ -11,9 +11,9 @@ tau      is found by a false discovery rate. Two people of one frame are certain
              by_chance(d) = N / 5 exp(-(q20 - d) / s),    s = (q20 - q5) / log 4
 
          with N pairs of tracklets that may be one person, and q5, q20 the quantiles of strangers' distances. Links
-         below the largest distance at which no more than one in twenty is by chance are trusted, if they are many enough:
-         pairs of k tracklets come in bunches, since two people who look alike bring many. tau is where nine in ten of
-         those links are found, not farther out than need be.
+         below the largest distance at which no more than one in twenty is by chance are trusted, if they are at least
+         8 sqrt(k): pairs of k tracklets come in bunches, since two people who look alike bring many. tau is where nine
+         in ten of those links are found, not farther out than need be.
 
 A tracker that changes over from one person to another leaves two tracklets that are alike and share frames. So the
 distance of two that share frames is the larger of two: that of their centroids, and that of their images frame by
