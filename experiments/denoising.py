@@ -60,7 +60,13 @@ EPS_IMAGES, DENSE_IMAGES = (0.1, 0.15, 0.2, 0.3), 4
 Rows = Iterator[tuple[str, np.ndarray]]
 
 
-def main(seeds: int = 5, identities: int = 400, within: int = 100, features: tuple[Path, ...] = ()) -> None:
+def main(
+    seeds: int = 5,
+    identities: int = 400,
+    within: int = 100,
+    features: tuple[Path, ...] = (),
+    alone: bool = False,
+) -> None:
     """Print a table for each world, or for each file.
 
     Args:
@@ -68,11 +74,13 @@ def main(seeds: int = 5, identities: int = 400, within: int = 100, features: tup
         identities: People in each; videos are in proportion.
         within: The finite range.
         features: Files to take instead of drawn worlds.
+        alone: Leave out other ways, which take most of the time.
     """
     print(environment("jax", "numpy", "scikit-learn"))
     for path in features:
         for name, tracked, truth in read(path):
-            rows = {row: [scored(labels, truth)] for row, labels in labellings(tracked, truth, None, within)}
+            ways = labellings(tracked, None, within) if alone else all_ways(tracked, truth, None, within)
+            rows = {row: [scored(labels, truth)] for row, labels in ways}
             print_table(f"{name}: {len(truth):,} images", rows)
     for name, (world, sigma, tau) in WORLDS.items() if not features else ():
         found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
@@ -80,7 +88,9 @@ def main(seeds: int = 5, identities: int = 400, within: int = 100, features: tup
             size = {"identities": identities, "videos": identities * 60 // 400}
             sample = draw(replace(world, seed=seed, **size))
             fixed = Denoising(sigma=sigma, tau=tau, whiten="total")
-            for row, labels in labellings(TrackedFeatures(*sample[:4]), sample.identity, fixed, within):
+            tracked, truth = TrackedFeatures(*sample[:4]), sample.identity
+            ways = labellings(tracked, fixed, within) if alone else all_ways(tracked, truth, fixed, within)
+            for row, labels in ways:
                 found[row].append(scored(labels, sample.identity))
         size_of = f"{identities} people, about {len(sample.video):,} images"
         print_table(f"{name}: {size_of}, fixed sigma {sigma}, tau {tau}", found)
@@ -98,8 +108,14 @@ def read(path: Path) -> Iterator[tuple[str, TrackedFeatures, np.ndarray]]:
         yield f"{path.name}, by clips", TrackedFeatures(rows, found["clip"], found["tracklet_of_clip"], frame), truth
 
 
-def labellings(tracked: TrackedFeatures, truth: np.ndarray, fixed: Denoising | None, within: int) -> Rows:
+def all_ways(tracked: TrackedFeatures, truth: np.ndarray, fixed: Denoising | None, within: int) -> Rows:
     """Labels by each way of finding them."""
+    yield from labellings(tracked, fixed, within)
+    yield from contestants(tracked, truth)
+
+
+def labellings(tracked: TrackedFeatures, fixed: Denoising | None, within: int) -> Rows:
+    """Labels by our ways."""
     auto = denoise(*tracked)
     for note in auto.warnings:
         print(f"({note})", flush=True)
@@ -115,7 +131,6 @@ def labellings(tracked: TrackedFeatures, truth: np.ndarray, fixed: Denoising | N
     tau = float(auto.settings.tau)
     for factor, name in ((0.5, "auto, tau / 2"), (1.5, "auto, tau x 1.5")):
         yield name, denoise(*tracked, replace(auto.settings, tau=min(factor * tau, 2.0))).labels
-    yield from contestants(tracked, truth)
 
 
 def contestants(tracked: TrackedFeatures, truth: np.ndarray) -> Rows:
@@ -147,13 +162,13 @@ def contestants(tracked: TrackedFeatures, truth: np.ndarray) -> Rows:
 def dbscan(vectors: np.ndarray, choice: tuple[float, ...] = EPS, dense: int = 2) -> Iterator[np.ndarray]:
     """A point near no cluster stays alone."""
     for eps in choice:
-        yield alone(DBSCAN(eps=np.sqrt(2 * eps), min_samples=dense).fit(vectors).labels_)
+        yield apart(DBSCAN(eps=np.sqrt(2 * eps), min_samples=dense).fit(vectors).labels_)
 
 
 def hdbscan(vectors: np.ndarray) -> Iterator[np.ndarray]:
     """The same, with densities that may differ."""
     for smallest in SMALLEST:
-        yield alone(HDBSCAN(min_cluster_size=smallest, min_samples=1, copy=True).fit(vectors).labels_)
+        yield apart(HDBSCAN(min_cluster_size=smallest, min_samples=1, copy=True).fit(vectors).labels_)
 
 
 def average_linkage(vectors: np.ndarray) -> Iterator[np.ndarray]:
@@ -163,7 +178,7 @@ def average_linkage(vectors: np.ndarray) -> Iterator[np.ndarray]:
         yield way.fit(vectors).labels_
 
 
-def alone(labels: np.ndarray) -> np.ndarray:
+def apart(labels: np.ndarray) -> np.ndarray:
     """Labels in which each -1 is a cluster of its own."""
     return np.where(labels < 0, labels.max() + np.cumsum(labels < 0), labels)
 

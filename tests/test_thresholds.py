@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from cion_jax.denoise.noise import Members, members
 from cion_jax.denoise.prepare import Space, in_space, spaces
 from cion_jax.denoise.thresholds import BUNCHES, FALSE_SHARE, FOUND, Evidence, estimate_sigma, weigh
 from cion_jax.evaluate.agreement import agreement
+from experiments import denoising
 from experiments.feature_world import FeatureWorld, Sample, draw
 
 SMALL = FeatureWorld(identities=60, videos=12, width=32)
@@ -274,3 +276,19 @@ def test_auto_takes_the_space_with_the_most_right_links(tau: Any) -> None:
     result = denoised(replace(SMALL, noise=0.7), tau=tau)
     assert result.evidence is not None and result.settings.whiten == result.evidence.space.name
     assert result.settings.tau == (result.evidence.tau if tau == "auto" else tau)
+
+
+# The command that measures all this.
+
+
+def test_features_of_ones_own_are_scored_by_video_and_by_clip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = sample_of(SMALL)
+    clips = {"clip": drawn.video, "tracklet_of_clip": drawn.tracklet}
+    np.savez(tmp_path / "mine.npz", **drawn._asdict() | clips)
+    denoising.main(features=(tmp_path / "mine.npz",), alone=True)
+    expected = agreement(denoise(*drawn[:4]).labels, drawn.identity).f1
+    for part in capsys.readouterr().out.split("mine.npz, by clips"):
+        row = next(line for line in part.splitlines() if line.startswith("| levels 1 + 2 + 3, auto"))
+        assert f"| {expected:.3f} |" in row
