@@ -55,7 +55,7 @@ FIRST_SEED = 300
 EPS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SMALLEST = (2, 3, 4, 6)
 #: The same for images, of which a dense place has more.
-EPS_IMAGES, DENSE_IMAGES = (0.1, 0.15, 0.2, 0.3), 4
+EPS_IMAGES, DENSE_IMAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 4
 
 Rows = Iterator[tuple[str, np.ndarray]]
 
