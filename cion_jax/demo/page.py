@@ -136,7 +136,9 @@ def _scores(stories: Sequence[Story], run: Run) -> Iterator[str]:
         "network that was trained for minutes need not be better."
     )
     yield subheading("Differences, in points")
-    yield table(("", *SCORES), difference_rows(stories))
+    yield table(
+        ("", *SCORES), [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in difference_rows(stories)]
+    )
     yield paragraph(about_differences(len(stories)))
     yield cmc(stories[0].found)
 
