@@ -245,6 +245,12 @@ def test_two_people_in_a_frame_stay_two_however_alike() -> None:
     assert set(off.labels) == {0} and off.cannot_link == 0
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_pairs_that_were_not_yet_compared_are_not_said_to_share_a_frame(levels: Any) -> None:
+    result = denoise(*draw(SMALL)[:4], Denoising(tau=0.3, frames=False, levels=levels))
+    assert result.cannot_link == 0 and (result.noise[-1].close > 0) == (levels < 3)
+
+
 def test_tau_0_links_nobody() -> None:
     sample = draw(SMALL)
     result = denoise(*sample[:4], Denoising(tau=0))

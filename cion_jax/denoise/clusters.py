@@ -56,6 +56,10 @@ class Clusters:
         first = self.found.names[self.cluster]
         return np.where(self.home >= 0, first[self.home], -1)
 
+    def rows(self, labels: np.ndarray) -> np.ndarray:
+        """The clusters that have these labels."""
+        return np.searchsorted(self.found.names, labels)
+
     def cannot_link(self, one: int, other: int) -> bool:
         """Whether a frame shows both."""
         return not self.moments[one].isdisjoint(self.moments[other])

@@ -91,12 +91,11 @@ def denoise(
     check_invariants(clusters, sigma, tau, within, settings.levels)
     labels = np.full(tracklets.given, -1, np.int64)
     labels[tracklets.place] = _numbered(levels[-1].labels, settings.min_images)
+    cannot_link = sum(clusters.cannot_link(*pair) for pair in clusters.rows(levels[-1].close).tolist())
     used = replace(settings, sigma=sigma, tau=tau, whiten=space.name)  # type: ignore[arg-type]
     warnings = frame_warnings(tracked) if settings.frames else ()
     warnings += _warnings(settings, used, evidence, levels)
-    return Denoised(
-        labels, used, [level.noise for level in levels], len(levels[-1].close), warnings, evidence, clusters
-    )
+    return Denoised(labels, used, [level.noise for level in levels], cannot_link, warnings, evidence, clusters)
 
 
 def prepared(tracked: TrackedFeatures, settings: Denoising) -> Tracklets:
@@ -173,9 +172,10 @@ def check_invariants(clusters: Clusters, sigma: float, tau: float, within: int |
     beyond = int(np.count_nonzero(far > sigma + ROUNDING))
     label = clusters.cluster[clusters.home[images]]
     twice = _twice(label, tracklets.moment[images], tracklets.tracklet[images])
-    _, pairs = noise(far, clusters.means, sigma, tau, within)
-    numbers = clusters.numbers
-    close = sum(not clusters.cannot_link(*numbers[pair].tolist()) for pair in pairs) if levels > 2 else 0
+    close = 0
+    if levels > 2:
+        _, pairs = noise(far, clusters.means, sigma, tau, within)
+        close = sum(not clusters.cannot_link(*pair) for pair in clusters.numbers[pairs].tolist())
     if beyond or twice or close:
         raise RuntimeError(
             f"denoising broke its promise, please report it: {beyond:,} images farther than sigma from each tracklet "

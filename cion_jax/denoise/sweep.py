@@ -11,11 +11,9 @@ Near pairs are sought on this host alone: one process writes the report, and mus
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from cion_jax.denoise.clusters import Clusters, merge_near
-from cion_jax.denoise.inputs import UNKNOWN
-from cion_jax.denoise.thresholds import Evidence
+from cion_jax.denoise.thresholds import Evidence, frames_seen
 
 #: More tracklets than this are not swept: comparing all of them takes too long for a report.
 LARGEST = 20_000
@@ -72,11 +70,7 @@ def sweep(clusters: Clusters, tau: float, evidence: Evidence | None = None) -> l
 
 def share_frame(clusters: Clusters, pairs: np.ndarray) -> np.ndarray:
     """(P,) whether a frame shows both tracklets of a pair (P, 2); tracklets are named by their rows."""
-    found = clusters.found
-    moment = clusters.tracklets.moment[found.images]
-    known = moment != UNKNOWN
-    shape = len(found.names), int(moment.max(initial=0)) + 1
-    seen = csr_array((np.ones(known.sum(), np.int32), (found.row[known], moment[known])), shape=shape)
+    seen = frames_seen(clusters.tracklets, clusters.found)
     shared = np.zeros(len(pairs), bool)
     for first in range(0, len(pairs), TOGETHER):
         one, other = pairs[first : first + TOGETHER].T

@@ -133,12 +133,17 @@ def _once(rows: np.ndarray, chosen_RxT: np.ndarray) -> np.ndarray:
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
 
 
-def _sharing(tracklets: Tracklets, found: Members, rows: np.ndarray) -> np.ndarray:
-    """(R, T) whether a tracklet shares a frame with another one."""
+def frames_seen(tracklets: Tracklets, found: Members) -> csr_array:
+    """(T, moments) how many images of each tracklet are of each moment."""
     moment = tracklets.moment[found.images]
     known = moment != UNKNOWN
     shape = len(found.names), int(moment.max(initial=0)) + 1
-    seen = csr_array((np.ones(known.sum(), np.int32), (found.row[known], moment[known])), shape=shape)
+    return csr_array((np.ones(known.sum(), np.int32), (found.row[known], moment[known])), shape=shape)
+
+
+def _sharing(tracklets: Tracklets, found: Members, rows: np.ndarray) -> np.ndarray:
+    """(R, T) whether a tracklet shares a frame with another one."""
+    seen = frames_seen(tracklets, found)
     shared = (seen[rows] @ seen.T).toarray() > 0
     shared[np.arange(len(rows)), rows] = False  # with itself
     return shared
