@@ -25,8 +25,8 @@ from cion_jax.commands.zoo import zoo
 from cion_jax.config import Pretraining
 from cion_jax.data.files import DRIVERS
 from cion_jax.errors import UserError
+from cion_jax.recipes import read_settings, recipe
 from cion_jax.xla import avoid_faults
-from experiments.rows import find, read
 from tfrecords_tools import commands as data
 
 Command = Callable[..., int | None]
@@ -99,8 +99,8 @@ def _settings(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
     chosen, others = parser.parse_known_args(arguments)
     experiment = others[1] if others[:1] == ["pretrain"] and others[1:] and not others[1].startswith("-") else None
     if chosen.settings is None:
-        return (None if experiment is None else find(experiment)), others
-    settings = read(chosen.settings)
+        return (None if experiment is None else recipe(experiment)), others
+    settings = read_settings(chosen.settings)
     if settings is None:
         raise UserError(f"{chosen.settings}: defines no `settings`; see experiments/ for examples")
     if isinstance(settings, Pretraining):

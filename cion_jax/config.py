@@ -7,7 +7,7 @@ from typing import Literal
 from etils import epath
 
 #: Networks are fed values 0 to 1, less the mean of each channel, divided by the deviation: ImageNet's, as everywhere.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

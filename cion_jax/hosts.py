@@ -30,11 +30,11 @@ _WORKERS = "TPU_WORKER_HOSTNAMES"
 #: Seconds without a sign of life after which a host counts as dead, and the job ends.
 PATIENCE = 60
 #: Bytes that hosts exchange at once, all together.
-PIECE = 1 << 26
+CHUNK_BYTES = 1 << 26
 
 
 @contextmanager
-def together(hosts: Hosts) -> Iterator[None]:
+def join_job(hosts: Hosts) -> Iterator[None]:
     """Be one of the job's processes, if there are others; before anything else of JAX is used.
 
     Where there are, what is raised within ends this process at once: an orderly end would wait for others, who may be
@@ -44,7 +44,7 @@ def together(hosts: Hosts) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if alone():
+        if is_single_process():
             raise
         if not isinstance(error, UserError | OSError | jax.errors.JaxRuntimeError):
             traceback.print_exc()
@@ -74,56 +74,56 @@ def _launched() -> bool:
     return any(count.isdigit() and int(count) > 1 for count in counts) or "," in os.environ.get(_WORKERS, "")
 
 
-def leading() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes what is written once."""
     return jax.process_index() == 0
 
 
-def alone() -> bool:
+def is_single_process() -> bool:
     """Whether there is no other process."""
     return jax.process_count() == 1
 
 
-def once(work: Callable[[], object]) -> None:
+def on_main(work: Callable[[], object]) -> None:
     """Let the leading process do something, as writing a file; when this returns in any of them, it is done.
 
     What it raises stops all of them.
     """
     error = None
-    if leading():
+    if is_main():
         try:
             work()
         except Exception as raised:
             error = raised
-    failed = gather(np.array([error is not None]))
+    failed = all_gather(np.array([error is not None]))
     if error is not None:
         raise error
     if failed.any():
         raise UserError("process 0 cannot go on; it says why")
 
 
-def arrive() -> None:
+def barrier() -> None:
     """Wait until all processes are here."""
-    gather(np.zeros(1, np.uint8))
+    all_gather(np.zeros(1, np.uint8))
 
 
-def share(work: Work) -> Work:
+def local_part(work: Work) -> Work:
     """This host's part of a list of work: a run of it, as long as the others' but for one."""
     bounds = [len(work) * host // jax.process_count() for host in range(jax.process_count() + 1)]
     return work[bounds[jax.process_index()] : bounds[jax.process_index() + 1]]
 
 
-def gather(part: np.ndarray) -> np.ndarray:
+def all_gather(part: np.ndarray) -> np.ndarray:
     """The parts of all hosts, one behind the other along the first axis, in all of them.
 
     Parts may be of different lengths. They travel as bytes, piece by piece: JAX would make 64 bits 32, and hold all of
     it on a device.
     """
-    if alone():
+    if is_single_process():
         return part
     mine = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
     sizes = [int(high) << 20 | int(low) for high, low in _from_all(np.array(divmod(len(mine), 1 << 20), np.int32))]
-    begins, longest, most = np.cumsum([0, *sizes]), max(sizes), PIECE // len(sizes)
+    begins, longest, most = np.cumsum([0, *sizes]), max(sizes), CHUNK_BYTES // len(sizes)
     whole = np.empty(begins[-1], np.uint8)
     for start in range(0, longest, most):
         piece = np.zeros(min(most, longest - start), np.uint8)
@@ -137,7 +137,7 @@ def _from_all(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array))
 
 
-def placed(shape: tuple[int, ...], place: Sharding, part: Callable[[Any], np.ndarray]) -> jax.Array:
+def global_array(shape: tuple[int, ...], place: Sharding, part: Callable[[Any], np.ndarray]) -> jax.Array:
     """An array over the devices of all hosts; `part` makes what one of this host's devices has of it, by its slices.
 
     `jax.device_put` would ask all hosts whether they put the same, each time.
@@ -147,18 +147,18 @@ def placed(shape: tuple[int, ...], place: Sharding, part: Callable[[Any], np.nda
     return jax.make_array_from_single_device_arrays(shape, place, parts)
 
 
-def everywhere(numbers: T, mesh: Mesh) -> T:
+def replicate(numbers: T, mesh: Mesh) -> T:
     """A tree of numbers, as arrays that all devices have."""
     place = NamedSharding(mesh, PartitionSpec())
 
     def put(number: Any) -> jax.Array:
         value = np.asarray(number, jax.dtypes.canonicalize_dtype(np.result_type(number)))
-        return placed((), place, lambda _: value)
+        return global_array((), place, lambda _: value)
 
     return jax.tree.map(put, numbers)
 
 
-def here(tree: T) -> T:
+def local_copy(tree: T) -> T:
     """Arrays that all devices have, as arrays of this host alone."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 

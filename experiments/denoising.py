@@ -28,15 +28,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering
 
-from cion_jax.arrays import read_arrays
 from cion_jax.config import Denoising
 from cion_jax.denoise.denoise import denoise
 from cion_jax.denoise.inputs import TrackedFeatures, mirrored_added
 from cion_jax.denoise.vectors import unit
-from cion_jax.evaluate.agreement import agreement
-from experiments.command import command
+from cion_jax.evaluate.clustering_metrics import agreement
+from cion_jax.npz import read_npz
+from experiments.benchmarks.command import command
+from experiments.benchmarks.timing import environment
 from experiments.feature_world import FeatureWorld, draw
-from experiments.timing import environment
 
 #: A world, and sigma and tau that suit what its vectors are made of.
 WORLDS: dict[str, tuple[FeatureWorld, float, float]] = {
@@ -99,7 +99,7 @@ def main(
 def read(path: Path) -> Iterator[tuple[str, TrackedFeatures, np.ndarray]]:
     """What a file holds, by video and by clip, with the truth."""
     needed, optional = ["features", "tracklet", "identity"], ["video", "frame", "mirrored", "clip", "tracklet_of_clip"]
-    found = read_arrays(path, needed, optional)
+    found = read_npz(path, needed, optional)
     truth, frame = found["identity"], found.get("frame")
     rows = mirrored_added(path, found)
     video = found.get("video", np.zeros(len(truth), np.int64))

@@ -5,15 +5,22 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sources import Blocks
 
 from cion_jax.config import Writing
 from cion_jax.data.writer import write_dataset
+from sources import Blocks
 
 # Programs of the tests run once or twice: compiling them fast beats compiling them well. Read when JAX starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Nor does a test find programs that one before it has left on this machine.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+# Processes that tests start can import what tests can.
+_TESTS = Path(__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    str(path)
+    for path in (_TESTS, _TESTS / "support", _TESTS.parent, os.environ.get("PYTHONPATH", ""))
+    if str(path) != "."
+)
 
 
 @pytest.fixture(scope="session")

@@ -9,43 +9,37 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-#: Each room and the rooms of ours that it may import beside those of `ALL`.
-ROOMS = {
+#: What every room may import.
+FOUNDATIONS = {f"cion_jax.{name}" for name in ("errors", "config", "atomic", "npz", "hosts", "terminal")}
+#: Each room, and the rooms of ours that it may import beside the foundations.
+ROOMS: dict[str, set[str]] = {
     "cion_jax.errors": set(),
-    "cion_jax.aside": set(),
-    "cion_jax.arrays": set(),
     "cion_jax.config": set(),
-    "cion_jax.hosts": {"cion_jax.config"},
+    "cion_jax.atomic": set(),
+    "cion_jax.npz": set(),
+    "cion_jax.hosts": set(),
+    "cion_jax.terminal": set(),
     "cion_jax.xla": set(),
     "cion_jax.models": set(),
-    "cion_jax.data": {"cion_jax.config"},
-    "cion_jax.denoise": {"cion_jax.config"},
-    "cion_jax.pretrain": {
-        "cion_jax.config",
-        "cion_jax.models",
-        "cion_jax.data",
-        "cion_jax.denoise",
-        "cion_jax.evaluate",
-        "cion_jax.torch_io",
-    },
-    "cion_jax.evaluate": {"cion_jax.config", "cion_jax.models", "cion_jax.data"},
-    "cion_jax.torch_io": {"cion_jax.models"},
-    "cion_jax.report": {
-        "cion_jax.config",
-        "cion_jax.models",
-        "cion_jax.data",
-        "cion_jax.denoise",
-        "cion_jax.evaluate",
-        "cion_jax.pretrain",
-        "cion_jax.torch_io",
-        "tfrecords_tools",
-    },
-    "tfrecords_tools": {"cion_jax.config", "cion_jax.data"},
+    "cion_jax.data": set(),
+    "cion_jax.denoise": set(),
+    "cion_jax.recipes": set(),
+    "cion_jax.weights": {"models"},
+    "cion_jax.evaluate": {"models", "data"},
+    "cion_jax.pretrain": {"models", "data"},
+    "cion_jax.run": {"models", "data", "denoise", "weights", "evaluate", "pretrain"},
+    "tfrecords_tools": {"data"},
 }
+ROOMS = {room: {f"cion_jax.{name}" for name in rooms} for room, rooms in ROOMS.items()}
+ROOMS["cion_jax.report"] = {*ROOMS} - {"cion_jax.xla", "cion_jax.recipes"}
 ROOMS["cion_jax.demo"] = ROOMS["cion_jax.report"] | {"cion_jax.report"}
-FILES = [path for folder in ("cion_jax", "tfrecords_tools") for path in sorted((ROOT / folder).rglob("*.py"))]
-ALL = {"cion_jax.errors", "cion_jax.aside", "cion_jax.arrays", "cion_jax.hosts"}
-FREE = {"cion_jax.cli", "cion_jax.commands", "cion_jax"}
+ROOMS["cion_jax.commands"] = {*ROOMS}
+ROOMS["cion_jax.cli"] = {*ROOMS}
+ROOMS["cion_jax"] = {*ROOMS} - {"cion_jax.cli", "cion_jax.commands", "tfrecords_tools"}
+ROOMS["experiments"] = {*ROOMS}
+FILES = [
+    path for folder in ("cion_jax", "tfrecords_tools", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))
+]
 
 
 def room_of(module: str) -> str:
@@ -67,17 +61,15 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
-    room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    if room in FREE or path == ROOT / "cion_jax" / "__init__.py":
-        return
-    backwards = {name for name in imports(path) if room_of(name) not in ROOMS[room] | ALL | {room}}
+    room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    backwards = {name for name in imports(path) if room_of(name) not in ROOMS[room] | FOUNDATIONS | {room}}
     assert not backwards, f"{room} must not import {', '.join(sorted(backwards))}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_rooms_stay_small(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 300
+    assert text.count("\n") <= (400 if path.is_relative_to(ROOT / "experiments") else 300)
     assert path.stem not in ("utils", "common", "helpers")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from cion_jax.cli import main
-from cion_jax.config import DEVIATION, MEAN, Crops
+from cion_jax.config import MEAN, STD, Crops
 from cion_jax.data import augment, resample
 from cion_jax.data.augment import View, multi_crop, sample
 from cion_jax.data.records import Records
@@ -174,8 +174,8 @@ def test_whole_crops_are_pillows(crop: Callable) -> None:
             picture = picture.convert("L").convert("RGB") if view.grey else picture
             picture = picture.filter(ImageFilter.GaussianBlur(float(view.radius)))
             picture = ImageOps.solarize(picture, 128) if view.solarize else picture
-            wanted = (np.asarray(picture) / 255 - np.array(MEAN)) / np.array(DEVIATION)
-            far = np.abs(crops[row, number] - wanted) * DEVIATION * 255
+            wanted = (np.asarray(picture) / 255 - np.array(MEAN)) / np.array(STD)
+            far = np.abs(crops[row, number] - wanted) * STD * 255
             assert far.max() < 8 and far.mean() < 0.3, (row, number, view)
             seen += [bool(view.flip), bool(view.grey), bool(view.solarize)]
     assert (seen > 0).all()
@@ -185,7 +185,7 @@ def test_with_everything_off_a_crop_is_the_normalised_image() -> None:
     still = replace(SMALL, global_scale=(1, 1), aspect=(0.5, 0.5), flip=0, jitter=0, grey=0, blur=(0, 0, 0), solarize=0)
     images = np.stack([noise(0), noise(1)])
     crops, none = multi_crop(images, jax.random.key(0), replace(still, local_crops=0), jnp.float32)
-    wanted = (images / 255 - np.array(MEAN)) / np.array(DEVIATION)
+    wanted = (images / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(crops, np.stack([wanted, wanted], axis=1), atol=1e-5)
     assert none.shape == (2, 0, 32, 16, 3)
 
@@ -324,9 +324,7 @@ np.savez(sys.argv[1], *program(images, jax.random.key(0)))
 @pytest.mark.slow
 def test_eight_devices_make_the_crops_of_one_and_send_nothing_around(tmp_path: Path) -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", _SHARDED, str(tmp_path / "crops.npz")], check=True, env=environment)
     images = np.stack([noise(seed) for seed in range(16)])
     crops = jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.float32))(images, jax.random.key(0))

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import Blocks
 
 from cion_jax.config import Writing
 from cion_jax.data import dataset as layout
 from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
+from sources import Blocks
 from tfrecords_tools.check import problems
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from cion_jax.errors import UserError
-from cion_jax.pretrain.checkpoints import Checkpoint, Checkpoints, Position
 from cion_jax.pretrain.state import TrainState
+from cion_jax.run.checkpoints import Checkpoint, Checkpoints, Position
 
 #: Orbax leaves coroutines behind when it cannot read a file, which complain when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -173,7 +173,7 @@ def write_on_a_full_disk(folder: str, *steps: int) -> None:
 @pytest.mark.parametrize("steps_asked", [(9,), (9, 10)], ids=["at the end", "while going on"])
 def test_a_full_disk_is_told_and_leaves_the_one_before(run: Path, steps_asked: tuple[int, ...]) -> None:
     script = f"from test_checkpoints import *; write_on_a_full_disk({str(run)!r}, *{steps_asked})"
-    result = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     (message,) = result.stdout.splitlines()
     assert str(run / "checkpoints") in message and "cannot write a checkpoint" in message
     assert "that of step 7 is whole" in message and "Make room" in message

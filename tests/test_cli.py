@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sources import contents
 
 from cion_jax.cli import COMMANDS, main
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.xla import avoid_faults
+from sources import contents
 
 TINY = [
     "--identities=6",

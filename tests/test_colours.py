@@ -11,9 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from sources import Blocks, contents
 from test_embed import SIZE, TINY, by_hand, decoded, python
-from tiny import SETTINGS
 
 from cion_jax.cli import main
 from cion_jax.config import Denoising
@@ -21,11 +19,13 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate import colours as colouring
 from cion_jax.evaluate.colours import image_colours, matched
-from cion_jax.evaluate.embed import embedder, features
-from cion_jax.evaluate.features import open_images, read_features, write_features
+from cion_jax.evaluate.embed import embed_all, embedder
+from cion_jax.evaluate.feature_store import open_images, read_features, write_features
 from cion_jax.models.zoo import Variables, backbone
-from cion_jax.pretrain import relabel
-from cion_jax.torch_io.weights import Weights, save
+from cion_jax.run import relabel
+from cion_jax.weights.file import Weights, save
+from sources import Blocks, contents
+from tiny import SETTINGS
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -197,13 +197,13 @@ def recoloured() -> np.ndarray:
 @pytest.mark.parametrize("batch", [7, 256])
 def test_features_are_those_of_images_with_matched_colours(batch: int, flip: bool, variables: Variables) -> None:
     options: dict[str, Any] = {"image_size": SIZE, "batch": batch, "flip": flip}
-    found = features(TINY, variables, PAINTED, **options, colours=painted_colours())
+    found = embed_all(TINY, variables, PAINTED, **options, colours=painted_colours())
     np.testing.assert_allclose(found, by_hand(variables, recoloured(), flip=flip), atol=5e-6)
     assert np.isfinite(found).all()
-    plain = features(TINY, variables, PAINTED, **options)
+    plain = embed_all(TINY, variables, PAINTED, **options)
     assert np.abs(found - plain).max() > 0.01
     kept = np.ones((100, 3), np.float32), np.zeros((100, 3), np.float32)
-    np.testing.assert_allclose(features(TINY, variables, PAINTED, **options, colours=kept), plain, atol=2e-6)
+    np.testing.assert_allclose(embed_all(TINY, variables, PAINTED, **options, colours=kept), plain, atol=2e-6)
 
 
 def test_matching_brings_videos_of_two_cameras_together() -> None:
@@ -231,7 +231,7 @@ np.save(sys.argv[1], features(TINY, variables, PAINTED, image_size=SIZE, batch=3
 def test_eight_devices_find_the_same(tmp_path: Path, variables: Variables) -> None:
     devices = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     assert python(ON_DEVICES, tmp_path / "eight.npy", XLA_FLAGS=devices) == 0
-    alone = features(TINY, variables, PAINTED, image_size=SIZE, colours=painted_colours())
+    alone = embed_all(TINY, variables, PAINTED, image_size=SIZE, colours=painted_colours())
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), alone, atol=2e-6)
 
 
@@ -272,7 +272,7 @@ def test_each_split_is_matched_by_itself_or_left_as_it_is(dataset: Path, variabl
     assert card["match_colours"] is True
     records = Records(dataset)
     colours = matched(image_colours(records, SIZE), records.index["video"], records.index["tracklet"])
-    expected = features(TINY, variables, records, image_size=SIZE, batch=16, colours=colours)
+    expected = embed_all(TINY, variables, records, image_size=SIZE, batch=16, colours=colours)
     np.testing.assert_allclose(read_features(tmp_path / "matched", "train")[0], expected, atol=2e-6)
     plain = read_features(tmp_path / "plain", "train")[0]
     assert np.abs(expected - plain).max() > 0.001
@@ -319,7 +319,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_says_which_splits_it_leaves_as_they_are(
     run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cion_jax.evaluate.features.open_images", lambda data, split: without_tracklets(data))
+    monkeypatch.setattr("cion_jax.evaluate.feature_store.open_images", lambda data, split: without_tracklets(data))
     command = ["embed", str(run), str(dataset), str(tmp_path / "out")]
     assert main([*command, "--match-colours"]) == 0
     told = capsys.readouterr().out.splitlines()
@@ -379,7 +379,7 @@ def test_labels_are_made_of_mirrored_images_with_matched_colours(
     seen, tracklet, settings = seen_by_denoising(dataset, tmp_path, monkeypatch, variables, denoising=denoising)
     records = Records(dataset)
     colours = matched(image_colours(records, SIZE), records.index["video"], records.index["tracklet"])
-    expected = features(TINY, variables, records, image_size=SIZE, flip=mirror, colours=colours if match else None)
+    expected = embed_all(TINY, variables, records, image_size=SIZE, flip=mirror, colours=colours if match else None)
     np.testing.assert_allclose(seen, expected, atol=2e-6)
     np.testing.assert_array_equal(tracklet, records.index["tracklet"])
     assert settings.levels == 3  # the first time, too
@@ -405,5 +405,5 @@ def test_a_damaged_record_has_no_tracklet_and_no_say(
     colours = matched(plain, whole.index["video"], expected) if match else None
     again = Records(shutil.copytree(own_dataset, tmp_path / "again"))
     images = relabel._Passing(again)
-    found = features(TINY, variables, images, image_size=SIZE, flip=True, colours=colours)
+    found = embed_all(TINY, variables, images, image_size=SIZE, flip=True, colours=colours)
     np.testing.assert_allclose(seen[kept], found[kept], atol=2e-6)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import FAMILY
 
 from cion_jax.cli import COMMANDS, main
 from cion_jax.config import World, Writing
@@ -32,13 +31,14 @@ from cion_jax.demo.tables import (
     score_rows,
     spread,
 )
-from cion_jax.evaluate.agreement import agreement
+from cion_jax.evaluate.clustering_metrics import agreement
 from cion_jax.models.zoo import ZOO
-from cion_jax.pretrain import loop
-from cion_jax.pretrain.plan import check, check_sizes, model_of
-from cion_jax.torch_io.weights import load
+from cion_jax.run import trainer as loop
+from cion_jax.run.plan import check, check_sizes, model_of
+from cion_jax.weights.file import load
 from tfrecords_tools.world import build
 from tfrecords_tools.world.settings import check as check_world
+from tiny import FAMILY
 
 pytestmark = pytest.mark.xdist_group("demo")
 

@@ -23,7 +23,7 @@ from cion_jax.denoise.noise import Members, members, windows
 from cion_jax.denoise.single import TIE, consistent
 from cion_jax.denoise.vectors import ROUNDING
 from cion_jax.errors import UserError
-from cion_jax.evaluate.agreement import agreement
+from cion_jax.evaluate.clustering_metrics import agreement
 from experiments.feature_world import FeatureWorld, Sample, draw
 
 SMALL = FeatureWorld(identities=60, videos=12, width=32)

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from sources import Blocks
 
 from cion_jax.config import Denoising, Writing
 from cion_jax.data.records import Records
@@ -26,6 +25,7 @@ from cion_jax.report.linked import dropped_images, merged_identities, nearest_ap
 from cion_jax.report.page import subheading
 from cion_jax.report.tau import choice_of_tau, distances_seen
 from experiments.feature_world import FeatureWorld, draw
+from sources import Blocks
 
 FIXED = Denoising(sigma=0.3, tau=0.3, whiten="none", video_mean=False)
 

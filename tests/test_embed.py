@@ -15,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from sources import Blocks, contents
 
 from cion_jax.cli import main
-from cion_jax.config import DEVIATION, MEAN
+from cion_jax.config import MEAN, STD
 from cion_jax.data import images
 from cion_jax.data.labels import FIELDS
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate import embed as embedding
-from cion_jax.evaluate.embed import ImageFolder, cut, embed, embedder, features
-from cion_jax.evaluate.features import INDEX, open_images, read_features, write_features
+from cion_jax.evaluate.embed import ImageFolder, batched, embed, embed_all, embedder
+from cion_jax.evaluate.feature_store import INDEX, open_images, read_features, write_features
 from cion_jax.models.zoo import Backbone, Variables, backbone
-from cion_jax.torch_io.weights import Weights, load, save
+from cion_jax.weights.file import Weights, load, save
+from sources import Blocks, contents
 
 SIZE = (24, 16)
 
@@ -53,7 +53,7 @@ def decoded(records: Records) -> np.ndarray:
 
 
 def by_hand(variables: Variables, pixels: np.ndarray, model: Backbone = TINY, flip: bool = False) -> np.ndarray:
-    x = ((pixels / 255 - np.array(MEAN)) / np.array(DEVIATION)).astype(np.float32)
+    x = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     apply = jax.jit(model.apply)
     found = np.asarray(apply(variables, x)) + (np.asarray(apply(variables, x[:, :, ::-1])) if flip else 0)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def by_hand(variables: Variables, pixels: np.ndarray, model: Backbone = TINY, fl
 @pytest.mark.parametrize("batch", [1, 64, 100, 333])
 def test_features_are_those_of_the_network_for_any_batch(batch: int, dataset: Path, variables: Variables) -> None:
     records = Records(dataset)
-    found = features(TINY, variables, records, image_size=SIZE, batch=batch)
+    found = embed_all(TINY, variables, records, image_size=SIZE, batch=batch)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, by_hand(variables, decoded(records)), atol=2e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
@@ -70,14 +70,14 @@ def test_features_are_those_of_the_network_for_any_batch(batch: int, dataset: Pa
 
 def test_mirror_images_are_added_before_the_length_is_made_one(dataset: Path, variables: Variables) -> None:
     records = Records(dataset, "query")
-    found = features(TINY, variables, records, image_size=SIZE, flip=True)
+    found = embed_all(TINY, variables, records, image_size=SIZE, flip=True)
     np.testing.assert_allclose(found, by_hand(variables, decoded(records), flip=True), atol=2e-6)
     assert np.abs(found - by_hand(variables, decoded(records))).max() > 0.01
 
 
 def test_bfloat16_is_used_where_it_is_asked_for(dataset: Path, variables: Variables) -> None:
     records = Records(dataset, "query")
-    found = features(TINY, variables, records, image_size=SIZE, precision="bfloat16")
+    found = embed_all(TINY, variables, records, image_size=SIZE, precision="bfloat16")
     assert found.dtype == np.float32
     assert 1e-5 < np.abs(found - by_hand(variables, decoded(records))).max() < 0.05
 
@@ -85,7 +85,7 @@ def test_bfloat16_is_used_where_it_is_asked_for(dataset: Path, variables: Variab
 def test_all_batches_splits_and_teachers_are_one_program(dataset: Path, variables: Variables) -> None:
     before = embedding._forward._cache_size()
     for split in ("train", "query"):
-        features(TINY, variables, Records(dataset, split), image_size=SIZE, batch=48)
+        embed_all(TINY, variables, Records(dataset, split), image_size=SIZE, batch=48)
         variables = jax.tree.map(lambda leaf: leaf * 2, variables)
     assert embedding._forward._cache_size() == before + 1
 
@@ -98,7 +98,7 @@ def test_the_next_batch_is_on_its_way_before_one_is_waited_for(dataset: Path) ->
         return jnp.full((len(pixels), 4), 0.5)
 
     records = Records(dataset)
-    found = embed(run, records, cut(range(200), 60), image_size=SIZE, batch=60)
+    found = embed(run, records, batched(range(200), 60), image_size=SIZE, batch=60)
     for number in range(1, 5):
         assert len(next(found)) == (60 if number < 4 else 20)
         assert begun == [60] * min(number + 1, 4)
@@ -108,26 +108,25 @@ ON_DEVICES = """
 import sys
 import jax, numpy as np
 from cion_jax.data.records import Records
-from cion_jax.evaluate.embed import embedder, features
+from cion_jax.evaluate.embed import embedder, embed_all
 from test_embed import SIZE, TINY
 variables = TINY.init(jax.random.key(0))
 shared = embedder(TINY, variables)(np.ones((16, *SIZE, 3), np.uint8)).sharding
 assert jax.device_count() == 8 and shared.shard_shape((16, 6)) == (2, 6), shared
-np.save(sys.argv[2], features(TINY, variables, Records(sys.argv[1]), image_size=SIZE, batch=30))
+np.save(sys.argv[2], embed_all(TINY, variables, Records(sys.argv[1]), image_size=SIZE, batch=30))
 """
 
 
 def python(code: str, *arguments: Path, **environment: str) -> int:
     """Run code in a process of its own that can import the tests; its exit code."""
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **environment}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     return subprocess.run([sys.executable, "-c", code, *arguments], env=environment).returncode
 
 
 def test_eight_devices_share_the_images_and_find_the_same(dataset: Path, tmp_path: Path, variables: Variables) -> None:
     devices = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     assert python(ON_DEVICES, dataset, tmp_path / "eight.npy", XLA_FLAGS=devices) == 0
-    expected = features(TINY, variables, Records(dataset), image_size=SIZE)
+    expected = embed_all(TINY, variables, Records(dataset), image_size=SIZE)
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), expected, atol=2e-6)
 
 
@@ -139,12 +138,12 @@ def test_an_image_without_finite_features_is_named(dataset: Path, variables: Var
     def broken(pixels: np.ndarray) -> jax.Array:
         return run(pixels).at[7, 3].set(jnp.nan) if next(spoiled) else run(pixels)
 
-    found = embed(broken, records, cut(range(200), 50), image_size=SIZE, batch=50)
+    found = embed(broken, records, batched(range(200), 50), image_size=SIZE, batch=50)
     next(found)
     with pytest.raises(UserError, match=r"image 57 of split train\): the network gives no finite feature"):
         next(found)
     with pytest.raises(UserError, match=r"image 0 of split train"):  # one that has no direction
-        features(TINY, jax.tree.map(jnp.zeros_like, variables), records, image_size=SIZE)
+        embed_all(TINY, jax.tree.map(jnp.zeros_like, variables), records, image_size=SIZE)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +193,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import jax
-from cion_jax.evaluate import features
+from cion_jax.evaluate import feature_store as features
 from test_embed import TINY, write
 saved = []
 def save(path, array):

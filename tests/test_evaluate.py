@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import FAMILY, SETTINGS
 
 from cion_jax.cli import main
 from cion_jax.config import World, Writing
@@ -15,15 +14,16 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.features import open_images, write_features
+from cion_jax.evaluate.feature_store import open_images, write_features
+from cion_jax.evaluate.query_gallery import QueryGallery, embed_query_gallery, load_features, load_npz
 from cion_jax.evaluate.rerank import reranked
-from cion_jax.evaluate.retrieval import Scores, matches, receiver, scores, search
-from cion_jax.evaluate.trial import Trial, embedded, from_features, from_table
+from cion_jax.evaluate.retrieval import Scores, matches, roc_curve, scores, search
 from cion_jax.models.zoo import ZOO, backbone
-from cion_jax.pretrain.journal import read_metrics
-from cion_jax.pretrain.loop import pretrain
-from cion_jax.torch_io.weights import Weights, load, save
+from cion_jax.run.journal import read_metrics
+from cion_jax.run.trainer import pretrain
+from cion_jax.weights.file import Weights, load, save
 from tfrecords_tools.world import build
+from tiny import FAMILY, SETTINGS
 
 pytestmark = pytest.mark.xdist_group("evaluate")
 
@@ -49,8 +49,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trial(world: Path, run: Path) -> Trial:
-    return embedded(MODEL, MODEL.init(jax.random.key(0)), world, image_size=SIZE)
+def trial(world: Path, run: Path) -> QueryGallery:
+    return embed_query_gallery(MODEL, MODEL.init(jax.random.key(0)), world, image_size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def features(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def as_table(path: Path, trial: Trial, **other: np.ndarray) -> Path:
+def as_table(path: Path, trial: QueryGallery, **other: np.ndarray) -> Path:
     arrays = {"query": trial.query, "gallery": trial.gallery}
     for side, labels in (("query", trial.query_labels), ("gallery", trial.gallery_labels)):
         arrays |= {f"{side}_{field}": labels[field] for field in ("identity", "camera")}
@@ -69,7 +69,7 @@ def as_table(path: Path, trial: Trial, **other: np.ndarray) -> Path:
     return path
 
 
-def score(trial: Trial) -> Scores:
+def score(trial: QueryGallery) -> Scores:
     return scores(search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
 
 
@@ -80,9 +80,9 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 
 
 def test_weights_features_and_tables_have_the_same_scores(
-    world: Path, run: Path, features: Path, trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, run: Path, features: Path, trial: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = pytest.approx(score(trial).told(), rel=1e-5)
+    expected = pytest.approx(score(trial).as_dict(), rel=1e-5)
     assert 0 < score(trial).mean_average_precision < 1
     table = as_table(tmp_path / "table.npz", trial)
     sources = [[str(run), str(world)], [str(run / "teacher.safetensors"), str(world)], [str(table)]]
@@ -91,17 +91,17 @@ def test_weights_features_and_tables_have_the_same_scores(
 
 
 def test_euclidean_distances_of_unit_vectors_rank_alike(
-    features: Path, trial: Trial, capsys: pytest.CaptureFixture[str]
+    features: Path, trial: QueryGallery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = printed([str(features), "--metric=euclidean"], capsys)
     assert found["mAP"] == pytest.approx(score(trial).mean_average_precision, rel=1e-3)
 
 
 def test_reranking_and_expansion_are_what_they_say(
-    features: Path, trial: Trial, capsys: pytest.CaptureFixture[str]
+    features: Path, trial: QueryGallery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = scores(search(reranked(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
-    assert printed([str(features), "--rerank"], capsys) == pytest.approx(again.told(), rel=1e-5)
+    assert printed([str(features), "--rerank"], capsys) == pytest.approx(again.as_dict(), rel=1e-5)
     assert again.mean_average_precision != score(trial).mean_average_precision
     assert printed([str(features), "--expand=2"], capsys)["mAP"] != score(trial).mean_average_precision
 
@@ -113,7 +113,9 @@ def test_a_table_for_people(features: Path, capsys: pytest.CaptureFixture[str]) 
         assert name in told
 
 
-def test_scores_by_group(features: Path, trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_by_group(
+    features: Path, trial: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three people in each of two groups; what is told of them is what a loop over their queries finds."""
     who = trial.query_labels["identity"]
     group = {one: "left" if place % 2 else "right" for place, one in enumerate(sorted(set(who.tolist())))}
@@ -132,13 +134,13 @@ def test_scores_by_group(features: Path, trial: Trial, tmp_path: Path, capsys: p
     assert "cannot be ruled out" in told and "nothing to compare" in told  # three people are too few by default
 
 
-def test_matches_of_each_query_add_up_to_the_curve(trial: Trial) -> None:
+def test_matches_of_each_query_add_up_to_the_curve(trial: QueryGallery) -> None:
     """At the threshold for a false match rate, counted query by query, and against a plain loop."""
     distances, labels = cosine(trial.query, trial.gallery), (trial.query_labels, trial.gallery_labels)
     found = search(distances, *labels)
     for rate in (0.0, 0.1, 0.5, 1.0):
         pairs = matches(distances, *labels, found.pairs, rate, block=4)
-        false, true = receiver(found.pairs)
+        false, true = roc_curve(found.pairs)
         place = np.flatnonzero(false <= rate)[-1]
         assert pairs.wrong_matched.sum() == pytest.approx(false[place] * pairs.wrong.sum())
         assert pairs.right_matched.sum() == pytest.approx(true[place] * pairs.right.sum())
@@ -152,7 +154,7 @@ NAN = np.full((1, 256), np.nan, np.float32)
 
 
 def test_tables_that_cannot_be_scored_are_answered_with_one_line(
-    trial: Trial, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trial: QueryGallery, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nobody, elsewhere = trial.query_labels["identity"] + 500, np.full(len(trial.query), 7)
     broken = np.concatenate([trial.query[1:], NAN])
@@ -173,7 +175,7 @@ def test_tables_that_cannot_be_scored_are_answered_with_one_line(
 
 
 def test_queries_that_are_absent_from_the_gallery_are_counted(
-    trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trial: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     who = trial.query_labels["identity"].copy()
     who[who == 1] = 500
@@ -223,12 +225,12 @@ def test_mistakes_are_answered_with_one_line(
     assert error.startswith("cion: ") and message in error and error.count("\n") == 1, error
 
 
-def test_features_of_other_splits_are_refused(world: Path, tmp_path: Path, trial: Trial) -> None:
+def test_features_of_other_splits_are_refused(world: Path, tmp_path: Path, trial: QueryGallery) -> None:
     write_features(tmp_path / "out", open_images(world, "query"), MODEL, MODEL.init(jax.random.key(0)), image_size=SIZE)
     with pytest.raises(UserError, match="no features of a split 'gallery'"):
-        from_features(tmp_path / "out")
+        load_features(tmp_path / "out")
     table = as_table(tmp_path / "table.npz", trial)
-    found = from_table(table)
+    found = load_npz(table)
     np.testing.assert_array_equal(found.query_labels["identity"], Records(world, "query").index["identity"])
 
 
@@ -241,7 +243,9 @@ def test_the_teacher_is_scored_while_it_learns(world: Path, tmp_path: Path, monk
     watched = {row["epoch"]: (row["mAP"], row["rank_1"]) for row in rows if "mAP" in row}
     assert list(watched) == [2, 3]
     weights = load(tmp_path / "watched" / "teacher.safetensors")
-    last = score(embedded(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size))
+    last = score(
+        embed_query_gallery(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
+    )
     assert watched[3] == pytest.approx((last.mean_average_precision, last.rank_1))
     assert pretrain(settings, world, tmp_path / "alone")
     alone = read_metrics(tmp_path / "alone" / "metrics.jsonl")

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny import FAMILY, SETTINGS
 
 from cion_jax.cli import main
 from cion_jax.models.zoo import ZOO
-from cion_jax.pretrain import forecast as module
-from cion_jax.pretrain.forecast import Memory, forecast, memory
-from cion_jax.pretrain.plan import model_of
 from cion_jax.pretrain.state import fresh, mesh_of
+from cion_jax.run import forecast as module
+from cion_jax.run.forecast import Memory, forecast, memory
+from cion_jax.run.plan import model_of
+from tiny import FAMILY, SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_parameters_and_moments_are_counted_to_the_byte(needed: Memory) -> None:
     state = fresh(model_of(SETTINGS), SETTINGS.head, SETTINGS.optimization, jax.random.key(0))
     size = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(state, name))) for name in state._fields}
     assert needed.parameters == size["student"] + size["teacher"] + size["statistics"] + size["center"]
-    assert needed.moments == size["moments"]
+    assert needed.opt_state == size["opt_state"]
 
 
 def test_an_image_needs_at_least_its_crops(needed: Memory) -> None:
@@ -67,7 +67,7 @@ def test_it_tells_when_labels_are_made_anew_and_no_batches_that_it_cannot_know(
 
 
 def test_nothing_is_written(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = str(Path(__file__).parent / "tiny_run.py")
+    run = str(Path(__file__).parent / "support" / "tiny_run.py")
     assert main(["pretrain", run, "--data", str(dataset), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
     assert "the optimizer's moments" in capsys.readouterr().out and not (tmp_path / "run").exists()
     assert main(["pretrain", run, "--data", str(dataset), "--out", str(tmp_path), "--dry-run", "--batch", "17"]) == 1

@@ -9,8 +9,8 @@ import pytest
 from jax import Array
 
 from cion_jax.models.layers import Conv, Linear, relu
-from cion_jax.models.linear_maps import _xla, convolve
 from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm, _standardised
+from cion_jax.models.ops import _xla, convolve
 from cion_jax.models.resnet import _pool, _pool_rows_and_columns
 
 X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))

@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-from golden_weights import golden, manifest, weight
 
 from cion_jax.models import head
-from cion_jax.torch_io.mapping import from_state_dict, state_dict
+from cion_jax.weights.mapping import from_state_dict, state_dict
+from golden_weights import golden, manifest, weight
 
 SHAPES = {
     "mlp.0.weight": (2048, 384), "mlp.0.bias": (2048,), "mlp.2.weight": (2048, 2048), "mlp.2.bias": (2048,),

@@ -12,16 +12,16 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-import shared_work
-from processes import steps, surroundings
 from safetensors.numpy import load_file
-from sources import Blocks
 
+import shared_work
 from cion_jax.config import Hosts, Writing
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
-from cion_jax.evaluate.features import read_features
-from cion_jax.hosts import together
+from cion_jax.evaluate.feature_store import read_features
+from cion_jax.hosts import join_job
+from processes import steps, surroundings
+from sources import Blocks
 
 pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
 
@@ -76,7 +76,10 @@ def launch(data: Path, cache: Path) -> Launch:
     """Starts all processes of a run; one process has as many devices."""
 
     def launch(out: Path, processes: int, devices: int = 1) -> list[subprocess.Popen[str]]:
-        run, folders = str(HERE / "tiny_run.py"), ["--data", str(data), "--evaluate", str(data), "--out", str(out)]
+        run, folders = (
+            str(HERE / "support" / "tiny_run.py"),
+            ["--data", str(data), "--evaluate", str(data), "--out", str(out)],
+        )
         command = [run, json.dumps({}), "pretrain", run, *folders, *OPTIONS]
         if processes == 1:
             return [start(command, cache, devices)]
@@ -143,7 +146,7 @@ def test_processes_that_are_killed_end_with_the_numbers_of_one(
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) -> None:
-    address, script = free_address(), str(HERE / "shared_work.py")
+    address, script = free_address(), str(HERE / "support" / "shared_work.py")
     among = [[address, str(count), str(number), str(tmp_path)] for number in range(count)]
     done = ended([start([script, *arguments], cache, devices=2) for arguments in among])
     assert [code for code, _ in done] == [0] * count, done
@@ -166,14 +169,14 @@ def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) 
 
 
 def test_half_an_address_is_none() -> None:
-    with pytest.raises(UserError, match="belong together"), together(Hosts(coordinator="here:1")):
+    with pytest.raises(UserError, match="belong together"), join_job(Hosts(coordinator="here:1")):
         pass
 
 
 def test_nobody_is_waited_for_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
-    with together(Hosts()):
+    with join_job(Hosts()):
         pass
 
 
@@ -185,5 +188,5 @@ def test_launchers_are_heard(told: dict[str, str], monkeypatch: pytest.MonkeyPat
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jax.distributed.initialize", MagicMock(side_effect=ValueError("asked")))
-    with pytest.raises(UserError, match=r"cannot join the others \(asked\)"), together(Hosts()):
+    with pytest.raises(UserError, match=r"cannot join the others \(asked\)"), join_job(Hosts()):
         pass

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from sources import Blocks
 
 from cion_jax.data import images
+from sources import Blocks
 
 PIXELS = Blocks(1).pixels(0)
 JPEG = images.encode_jpeg(PIXELS)

@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, unframe
 from cion_jax.errors import UserError
-from cion_jax.pretrain import devices, journal
-from cion_jax.pretrain.devices import peak_flops, utilization
-from cion_jax.pretrain.journal import METRICS, SETTLED, TENSORBOARD, WARM_UP, Journal, profile, read_metrics, watch
+from cion_jax.run import devices, journal
+from cion_jax.run.devices import peak_flops, utilization
+from cion_jax.run.journal import METRICS, SETTLED, TENSORBOARD, WARM_UP, Journal, profile, read_metrics, watch
 
 HEALTHY = {"loss": 9.0, "entropy": 6.0, "feature_std": 0.5, "center_norm": 4.0}
 
@@ -82,7 +82,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_a_readable_file(tmp_path: Path) 
     code = f"""
 import itertools
 from pathlib import Path
-from cion_jax.pretrain.journal import Journal
+from cion_jax.run.journal import Journal
 with Journal(Path({str(tmp_path)!r}), 10**9, 0, 48, None) as kept:
     for step in itertools.count():
         kept.record(step, 0.0, {{f"value{{n}}": step + n / 7 for n in range(50)}}, 0.0)

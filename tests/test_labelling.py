@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sources import Blocks
 
 from cion_jax.cli import main
 from cion_jax.config import Denoising, Writing
@@ -22,9 +21,10 @@ from cion_jax.data.writer import write_dataset
 from cion_jax.denoise.denoise import Denoised, denoise
 from cion_jax.denoise.inputs import read_tracked
 from cion_jax.errors import UserError
-from cion_jax.evaluate.agreement import agreement
-from cion_jax.evaluate.features import CARD, INDEX
+from cion_jax.evaluate.clustering_metrics import agreement
+from cion_jax.evaluate.feature_store import CARD, INDEX
 from experiments.feature_world import FeatureWorld, Sample, draw
+from sources import Blocks
 
 WORLD = FeatureWorld(identities=60, videos=12, width=32)
 

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_weights import golden
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from plain_loss import plain
 
 from cion_jax.errors import UserError
-from cion_jax.pretrain.loss import blocked, closed, next_center, sharded
+from cion_jax.pretrain.loss import loss_from_logits, loss_in_blocks, loss_on_mesh, next_center
+from golden_weights import golden
+from plain_loss import plain
 
 TEMPERATURES = {"student_temperature": 0.1, "teacher_temperature": 0.04}
 INSTANCES = {0: 2, 45: 4, 70: 6, 99: 8}
@@ -41,7 +41,7 @@ def on_logits(
     """The closed form, called like the blocked one."""
     logits = (teacher @ teacher_prototypes.T - center) / 0.04
     entropy = -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(-1).mean()
-    return closed(student @ prototypes.T, teacher @ teacher_prototypes.T, center, **settings), entropy
+    return loss_from_logits(student @ prototypes.T, teacher @ teacher_prototypes.T, center, **settings), entropy
 
 
 def gradients(form: Callable[..., Any], *values: Any, **settings: Any) -> Any:
@@ -92,7 +92,7 @@ def test_all_forms_equal_the_golden_values(views: int, epoch: int) -> None:
             values = student.astype(precision), teacher.astype(precision), unit, unit, center.astype(precision)
             settings = {"instances": instances, **TEMPERATURES}
             loss = expected["loss_f64"]
-            for form, more in ((on_logits, {}), (blocked, {"block": 200})):
+            for form, more in ((on_logits, {}), (loss_in_blocks, {"block": 200})):
                 (found, _), (pull, _) = gradients(form, *values, **settings, **more)
                 assert_close(found, loss, relative)
                 pull = np.asarray(pull).swapaxes(0, 1).reshape(-1, 512)
@@ -111,10 +111,10 @@ def test_blocks_equal_the_closed_form_and_the_loops(instances: int, views: int) 
         values = student, teacher, prototypes, teacher_prototypes, center = arrays(views=views)
         settings = {"instances": instances, **TEMPERATURES}
         expected = gradients(on_logits, *values, **settings)
-        assert_close(gradients(blocked, *values, **settings, block=16), expected, 1e-9)
+        assert_close(gradients(loss_in_blocks, *values, **settings, block=16), expected, 1e-9)
         logits = student @ prototypes.T, teacher @ teacher_prototypes.T
         assert_close(plain(*logits, center, instances=instances), expected[0][0], 1e-9)
-    found = gradients(blocked, *(x.astype(np.float32) for x in values), **settings, block=16)
+    found = gradients(loss_in_blocks, *(x.astype(np.float32) for x in values), **settings, block=16)
     assert_close(found, expected, 1e-5)
 
 
@@ -123,7 +123,7 @@ def test_the_size_of_blocks_does_not_matter(block: int) -> None:
     with jax.enable_x64(True):
         settings = {"instances": 2, **TEMPERATURES}
         expected = gradients(on_logits, *arrays(), **settings)
-        assert_close(gradients(blocked, *arrays(), **settings, block=block), expected, 1e-9)
+        assert_close(gradients(loss_in_blocks, *arrays(), **settings, block=block), expected, 1e-9)
 
 
 def test_the_center_follows_the_mean_of_all_logits() -> None:
@@ -139,7 +139,7 @@ def test_one_instance_is_plain_dino() -> None:
         targets = jax.nn.softmax((teacher @ teacher_prototypes.T - center) / 0.04)
         crossed = -jnp.einsum("buc,bvc->buv", targets, jax.nn.log_softmax(student @ prototypes.T / 0.1)).mean(0)
         expected = crossed[~np.eye(2, 4, dtype=bool)].mean()
-        assert_close(blocked(*values, instances=1, **TEMPERATURES, block=16)[0], expected, 1e-12)
+        assert_close(loss_in_blocks(*values, instances=1, **TEMPERATURES, block=16)[0], expected, 1e-12)
 
 
 def test_neither_the_order_of_identities_nor_that_of_their_images_matters() -> None:
@@ -150,7 +150,7 @@ def test_neither_the_order_of_identities_nor_that_of_their_images_matters() -> N
     with jax.enable_x64(True):
         student, teacher, *rest = arrays()
         run = jax.jit(
-            jax.value_and_grad(functools.partial(blocked, instances=4, **TEMPERATURES, block=16), (0, 2), True)
+            jax.value_and_grad(functools.partial(loss_in_blocks, instances=4, **TEMPERATURES, block=16), (0, 2), True)
         )
         loss, (pull, push) = run(student, teacher, *rest)
         assert_close(run(student[shuffled], teacher[shuffled], *rest), (loss, (pull[shuffled], push)), 1e-12)
@@ -170,11 +170,11 @@ def test_large_logits_stay_finite() -> None:
         rows = prototypes * grows[:, None]
         settings = {"instances": 2, "student_temperature": 0.04, "teacher_temperature": 0.04}
         values = student, teacher, rows, rows[::-1], 1000 * np.cos(np.arange(40))
-        found = gradients(blocked, *(x.astype(np.float32) for x in values), **settings, block=16)
+        found = gradients(loss_in_blocks, *(x.astype(np.float32) for x in values), **settings, block=16)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
         with jax.enable_x64(True):
             (expected, _), pulls = gradients(on_logits, *values, **settings)
-            (exact, _), exact_pulls = gradients(blocked, *values, **settings, block=16)
+            (exact, _), exact_pulls = gradients(loss_in_blocks, *values, **settings, block=16)
         assert_close(found[0][0], expected, 1e-5)
         assert_close((exact, exact_pulls), (expected, pulls), 1e-9)
 
@@ -183,14 +183,14 @@ def test_half_precision_is_that_of_products_alone() -> None:
     values = [x.astype(np.float32) for x in arrays()]
     settings = {"instances": 2, **TEMPERATURES, "block": 16}
     halves = [jnp.asarray(x, jnp.bfloat16) for x in values[:2]]
-    (loss, entropy), (pull, push) = found = gradients(blocked, *halves, *values[2:], **settings)
+    (loss, entropy), (pull, push) = found = gradients(loss_in_blocks, *halves, *values[2:], **settings)
     assert [x.dtype for x in (loss, entropy, pull, push)] == [jnp.float32, jnp.float32, jnp.bfloat16, jnp.float32]
-    assert_close(found, gradients(blocked, *values, **settings), 0.01)
+    assert_close(found, gradients(loss_in_blocks, *values, **settings), 0.01)
 
 
 def test_gradients_reach_student_and_prototypes_only() -> None:
     values = [x.astype(np.float32) for x in arrays()]
-    form = functools.partial(blocked, instances=2, **TEMPERATURES, block=16)
+    form = functools.partial(loss_in_blocks, instances=2, **TEMPERATURES, block=16)
     fixed = jax.jit(jax.grad(lambda *a: form(*a)[0], (1, 3, 4)))(*values)
     entropy = jax.jit(jax.grad(lambda *a: form(*a)[1], (0, 1, 2, 3, 4)))(*values)
     assert not any(np.any(x) for x in (*fixed, *entropy))
@@ -220,8 +220,8 @@ def test_nothing_of_rows_times_prototypes_is_made() -> None:
     def largest(found: list[tuple[str, int]]) -> int:
         return max(size for _, size in found)
 
-    value = program(blocked, block=block)
-    both = program(functools.partial(gradients, blocked), block=block)
+    value = program(loss_in_blocks, block=block)
+    both = program(functools.partial(gradients, loss_in_blocks), block=block)
     assert largest(program(on_logits)) == images * 4 * prototypes
     assert largest(value) == images * 4 * block < prototypes * width
     assert largest(both) == prototypes * width < images * 2 * prototypes
@@ -256,8 +256,8 @@ def check_mesh(data: int, model: int) -> None:
     values = [
         jax.device_put(x, NamedSharding(mesh, at)) for x, at in zip((weights, student, *rest), places, strict=True)
     ]
-    compiled = run(functools.partial(sharded, mesh), *values)
-    assert_close(compiled(*values), run(blocked, weights, student, *rest)(weights, student, *rest), 1e-12)
+    compiled = run(functools.partial(loss_on_mesh, mesh), *values)
+    assert_close(compiled(*values), run(loss_in_blocks, weights, student, *rest)(weights, student, *rest), 1e-12)
     program = compiled.as_text()
     assert not re.search("all-gather|all-to-all|collective-permute|reduce-scatter", program)
     gradient = f"[{48 // model},8]"
@@ -271,9 +271,9 @@ def check_what_cannot_be_shared() -> None:
     with pytest.raises(
         UserError, match=r"batch 24: 4 devices .* whole identities of 4 images; choose a multiple of 16"
     ):
-        sharded(mesh, *arrays(), **settings)
+        loss_on_mesh(mesh, *arrays(), **settings)
     with pytest.raises(UserError, match=r"head.prototypes 41: 2 devices \(model_axis\)"):
-        sharded(mesh, *arrays(images=32, prototypes=41), **settings)
+        loss_on_mesh(mesh, *arrays(images=32, prototypes=41), **settings)
 
 
 if __name__ == "__main__":

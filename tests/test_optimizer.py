@@ -10,7 +10,7 @@ import pytest
 
 from cion_jax.config import Optimization
 from cion_jax.pretrain.optimizer import optimizer
-from cion_jax.pretrain.schedules import Rates
+from cion_jax.pretrain.schedules import StepValues
 
 SHAPES = {
     "backbone": {"conv": {"kernel": (3, 3, 4, 5), "bias": (5,)}, "norm": {"scale": (5,)}, "layer_scale": (5, 1, 1)},
@@ -27,9 +27,9 @@ def draw(seed: int, scale: float = 1.0) -> Any:
 
 def by_optax(settings: Optimization) -> dict[str, np.ndarray]:
     params = draw(0)
-    state = optimizer(settings, Rates(0, 0, 0, False)).init(params)
+    state = optimizer(settings, StepValues(0, 0, 0, False)).init(params)
     for step, (rate, decay) in enumerate(STEPS):
-        now = Rates(np.float64(rate), np.float64(decay), 0.0, np.bool_(step < 2))
+        now = StepValues(np.float64(rate), np.float64(decay), 0.0, np.bool_(step < 2))
         updates, state = optimizer(settings, now).update(draw(step + 1), state, params)
         params = optax.apply_updates(params, updates)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}

@@ -8,10 +8,10 @@ import pytest
 
 from cion_jax.config import Reading
 from cion_jax.data import images, pipeline
-from cion_jax.data.order import Order, Stream
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
-from cion_jax.data.shards import cut
+from cion_jax.data.sampler import PKSampler, WindowedShuffle
+from cion_jax.data.shards import chunk_starts
 from cion_jax.errors import UserError
 
 READING = Reading(height=24, width=8, threads=2)
@@ -28,7 +28,7 @@ def labels(records: Records) -> np.ndarray:
 
 
 def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labels: np.ndarray) -> None:
-    order = Order(labels, 4, 3)
+    order = PKSampler(labels, 4, 3)
     batches = list(host_batches(records, order, READING, epochs=2))
     expected = [order.batch(epoch, number) for epoch in range(2) for number in range(order.batches)]
     assert len(batches) == len(expected)
@@ -41,7 +41,7 @@ def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labe
 
 
 def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> None:
-    order = Order(labels, 4, 3)
+    order = PKSampler(labels, 4, 3)
     whole = list(host_batches(records, order, READING, epochs=1))
     halves = np.array([2, 0]), np.array([1, 3])
     shares = [list(host_batches(records, order, READING, epochs=1, identities=half)) for half in halves]
@@ -54,7 +54,7 @@ def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> N
 
 @pytest.mark.parametrize("drawn", [0, 1, 7, 30])
 def test_position_is_saved_and_restored_exactly(drawn: int, records: Records, labels: np.ndarray) -> None:
-    order = Order(labels, 4, 3)
+    order = PKSampler(labels, 4, 3)
     straight = iter(host_batches(records, order, READING, epochs=4))
     for _ in range(drawn):
         next(straight)
@@ -69,7 +69,7 @@ def test_position_is_saved_and_restored_exactly(drawn: int, records: Records, la
 
 @pytest.mark.parametrize("window", [0, 4])
 def test_stretches_of_batches_run_on_through_the_passes(window: int, records: Records, labels: np.ndarray) -> None:
-    order = Order(labels, 4, 3, 0, Stream(cut(records.index, labels), window) if window else None)
+    order = PKSampler(labels, 4, 3, 0, WindowedShuffle(chunk_starts(records.index, labels), window) if window else None)
     length, last = 7, 2 * order.batches
     assert order.batches == 17  # and so stretches end within passes, and within windows
     stretches = []
@@ -84,7 +84,7 @@ def test_stretches_of_batches_run_on_through_the_passes(window: int, records: Re
 
 
 def test_a_stream_fetches_each_batch_once_and_none_behind_its_end(records: Records, labels: np.ndarray) -> None:
-    order = Order(labels, 4, 3, 0, Stream(cut(records.index, labels), 4))
+    order = PKSampler(labels, 4, 3, 0, WindowedShuffle(chunk_starts(records.index, labels), 4))
     rows, fetched, last = np.arange(4), [], order.batches + 2  # within a window of the second pass
     numbers = pipeline._Numbers(order, rows, 0, last, fetched.append)
     drawn = [numbers[number] for number in range(len(numbers))]
@@ -102,7 +102,7 @@ def spoil(records: Records, *numbers: int) -> Records:
 
 def test_damage_stops_or_is_replaced_within_the_group_and_counted(own_dataset: Path, labels: np.ndarray) -> None:
     records = spoil(Records(own_dataset), 11, 12)
-    order = Order(labels, 3, 15)
+    order = PKSampler(labels, 3, 15)
     with pytest.raises(DamagedRecordError, match=r"image 1[12] of split train"):
         list(host_batches(records, order, READING, epochs=1))
     batches = list(host_batches(records, order, replace(READING, skip_damaged=True), epochs=1))
@@ -123,9 +123,9 @@ def test_a_group_without_a_whole_image_cannot_be_passed_over(own_dataset: Path) 
     labels[:2] = 0
     reading = replace(READING, skip_damaged=True)
     with pytest.raises(DamagedRecordError, match="no other image of its group"):
-        list(host_batches(records, Order(labels, 1, 2), reading, epochs=1))
+        list(host_batches(records, PKSampler(labels, 1, 2), reading, epochs=1))
 
 
 def test_labels_of_other_data_are_refused(records: Records) -> None:
     with pytest.raises(UserError, match="7 labels for 200 images"):
-        host_batches(records, Order(np.zeros(7, int), 4, 3), READING, epochs=1)
+        host_batches(records, PKSampler(np.zeros(7, int), 4, 3), READING, epochs=1)

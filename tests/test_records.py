@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import Blocks
 
 from cion_jax.data import example, images, tfrecord
 from cion_jax.data.labels import LABELS, read_labelling, write_labelling
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.errors import UserError
+from sources import Blocks
 
 
 def test_random_access_gives_what_was_written(dataset: Path, blocks: Blocks) -> None:

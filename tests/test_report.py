@@ -22,14 +22,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cion_jax.commands.report import report
-from cion_jax.config import DEVIATION, MEAN, World, Writing
+from cion_jax.config import MEAN, STD, World, Writing
 from cion_jax.data.labels import LABELS, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.embed import features
-from cion_jax.evaluate.retrieval import Found, search
+from cion_jax.evaluate.embed import embed_all
+from cion_jax.evaluate.retrieval import QueryResults, search
 from cion_jax.models.layers import Conv, keep
 from cion_jax.models.norms import BatchNorm
 from cion_jax.models.zoo import ZOO, Backbone, _Family, backbone
@@ -37,7 +37,7 @@ from cion_jax.report import ranked as ranked_module
 from cion_jax.report.curves import course, decimated, smoothed
 from cion_jax.report.maps import _activity, flattened, plane
 from cion_jax.report.ranked import PLACES, cmc, ranked, ranking, roc
-from cion_jax.torch_io.weights import Weights, load, save
+from cion_jax.weights.file import Weights, load, save
 from tfrecords_tools.world import build, truth
 
 SIZE = (32, 16)
@@ -218,7 +218,7 @@ def lists(run: Path, world: Path) -> dict[int, list[tuple[int, bool]]]:
     """What each query of the run finds, by plain loops; those that have somebody to find."""
     weights = load(run / "teacher.safetensors")
     sides = [Records(world, split) for split in ("query", "gallery")]
-    query, gallery = (features(weights.backbone, weights.variables, side, image_size=SIZE) for side in sides)
+    query, gallery = (embed_all(weights.backbone, weights.variables, side, image_size=SIZE) for side in sides)
     rows = zip(query, sides[0].index, strict=True)
     found = [ranked_plainly(feature, gallery, asking, sides[1].index) for feature, asking in rows]
     return {number: places for number, places in enumerate(found) if any(right for _, right in places)}
@@ -298,7 +298,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
-def some_found(seed: int) -> tuple[Found, np.ndarray, np.ndarray]:
+def some_found(seed: int) -> tuple[QueryResults, np.ndarray, np.ndarray]:
     """What some queries found, and all pairs' distances by whether they are right, junk left out."""
     random = np.random.default_rng(seed)
     vectors, labels = random.standard_normal((90, 6)).astype(np.float32), np.zeros(90, LABELS)
@@ -377,7 +377,7 @@ def test_activity_is_the_root_mean_square_over_channels() -> None:
     model = backbone("small", image_size=SIZE)
     variables = model.init(jax.random.key(0))
     pixels = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
-    images = ((pixels / 255 - np.array(MEAN)) / np.array(DEVIATION)).astype(np.float32)
+    images = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     last = np.asarray(model.apply(variables, images, return_features=True)[1]["stage1"])
     expected = [[[np.sqrt(np.mean(place**2)) for place in row] for row in image] for image in last]
     np.testing.assert_allclose(_activity(model.apply, variables, pixels), expected, rtol=1e-4)

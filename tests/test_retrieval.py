@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_curve
+from sklearn.metrics import average_precision_score
+from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from cion_jax.data.labels import LABELS
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import Distances, cosine, euclidean
-from cion_jax.evaluate.retrieval import FALSE_MATCH_RATES, STEPS, Found, Scores, receiver, scores, search
+from cion_jax.evaluate.retrieval import FALSE_MATCH_RATES, STEPS, QueryResults, Scores, roc_curve, scores, search
 
 
 def who(*rows: tuple[int, int]) -> np.ndarray:
@@ -72,7 +73,7 @@ def plainly(distances: np.ndarray, asking: np.ndarray, labels: np.ndarray) -> Sc
 
 
 def assert_equal(found: Scores, expected: Scores) -> None:
-    np.testing.assert_allclose(*(list(each.told().values()) for each in (found, expected)), rtol=1e-5)
+    np.testing.assert_allclose(*(list(each.as_dict().values()) for each in (found, expected)), rtol=1e-5)
 
 
 def a_case(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -116,8 +117,8 @@ def test_equal_to_scikit_learn(seed: int) -> None:
             )
             assert found.answers[number] == right[-1].sum()
     steps = np.floor(np.concatenate(near) * np.float32(STEPS / 2))
-    false, true, _ = roc_curve(np.concatenate(right), -steps, drop_intermediate=False)
-    mine = np.unique(np.stack(receiver(found.pairs), axis=1), axis=0)
+    false, true, _ = sklearn_roc_curve(np.concatenate(right), -steps, drop_intermediate=False)
+    mine = np.unique(np.stack(roc_curve(found.pairs), axis=1), axis=0)
     np.testing.assert_allclose(mine, np.stack([false, true], axis=1), atol=1e-12)
 
 
@@ -158,7 +159,7 @@ def test_without_ties_order_does_not_matter() -> None:
     assert_equal(found, score(query, gallery, asking, labels))
 
 
-def first(found: Found) -> tuple[float, int, int, int]:
+def first(found: QueryResults) -> tuple[float, int, int, int]:
     """What the first query found."""
     return found.precision[0], found.first[0], found.last[0], found.answers[0]
 
@@ -169,7 +170,7 @@ def test_an_example_by_hand() -> None:
     labels = who((7, 2), (-1, 2), (7, 2), (9, 1), (0, 2), (7, 1), (8, 1))
     found = search(cosine(with_cosines(1), gallery), who((7, 1)), labels)
     assert first(found) == ((1 / 2 + 2 / 4) / 2, 2, 4, 2)
-    told = scores(found).told()
+    told = scores(found).as_dict()
     assert told == pytest.approx(
         {"mAP": 0.5, "rank 1": 0, "rank 5": 1, "rank 10": 1, "rank 20": 1, "mINP": 0.5, "TPR at FPR 0.01": 0}
         | {"TPR at FPR 0.001": 0, "TPR at FPR 0.0001": 0, "queries": 1, "left out": 0}

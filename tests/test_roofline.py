@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.roofline import traffic
+from experiments.benchmarks.roofline import traffic
 
 
 def test_bytes_are_those_of_every_turn_of_a_loop() -> None:

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from golden_weights import golden
 
 from cion_jax.config import Optimization
-from cion_jax.pretrain.schedules import Rates, rates
+from cion_jax.pretrain.schedules import StepValues, values_at
+from golden_weights import golden
 
 
-def run(settings: Optimization, images: int, batches: list[int]) -> list[Rates]:
+def run(settings: Optimization, images: int, batches: list[int]) -> list[StepValues]:
     """The rates of each step of epochs with so many batches."""
     epochs = len(batches)
-    return [rates(settings, images, epochs, e, b, count) for e, count in enumerate(batches) for b in range(count)]
+    return [values_at(settings, images, epochs, e, b, count) for e, count in enumerate(batches) for b in range(count)]
 
 
 def test_the_published_schedules() -> None:
@@ -19,7 +19,7 @@ def test_the_published_schedules() -> None:
     for name, values in {
         "lr": [now.learning_rate for now in found],
         "wd": [now.weight_decay for now in found],
-        "momentum": [1 - now.renewal for now in found],
+        "momentum": [1 - now.ema_step for now in found],
     }.items():
         np.testing.assert_allclose(values, recorded[name], rtol=1e-12)
     assert [now.frozen for now in found] == [True] * 7 + [False] * 693
@@ -38,8 +38,8 @@ def test_nothing_jumps_where_the_number_of_batches_changes(change: int) -> None:
 
 def test_rates_end_where_they_should() -> None:
     first, *_, last = run(Optimization(warmup=0), 256, [1000] * 4)
-    np.testing.assert_allclose([*first[:2], 1 - first.renewal], [5e-4, 0.04, 0.996])
-    np.testing.assert_allclose([*last[:2], 1 - last.renewal], [1e-6, 0.4, 1], rtol=1e-3)
+    np.testing.assert_allclose([*first[:2], 1 - first.ema_step], [5e-4, 0.04, 0.996])
+    np.testing.assert_allclose([*last[:2], 1 - last.ema_step], [1e-6, 0.4, 1], rtol=1e-3)
 
 
 def test_a_warm_up_of_one_step_and_a_run_of_nothing_but_warm_up() -> None:
@@ -50,4 +50,4 @@ def test_a_warm_up_of_one_step_and_a_run_of_nothing_but_warm_up() -> None:
 
 def test_the_teacher_is_renewed_by_less_than_float32_could_tell_from_one() -> None:
     last = run(Optimization(), 960, [4000] * 100)[-1]
-    assert np.float32(1 - last.renewal) == 1 and 0 < np.float32(last.renewal) < 1e-12
+    assert np.float32(1 - last.ema_step) == 1 and 0 < np.float32(last.ema_step) < 1e-12

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiny import SETTINGS
 
-SCRIPT = Path(__file__).parent / "compiled_step.py"
+SCRIPT = Path(__file__).parent / "support" / "compiled_step.py"
 VIEWS, WIDTH = 2 + SETTINGS.crops.local_crops, SETTINGS.head.bottleneck
 
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from bucket import Bucket, fill
-from sources import Blocks
 
+from bucket import Bucket, fill
 from cion_jax.cli import main
 from cion_jax.config import Reading, Writing
 from cion_jax.data import pipeline, records, shards
-from cion_jax.data.order import Order, Stream
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
-from cion_jax.data.shards import Pieces, cut
+from cion_jax.data.sampler import PKSampler, WindowedShuffle
+from cion_jax.data.shards import ChunkCache, chunk_starts
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
-from cion_jax.evaluate.features import open_images
+from cion_jax.evaluate.feature_store import open_images
+from sources import Blocks
 
 URL = "gs://bucket/blocks"
 READING = Reading(height=24, width=8, threads=2)
@@ -82,7 +82,7 @@ def test_a_store_gives_what_a_folder_gives(grouped: Path, bucket: type[Bucket]) 
 
 def test_reading_in_order_asks_seldom(bucket: type[Bucket], short: int) -> None:
     records = Records(URL)
-    pieces = cut(records.index)
+    pieces = chunk_starts(records.index)
     bucket.asked.clear()
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(records.in_order().__getitem__, range(len(records))))
@@ -95,9 +95,9 @@ def test_pieces_keep_identities_and_shards_apart(grouped: Path, short: int) -> N
     labels = np.asarray(records.index["identity"])
     odd = np.where(np.arange(300) % 5 == 0, -1, labels)  # as denoising leaves people
     for starts, given in (
-        (cut(records.index), None),
-        (cut(records.index, labels), labels),
-        (cut(records.index, odd), odd),
+        (chunk_starts(records.index), None),
+        (chunk_starts(records.index, labels), labels),
+        (chunk_starts(records.index, odd), odd),
     ):
         piece = np.searchsorted(starts, np.arange(300), side="right") - 1
         assert starts[0] == 0 and len(starts) > 18
@@ -105,7 +105,7 @@ def test_pieces_keep_identities_and_shards_apart(grouped: Path, short: int) -> N
         if given is not None:
             pairs = {(who, shard, n) for who, shard, n in zip(given, records.index["shard"], piece, strict=True)}
             assert len({(who, n) for who, _, n in pairs if who >= 0}) == len({two[:2] for two in pairs if two[0] >= 0})
-    assert len(cut(records.index[:0])) == 0
+    assert len(chunk_starts(records.index[:0])) == 0
 
 
 def test_pieces_give_the_bytes_whatever_stays(grouped: Path, short: int) -> None:
@@ -114,14 +114,14 @@ def test_pieces_give_the_bytes_whatever_stays(grouped: Path, short: int) -> None
     numbers = np.random.default_rng(0).integers(0, 300, 400).tolist()
     expected = [records.payload(number) for number in numbers]
     for room in (1, 30_000, 10**9):
-        other = records.over(Pieces(records.shards, records.index, cut(records.index), room))
+        other = records.over(ChunkCache(records.shards, records.index, chunk_starts(records.index), room))
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(other.payload, numbers)) == expected
 
 
-def _stream(records: Records, window: int, p: int = 4, k: int = 2) -> Order:
+def _stream(records: Records, window: int, p: int = 4, k: int = 2) -> PKSampler:
     labels = np.asarray(records.index["identity"])
-    return Order(labels, p, k, 0, Stream(cut(records.index, labels), window))
+    return PKSampler(labels, p, k, 0, WindowedShuffle(chunk_starts(records.index, labels), window))
 
 
 @pytest.mark.parametrize("start", [0, 11])
@@ -149,7 +149,7 @@ def test_hosts_of_a_stream_read_shares_of_the_pieces(bucket: type[Bucket], short
         bucket.asked.clear()
         parts.append(list(host_batches(records, _stream(records, 20), READING, epochs=1, identities=half)))
         asked.append(len(bucket.asked))
-    pieces = len(cut(records.index, np.asarray(records.index["identity"])))
+    pieces = len(chunk_starts(records.index, np.asarray(records.index["identity"])))
     assert max(asked) < 0.8 * pieces
     for batch, *shares in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(batch["image"], np.concatenate([share["image"] for share in shares]))

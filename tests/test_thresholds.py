@@ -15,7 +15,7 @@ from cion_jax.denoise.inputs import TrackedFeatures, Tracklets
 from cion_jax.denoise.noise import Members, members
 from cion_jax.denoise.prepare import Space, in_space, spaces
 from cion_jax.denoise.thresholds import BUNCHES, FALSE_SHARE, FOUND, Evidence, estimate_sigma, weigh
-from cion_jax.evaluate.agreement import agreement
+from cion_jax.evaluate.clustering_metrics import agreement
 from experiments import denoising
 from experiments.feature_world import FeatureWorld, Sample, draw
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sources import Blocks
 
 from cion_jax.config import Writing
 from cion_jax.data import images
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
+from sources import Blocks
 from tfrecords_tools.check import problems
 from tfrecords_tools.repack import new_order, repack
 from tfrecords_tools.sheet import rows_of, sheet_of

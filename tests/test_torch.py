@@ -5,11 +5,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from golden_weights import images, state
 
 from cion_jax.models.zoo import backbone
-from cion_jax.torch_io.files import write_state
-from cion_jax.torch_io.mapping import from_state_dict, state_dict
+from cion_jax.weights.foreign import write_state
+from cion_jax.weights.mapping import from_state_dict, state_dict
+from golden_weights import images, state
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -13,20 +13,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny import FAMILY
 
 from cion_jax.config import Crops, Head, Optimization, Pretraining
 from cion_jax.models import ghostnet, head
 from cion_jax.models.zoo import ZOO, Backbone, backbone
-from cion_jax.pretrain.schedules import Rates
+from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState, body_of, mesh_of, start
-from cion_jax.pretrain.step import Recipe, Views, gradients, update
-from cion_jax.torch_io.weights import Weights, prefixed
-from experiments.bench_step import AUGMENT, HEAD, STUDENT, TEACHER, UPDATE, WHOLE
+from cion_jax.pretrain.step import StepConfig, Views, gradients, update
+from cion_jax.weights.file import Weights, prefixed
+from experiments.benchmarks.step import AUGMENT, HEAD, STUDENT, TEACHER, UPDATE, WHOLE
+from tiny import FAMILY
 
 torch = pytest.importorskip("torch")
 
-from experiments import bench_gpu, torch_backbones, torch_step  # noqa: E402
+from experiments.benchmarks import gpu as bench_gpu  # noqa: E402
+from experiments.benchmarks import torch_backbones, torch_step  # noqa: E402
 
 nn = torch.nn
 
@@ -88,18 +89,18 @@ def state_of(model: Backbone, width: int) -> TrainState:
 
 def exported(model: Backbone, state: TrainState, part: str) -> dict[str, Any]:
     params = getattr(state, part)
-    weights = Weights(model, body_of(params, state.statistics[part]), {"params": params["head"]})
+    weights = Weights(model, body_of(params, state.batch_stats[part]), {"params": params["head"]})
     return {key: torch.from_numpy(np.array(value)) for key, value in prefixed(weights, "backbone.", "head.").items()}
 
 
-def stepper(recipe: Recipe) -> Any:
+def stepper(config: StepConfig) -> Any:
     """Our step on given crops."""
 
     @jax.jit
-    def step(state: TrainState, crops: Views, rates: Rates) -> Any:
+    def step(state: TrainState, crops: Views, rates: StepValues) -> Any:
         parts = jax.tree.map(lambda leaf: leaf[None], crops)
-        *moved, metrics = gradients(recipe, state, parts, lambda part, _: (part, jax.random.key(0)))
-        return update(recipe.settings.optimization, state, *moved, rates), metrics["loss"]
+        *moved, metrics = gradients(config, state, parts, lambda part, _: (part, jax.random.key(0)))
+        return update(config.settings.optimization, state, *moved, rates), metrics["loss"]
 
     return step
 
@@ -133,14 +134,14 @@ def test_three_steps_are_ours(name: str, instances: int, local_crops: int, monke
         network = torch_step.Network(SMALL[name][1](), settings.head).double()
         theirs, ours = (
             torch_step.Step(network, settings, instances),
-            stepper(Recipe(settings, model, instances, mesh_of(1, 1))),
+            stepper(StepConfig(settings, model, instances, mesh_of(1, 1))),
         )
         state = state_of(model, network.backbone.outputs)
         for part in ("student", "teacher"):
             getattr(theirs, part).load_state_dict(exported(model, state, part), strict=True)
         theirs.center.copy_(torch.from_numpy(state.center))
         for number, frozen in enumerate((True, False, False)):
-            rates, crops = Rates(1e-3, 0.1, 0.01, frozen), noise(number, settings)
+            rates, crops = StepValues(1e-3, 0.1, 0.01, frozen), noise(number, settings)
             before, (state, loss) = state, ours(state, crops, rates)
             assert apart(theirs(tuple(map(torch.from_numpy, crops)), rates), loss) < 1e-9
             assert apart(theirs.center, state.center) < 1e-9

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden_weights import golden, manifest, state, weight
 
 from cion_jax.config import Head, Optimization, Pretraining
 from cion_jax.models import head
 from cion_jax.models.zoo import backbone
-from cion_jax.pretrain.schedules import Rates, rates
+from cion_jax.pretrain.schedules import StepValues, values_at
 from cion_jax.pretrain.state import TrainState, mesh_of, start
-from cion_jax.pretrain.step import Recipe, gradients, update
-from cion_jax.torch_io.mapping import from_state_dict, state_dict
+from cion_jax.pretrain.step import StepConfig, gradients, update
+from cion_jax.weights.mapping import from_state_dict, state_dict
+from golden_weights import golden, manifest, state, weight
 
 pytestmark = pytest.mark.xdist_group("trajectory")  # one after the other: each needs gigabytes
 
@@ -64,11 +64,11 @@ def inputs(name: str, step: int) -> tuple[np.ndarray, np.ndarray]:
 def gradient_of(name: str) -> Any:
     """The compiled gradient: the same for all settings of the optimizer."""
     model = backbone(name)
-    recipe = Recipe(settings(3.0), model, 2, mesh_of(1, 1))
+    config = StepConfig(settings(3.0), model, 2, mesh_of(1, 1))
 
     def run(begin: TrainState, crops: Any) -> Any:
         parts = jax.tree.map(lambda leaf: leaf[None], crops)
-        return gradients(recipe, begin, parts, lambda part, number: (part, jax.random.key(0)))
+        return gradients(config, begin, parts, lambda part, number: (part, jax.random.key(0)))
 
     return fast_jit(run)
 
@@ -90,7 +90,7 @@ def lengths(before: TrainState, after: TrainState, slopes: Any) -> dict[str, Any
         old, new = getattr(before, who), getattr(after, who)
         found[f"{who}_norm"] = optax.tree.norm(new)
         found[f"{who}_delta"] = optax.tree.norm(optax.tree.sub(new, old))
-        leaves = jax.tree_util.tree_leaves_with_path(after.statistics[who])
+        leaves = jax.tree_util.tree_leaves_with_path(after.batch_stats[who])
         for last in ("mean", "var") if leaves else ():
             found[f"{who}_bn_{last}_norm"] = optax.tree.norm([leaf for path, leaf in leaves if path[-1].key == last])
     return found
@@ -110,15 +110,15 @@ def run(name: str, clip: float, dtype: Any, disturbed: bool) -> Iterator[tuple[T
     chosen = settings(clip)
     advance = fast_jit(functools.partial(update, chosen.optimization))
     for step in STEPS:
-        now = rates(chosen.optimization, 8, 2, *divmod(step, 3), 3)
+        now = values_at(chosen.optimization, 8, 2, *divmod(step, 3), 3)
         recorded = golden(f"trajectory_{name}")
-        found = [now.learning_rate, now.weight_decay, 1 - now.renewal]
+        found = [now.learning_rate, now.weight_decay, 1 - now.ema_step]
         np.testing.assert_allclose(found, [recorded[key][step] for key in ("lr", "wd", "momentum")], rtol=1e-12)
         crops = jax.tree.map(lambda leaf: leaf.astype(dtype), inputs(name, step))
         if disturbed:
             crops = jax.tree.map(lambda leaf: np.nextafter(leaf, np.roll(leaf, 1)), crops)
         slopes, statistics, center, metrics = gradient_of(name)(current, crops)
-        current = advance(current, slopes, statistics, center, Rates(*map(np.asarray, now)))
+        current = advance(current, slopes, statistics, center, StepValues(*map(np.asarray, now)))
         yield current, slopes, metrics
 
 
@@ -179,7 +179,7 @@ def of_first_logits(name: str, begin: TrainState, dtype: Any) -> Measured:
 
     for who, sizes in (("teacher", (0,)), ("student", (0, 1))):
         crops = [inputs(name, 0)[size].astype(dtype) for size in sizes]
-        found = [logits(getattr(begin, who), begin.statistics[who], views) for views in crops]
+        found = [logits(getattr(begin, who), begin.batch_stats[who], views) for views in crops]
         rows = np.concatenate([views.swapaxes(0, 1).reshape(-1, views.shape[-1]) for views in found])
         yield f"{who}_logits_step0", rows[:, :16], ...
 
@@ -192,7 +192,7 @@ def of_parameters(name: str, begin: TrainState, end: TrainState, exact: bool) ->
         moved = [np.linalg.norm(now[key].astype(np.float64) - was[key]) for key in recorded["param_names"]]
         yield f"{who}_moved", moved, ...
         yield f"{who}_moved_total", np.linalg.norm(moved), ...
-        statistics = state_dict({"batch_stats": end.statistics[who]}, backbone(name).order)
+        statistics = state_dict({"batch_stats": end.batch_stats[who]}, backbone(name).order)
         entries = now | {f"backbone.{key}": value for key, value in statistics.items()}
         for number, key in enumerate(recorded["entry_names"]):
             if exact or not key.endswith("attn.qkv.bias"):  # its keys' part has no gradient but rounding
@@ -202,7 +202,7 @@ def of_parameters(name: str, begin: TrainState, end: TrainState, exact: bool) ->
 
 def of_moments(name: str, end: TrainState, exact: bool) -> Measured:
     """What the optimizer holds of each parameter; the prototypes have their own count of steps."""
-    groups = [end.moments.inner_states[group].inner_state for group in ("moving", "prototypes")]
+    groups = [end.opt_state.inner_states[group].inner_state for group in ("moving", "prototypes")]
     adams = [node for node in jax.tree.leaves(groups, is_leaf=_is_adam) if _is_adam(node)]
     steps: State = {}
     means: State = {}

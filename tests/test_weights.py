@@ -5,15 +5,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from golden_weights import images, state, weight
 
 from cion_jax.cli import main
 from cion_jax.errors import UserError
 from cion_jax.models import head
 from cion_jax.models.zoo import backbone
-from cion_jax.torch_io.files import read_state, write_state
-from cion_jax.torch_io.mapping import from_state_dict, state_dict
-from cion_jax.torch_io.weights import Weights, convert, load, reidzoo, save
+from cion_jax.weights.file import Weights, convert, load, reidzoo, save
+from cion_jax.weights.foreign import read_state, write_state
+from cion_jax.weights.mapping import from_state_dict, state_dict
+from golden_weights import images, state, weight
 
 
 def golden_head(inputs: int) -> dict[str, np.ndarray]:

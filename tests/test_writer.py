@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import Blocks, contents
 
 from cion_jax.config import Writing
 from cion_jax.data import dataset as layout
@@ -18,6 +17,7 @@ from cion_jax.data import writer
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
+from sources import Blocks, contents
 
 COMMAND = "import sys; from cion_jax.cli import main; sys.exit(main())"
 SMALL = Writing(images_per_shard=40, workers=1)

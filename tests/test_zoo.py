@@ -6,12 +6,12 @@ import hashlib
 import jax
 import numpy as np
 import pytest
-from golden_weights import golden, images, index, manifest, state
 
 from cion_jax.models.complexity import PUBLISHED, layers, measure, multiply_adds, parameters
 from cion_jax.models.resnet import SMALL
 from cion_jax.models.zoo import ZOO, Backbone, backbone
-from cion_jax.torch_io.mapping import from_state_dict, state_dict
+from cion_jax.weights.mapping import from_state_dict, state_dict
+from golden_weights import golden, images, index, manifest, state
 
 NAMES = sorted((name for name in ZOO if name != SMALL), key=lambda name: manifest(name)["params"])
 

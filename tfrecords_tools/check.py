@@ -9,10 +9,10 @@ import numpy as np
 
 from cion_jax.data import dataset, images
 from cion_jax.data.labels import FIELDS, read_labelling
-from cion_jax.data.progress import progress
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
+from cion_jax.terminal import progress
 
 #: Of each kind of nonsense in the labels this many are listed: one cause often spoils them all.
 _EXAMPLES = 20

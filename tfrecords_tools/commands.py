@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from cion_jax.aside import write_aside
+from cion_jax.atomic import write_atomically
 from cion_jax.config import Crops, World, Writing
 from cion_jax.data.dataset import Split
 from cion_jax.data.labels import read_labelling, write_labelling
@@ -42,7 +42,7 @@ def synth(out: Out, world: World = World(), writing: Writing = Writing()) -> Non
     splits = write_dataset(out, sources, writing)
     if "train" in splits:
         made = splits["train"].fingerprint, {"made by": "cion data synth", "seed": world.seed}
-        write_aside(out / "truth.npz", lambda path: write_labelling(path, truth(sources["train"]), *made))
+        write_atomically(out / "truth.npz", lambda path: write_labelling(path, truth(sources["train"]), *made))
     _announce(out, splits)
 
 
@@ -118,7 +118,7 @@ def sheet(
         raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing")
     values = np.asarray(records.index[by]) if labels is None else read_labelling(labels, records.card.fingerprint)
     drawn = sheet_of(records, rows_of(values, only, rows, columns))
-    write_aside(out, lambda path: drawn.save(path, format="PNG"))
+    write_atomically(out, lambda path: drawn.save(path, format="PNG"))
     print(f"{out}: written")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cion_jax.data.images import HEADER_BYTES, MAX_PIXELS, ImageError, decode, encode_jpeg, header
-from cion_jax.data.progress import progress
 from cion_jax.errors import UserError
+from cion_jax.terminal import progress
 
 #: Text of any length in an array; a Python string per image would not fit in memory.
 TEXT = np.dtypes.StringDType()

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from cion_jax.aside import write_aside
+from cion_jax.atomic import write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset, images
 from cion_jax.data.labels import FIELDS, LABELS, read_labelling, write_labelling
@@ -89,7 +89,7 @@ def repack(
     written = write_dataset(out, sources, writing)
     if labelling is not None:
         carried, source = labels["train"][numbers["train"]], {"carried over from": labelling.name}
-        write_aside(
+        write_atomically(
             out / "labels.npz",
             lambda path: write_labelling(path, carried, written["train"].fingerprint, source),
         )

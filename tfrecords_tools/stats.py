@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cion_jax.aside import write_aside
+from cion_jax.atomic import write_atomically
 from cion_jax.data import dataset
 from cion_jax.data.records import Records
 
@@ -79,4 +79,4 @@ def draw(folder: Path, path: Path) -> None:
         axes.hist(splits[split][name], bins=24, color="#4477aa")
         axes.set(ylabel=f"{split}\n{_KINDS[name]}", xlabel=name)
         axes.spines[["top", "right"]].set_visible(False)
-    write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=90))
+    write_atomically(path, lambda aside: figure.savefig(aside, format="png", dpi=90))

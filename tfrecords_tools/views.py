@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from cion_jax.aside import write_aside
-from cion_jax.config import DEVIATION, MEAN, Crops
+from cion_jax.atomic import write_atomically
+from cion_jax.config import MEAN, STD, Crops
 from cion_jax.data import images
 from cion_jax.data.augment import multi_crop
 from cion_jax.data.records import Records
@@ -33,8 +33,8 @@ def draw_views(records: Records, crops: Crops, path: Path, *, rows: int, seed: i
         for pixels in (original, *global_crops, *local_crops):
             picture.paste(Image.fromarray(pixels), (left, _GAP + row * pitch))
             left += pixels.shape[1] + _GAP
-    write_aside(path, lambda aside: picture.save(aside, format="PNG"))
+    write_atomically(path, lambda aside: picture.save(aside, format="PNG"))
 
 
 def _as_pixels(views: jax.Array, crops: Crops) -> np.ndarray:
-    return np.round((np.asarray(views) * DEVIATION + MEAN) * 255).astype(np.uint8)
+    return np.round((np.asarray(views) * STD + MEAN) * 255).astype(np.uint8)

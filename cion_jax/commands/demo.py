@@ -30,7 +30,7 @@ def demo(
         quick: So little of everything that the figures mean nothing: to see in a minute that it runs.
         full: Larger images, network and world, for an accelerator.
     """
-    from cion_jax.aside import write_aside
+    from cion_jax.atomic import write_atomically
     from cion_jax.commands.sources import weights_of
     from cion_jax.demo.page import page_of
     from cion_jax.demo.plan import DEFAULT, FULL, QUICK
@@ -44,7 +44,7 @@ def demo(
         markdown,
         score_rows,
     )
-    from cion_jax.torch_io.weights import save
+    from cion_jax.weights.file import save
 
     if quick and full:
         raise UserError("--quick and --full: choose one of the two")
@@ -63,6 +63,6 @@ def demo(
     )
     best = stories[0].best()
     save(out / "best.safetensors", weights_of(out / f"seed-{seed}" / best))
-    write_aside(out / "report.html", lambda path: path.write_text(page_of(plan, stories)))
+    write_atomically(out / "report.html", lambda path: path.write_text(page_of(plan, stories)))
     print(f"{out / 'best.safetensors'}: {RUNS[best]} of seed {seed}, for `cion export` and `cion embed`")
     print(f"{out / 'report.html'}: the whole story, to be opened in a browser")

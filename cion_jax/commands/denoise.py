@@ -49,13 +49,13 @@ def denoise(
         images: The dataset folder that the features were made from, for the report to show people.
         hosts: How processes find each other, which then share what is compared.
     """
-    from cion_jax.aside import write_aside
+    from cion_jax.atomic import write_atomically
     from cion_jax.data.labels import write_labelling
-    from cion_jax.data.progress import progress
     from cion_jax.denoise.denoise import denoise
-    from cion_jax.hosts import leading, together
+    from cion_jax.hosts import is_main, join_job
+    from cion_jax.terminal import progress
 
-    with together(hosts):
+    with join_job(hosts):
         _check(features, out, settings, report, images)
         tracked, made_for = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, made_for)
@@ -64,10 +64,10 @@ def denoise(
                 denoised = denoise(*tracked, settings, step)
         except UserError as error:
             raise UserError(f"{features}: {error}") from None
-        if leading():
+        if is_main():
             made_by = {"made by": "cion denoise", "features": str(features)} | denoised.as_dict()
             noise = np.array(denoised.noise)
-            write_aside(out, lambda path: write_labelling(path, denoised.labels, made_for, made_by, noise=noise))
+            write_atomically(out, lambda path: write_labelling(path, denoised.labels, made_for, made_by, noise=noise))
             _show(denoised)
             nobody = np.count_nonzero(denoised.labels < 0)
             print(f"{out}: {denoised.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
@@ -92,18 +92,18 @@ def _check(features: Path, out: Path, settings: Denoising, report: Path | None, 
 
 
 def _write_report(path: Path, tracked: "TrackedFeatures", denoised: "Denoised", records: "Records | None") -> None:
-    from cion_jax.aside import write_aside
+    from cion_jax.atomic import write_atomically
     from cion_jax.report.denoising import denoising
 
     text = denoising(tracked, denoised, records)
-    write_aside(path, lambda aside: aside.write_text(text))
+    write_atomically(path, lambda aside: aside.write_text(text))
     print(f"{path}: written")
 
 
 def _read(features: Path, split: str, settings: Denoising) -> "tuple[TrackedFeatures, str]":
     """Features and tracklets, and the fingerprint of the images they were made from, if that is known."""
     from cion_jax.denoise.inputs import TrackedFeatures, read_tracked
-    from cion_jax.evaluate.features import fingerprint_of, read_features
+    from cion_jax.evaluate.feature_store import fingerprint_of, read_features
 
     if not features.is_dir():
         return read_tracked(features, settings.mirror), ""

@@ -40,10 +40,10 @@ def embed(
         image_size: Height and width to which images are resized; without it those that the weights were made for.
         hosts: How processes find each other, which then share the images.
     """
-    from cion_jax.evaluate.features import open_images, write_features
-    from cion_jax.hosts import leading, together
+    from cion_jax.evaluate.feature_store import open_images, write_features
+    from cion_jax.hosts import is_main, join_job
 
-    with together(hosts):
+    with join_job(hosts):
         found = weights_of(weights)
         splits = open_images(data, split)
         if match_colours and any(part.names for part in splits.values()):
@@ -64,7 +64,7 @@ def embed(
         )
         counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
         as_they_are = [name for name, part in splits.items() if match_colours and not part.has_tracklets()]
-        if leading():
+        if is_main():
             if as_they_are:
                 print(f"{out}: no tracklets in {' and '.join(as_they_are)}: colours there are left as they are")
             print(f"{out}: features, {card['width']} wide: {counts}")

@@ -16,9 +16,9 @@ from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cion_jax.evaluate.distances import Distances
-    from cion_jax.evaluate.groups import Audit, Groups
-    from cion_jax.evaluate.retrieval import Found
-    from cion_jax.evaluate.trial import Trial
+    from cion_jax.evaluate.fairness import Audit, Groups
+    from cion_jax.evaluate.query_gallery import QueryGallery
+    from cion_jax.evaluate.retrieval import QueryResults
 
 #: Share of wrong pairs that are matched, over all people, where groups are compared.
 FALSE_MATCHES = 1e-3
@@ -62,30 +62,30 @@ def evaluate(
         json: Print JSON instead of tables.
         hosts: How processes find each other, which then share images and queries.
     """
-    from cion_jax.data.progress import progress
-    from cion_jax.evaluate.groups import read_groups
+    from cion_jax.evaluate.fairness import read_groups
     from cion_jax.evaluate.retrieval import scores, search
-    from cion_jax.hosts import leading, together
+    from cion_jax.hosts import is_main, join_job
+    from cion_jax.terminal import progress
 
-    with together(hosts):
+    with join_job(hosts):
         table = None if groups is None else read_groups(groups)  # a mistake in it is told before the work
         trial = _trial(source, data, flip=flip, precision=precision, batch=batch)
         distances = _distances(trial, metric, rerank, expand)
         with progress("ranking", len(trial.query)) as done:
             found = search(distances, trial.query_labels, trial.gallery_labels, done=done)
-        told: dict[str, Any] = scores(found).told()
+        told: dict[str, Any] = scores(found).as_dict()
         audit = None
         if table is not None:
             try:
                 audit = _audit(table, trial, distances, found, min_group)
             except UserError as error:
                 raise UserError(f"{groups}: {error}") from None
-        if leading():
+        if is_main():
             _tell(told, audit, json)
 
 
 def _tell(told: dict[str, Any], audit: "Audit | None", json: bool) -> None:
-    from cion_jax.evaluate.groups import as_json
+    from cion_jax.evaluate.fairness import as_json
 
     if json:
         print(dumps(told | ({} if audit is None else {"groups": as_json(audit)}), indent=1))
@@ -95,30 +95,30 @@ def _tell(told: dict[str, Any], audit: "Audit | None", json: bool) -> None:
         _show_groups(audit)
 
 
-def _trial(source: Path, data: epath.Path | None, **options: Any) -> "Trial":
+def _trial(source: Path, data: epath.Path | None, **options: Any) -> "QueryGallery":
     from cion_jax.commands.sources import weights_of
     from cion_jax.data import dataset
-    from cion_jax.evaluate.features import CARD
-    from cion_jax.evaluate.trial import embedded, from_features, from_table
+    from cion_jax.evaluate.feature_store import CARD
+    from cion_jax.evaluate.query_gallery import embed_query_gallery, load_features, load_npz
 
     if source.suffix == ".npz":
         if data is not None:
             raise UserError(f"{data}: {source} has its own labels; leave out one of the two")
-        return from_table(source)
+        return load_npz(source)
     if (source / CARD).exists() and not (source / dataset.CARD).exists():  # datasets have a file of that name for TFDS
-        return from_features(source, data)
+        return load_features(source, data)
     weights = weights_of(source)
     if data is None:
         raise UserError(f"{source}: weights need images to be tried on; name an evaluation set after them")
     model = weights.backbone
-    return embedded(model, weights.variables, data, image_size=model.image_size, **options)
+    return embed_query_gallery(model, weights.variables, data, image_size=model.image_size, **options)
 
 
-def _distances(trial: "Trial", metric: str, rerank: bool, expand: int) -> "Distances":
-    from cion_jax.data.progress import progress
+def _distances(trial: "QueryGallery", metric: str, rerank: bool, expand: int) -> "Distances":
     from cion_jax.evaluate.distances import check, cosine, euclidean, unit
     from cion_jax.evaluate.expansion import expanded
     from cion_jax.evaluate.rerank import reranked
+    from cion_jax.terminal import progress
 
     query, gallery = trial.query, trial.gallery
     check(query, gallery)
@@ -132,8 +132,10 @@ def _distances(trial: "Trial", metric: str, rerank: bool, expand: int) -> "Dista
         return reranked(query, gallery, progress=done)
 
 
-def _audit(table: "Groups", trial: "Trial", distances: "Distances", found: "Found", min_group: int) -> "Audit":
-    from cion_jax.evaluate.groups import audit
+def _audit(
+    table: "Groups", trial: "QueryGallery", distances: "Distances", found: "QueryResults", min_group: int
+) -> "Audit":
+    from cion_jax.evaluate.fairness import audit
     from cion_jax.evaluate.retrieval import matches
 
     pairs = matches(distances, trial.query_labels, trial.gallery_labels, found.pairs, FALSE_MATCHES)
@@ -158,7 +160,7 @@ def _show(told: dict[str, Any]) -> None:
 
 
 def _show_groups(audit: "Audit") -> None:
-    from cion_jax.evaluate.groups import notes, tables
+    from cion_jax.evaluate.fairness import notes, tables
 
     console = Console()
     for name, rows in tables(audit).items():

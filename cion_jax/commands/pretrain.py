@@ -38,19 +38,19 @@ def pretrain(
         profile: Trace so many steps, after the first few, for TensorBoard.
         dry_run: Compile, tell steps and memory and the batch that fits, and end; nothing is written.
     """
-    from cion_jax.hosts import leading, together
-    from cion_jax.pretrain.forecast import forecast
-    from cion_jax.pretrain.loop import pretrain
+    from cion_jax.hosts import is_main, join_job
+    from cion_jax.run.forecast import forecast
+    from cion_jax.run.trainer import pretrain
 
-    with together(hosts):
+    with join_job(hosts):
         if dry_run:
             lines = forecast(settings, data)
-            print("\n".join(lines if leading() else []))
+            print("\n".join(lines if is_main() else []))
             return 0
-        if leading() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
+        if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
             print(f"{cache}: compiled programs are kept here", file=sys.stderr)
         finished = pretrain(settings, data, out, profile_steps=profile)
-        if leading():
+        if is_main():
             weights = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
             print(weights if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
     return 0 if finished else 143

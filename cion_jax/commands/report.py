@@ -25,7 +25,7 @@ def report(
             evaluation set, or else the data that it was trained on.
         out: The HTML file to write; without it RUN/report.html.
     """
-    from cion_jax.aside import write_aside
+    from cion_jax.atomic import write_atomically
     from cion_jax.report.run import read_run, report
 
     found = read_run(run)
@@ -33,5 +33,5 @@ def report(
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it first")
     text = report(found, data)
-    write_aside(path, lambda aside: aside.write_text(text))
+    write_atomically(path, lambda aside: aside.write_text(text))
     print(f"{path}: written, {len(text) / 1e6:.1f} MB")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from cion_jax.torch_io.weights import Weights
+    from cion_jax.weights.file import Weights
 
 
 def weights_of(source: Path) -> "Weights":
     """The teacher of a run of `cion pretrain`, or what a file of weights holds."""
-    from cion_jax.pretrain.folder import TEACHER
-    from cion_jax.torch_io.weights import load
+    from cion_jax.run.run_dir import TEACHER
+    from cion_jax.weights.file import load
 
     if source.is_dir() and not (source / TEACHER).exists():
         raise UserError(f"{source}: not a run ({TEACHER} is missing); name one of `cion pretrain`, or weights")

@@ -32,7 +32,7 @@ def import_(
         image_size: Height and width that position tables are to be made for.
     """
     from cion_jax.models import zoo
-    from cion_jax.torch_io import weights
+    from cion_jax.weights import file as weights
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: our own weights are safetensors; give OUT that ending")
@@ -59,8 +59,8 @@ def export(
         layout: Plain, or as ReIDZoo's fine-tuning code wants it (a .pth).
         fused: The single-branch form of RepViT and FastViT, for inference.
     """
-    from cion_jax.torch_io import files
-    from cion_jax.torch_io.weights import Weights, load, prefixed, reidzoo
+    from cion_jax.weights import foreign as files
+    from cion_jax.weights.file import Weights, load, prefixed, reidzoo
 
     found = load(weights)
     if fused:

@@ -20,9 +20,9 @@ def zoo(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None, jso
         name: One backbone, to see its layers and stages; without it all are listed.
         json: Print JSON instead of tables.
     """
-    from cion_jax.data.progress import progress
     from cion_jax.models.complexity import measure
     from cion_jax.models.zoo import ZOO, backbone
+    from cion_jax.terminal import progress
 
     if name is not None:
         _show(name, json)

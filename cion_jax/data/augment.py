@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from cion_jax.config import DEVIATION, MEAN, Crops
+from cion_jax.config import MEAN, STD, Crops
 from cion_jax.data.resample import blur, resize, whole
 
 _TRIES = 10  # for a box that fits
@@ -140,7 +140,7 @@ def render(image: Array, view: View, size: tuple[int, int], largest_radius: floa
 
 def normalise(rgb: Array) -> Array:
     """What a network takes, (h, w, 3), of a picture (h, 3, w)."""
-    mean, deviation = (jnp.array(value)[:, None] for value in (MEAN, DEVIATION))
+    mean, deviation = (jnp.array(value)[:, None] for value in (MEAN, STD))
     return ((rgb / 255 - mean) / deviation).transpose(0, 2, 1)
 
 

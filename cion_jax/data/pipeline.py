@@ -8,9 +8,9 @@ import grain
 import numpy as np
 
 from cion_jax.config import Reading
-from cion_jax.data.order import Order, Stream
 from cion_jax.data.records import DamagedRecordError, Records
-from cion_jax.data.shards import PIECE, Pieces
+from cion_jax.data.sampler import PKSampler, WindowedShuffle
+from cion_jax.data.shards import CHUNK_BYTES, ChunkCache
 from cion_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -20,7 +20,7 @@ Fetch = Callable[[np.ndarray], None]
 
 def host_batches(
     records: Records,
-    order: Order,
+    order: PKSampler,
     reading: Reading,
     *,
     epochs: int = 1,
@@ -47,7 +47,8 @@ def host_batches(
     if order.stream is not None:
         records, fetch = _in_pieces(records, order, order.stream, len(rows))
     numbers = _Numbers(order, rows, start, epochs * order.batches if stop is None else stop, fetch)
-    # A thread decodes whole batches: smaller pieces cost more in hand-overs than they gain (experiments.bench_records).
+    # A thread decodes whole batches: smaller ones cost more in hand-overs than they gain
+    # (experiments.benchmarks.records).
     threads = reading.threads or len(os.sched_getaffinity(0))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return grain.MapDataset.source(numbers).map(_Decode(records, reading)).to_iter_dataset(ahead)
@@ -56,7 +57,7 @@ def host_batches(
 class _Numbers:
     """The image numbers of one batch after the other: the given rows of the batches from `start` to before `stop`."""
 
-    def __init__(self, order: Order, rows: np.ndarray, start: int, stop: int, fetch: Fetch | None):
+    def __init__(self, order: PKSampler, rows: np.ndarray, start: int, stop: int, fetch: Fetch | None):
         self._order, self._rows, self._start, self._stop = order, rows, start, stop
         self._fetch = fetch
         self._fetched: set[int] = set()
@@ -90,13 +91,13 @@ class _Numbers:
                     fetch(self._images(ahead))
 
 
-def _in_pieces(records: Records, order: Order, stream: Stream, rows: int) -> tuple[Records, Fetch]:
+def _in_pieces(records: Records, order: PKSampler, stream: WindowedShuffle, rows: int) -> tuple[Records, Fetch]:
     """Records that are read in the pieces of a stream, and what has them fetched.
 
     There is room for three windows, one that is used, the one before, of which threads may hold batches, and the next.
     """
     window = stream.window * rows * order.instances * float(records.index["length"].mean())
-    pieces = Pieces(records.shards, records.index, stream.starts, room=int(3 * window) + 16 * PIECE)
+    pieces = ChunkCache(records.shards, records.index, stream.starts, room=int(3 * window) + 16 * CHUNK_BYTES)
     return records.over(pieces), lambda numbers: pieces.fetch(numbers.ravel())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.example import ImageRecord
 from cion_jax.data.files import Folder, is_remote, located
-from cion_jax.data.shards import PIECE, Bytes, Pieces, Shards, cut
+from cion_jax.data.shards import CHUNK_BYTES, Bytes, ChunkCache, Shards, chunk_starts
 from cion_jax.errors import UserError
 
 
@@ -49,7 +49,7 @@ class Records:
         """The same records for a reader who goes through them in order: a store is then read in pieces, before use."""
         if not is_remote(self.folder):
             return self
-        return self.over(Pieces(self.shards, self.index, cut(self.index), room=32 * PIECE, ahead=4))
+        return self.over(ChunkCache(self.shards, self.index, chunk_starts(self.index), room=32 * CHUNK_BYTES, ahead=4))
 
     def payload(self, number: SupportsIndex) -> bytes:
         """The payload of an image's record, with both checksums and that of the index compared."""

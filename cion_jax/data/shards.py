@@ -16,7 +16,7 @@ from cion_jax.data.files import is_remote, read_range
 from cion_jax.errors import UserError
 
 #: Bytes of a piece: so many that a store's time to answer hardly counts beside its time to send.
-PIECE = 8 << 20
+CHUNK_BYTES = 8 << 20
 #: Requests at a time.
 _AT_ONCE = 8
 
@@ -61,7 +61,7 @@ class Shards:
             os.close(file)
 
 
-def cut(index: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def chunk_starts(index: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Pieces of about `PIECE` bytes, none over two shards: the number of each one's first image.
 
     With labels, images of one identity that stand together come into one piece, whatever without one is among them.
@@ -75,11 +75,11 @@ def cut(index: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         owner = np.where(labels[before] == labels[after], labels[before], -1)
         first = (np.diff(owner, prepend=-1) != 0) | (owner < 0) | (np.diff(index["shard"], prepend=0) != 0)
     run = np.maximum.accumulate(np.where(first, numbers, 0))  # the first image of the run that each stands in
-    stretch = index["shard"].astype(np.int64) << 40 | (index["offset"][run] // PIECE).astype(np.int64)
+    stretch = index["shard"].astype(np.int64) << 40 | (index["offset"][run] // CHUNK_BYTES).astype(np.int64)
     return np.flatnonzero(np.diff(stretch, prepend=-1))
 
 
-class Pieces:
+class ChunkCache:
     """Shards read in pieces; those used last stay in memory. Safe to share between threads."""
 
     def __init__(self, shards: Bytes, index: np.ndarray, starts: np.ndarray, room: int, ahead: int = 0):

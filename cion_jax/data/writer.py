@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cion_jax.aside import write_aside
+from cion_jax.atomic import write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
 from cion_jax.data.labels import FIELDS
-from cion_jax.data.progress import progress
 from cion_jax.data.source import Source
 from cion_jax.errors import UserError
+from cion_jax.terminal import progress
 
 
 def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> dict[str, Split]:
@@ -79,7 +79,7 @@ def _claim(out: Path, plan: dict) -> bool:
     if out.exists() and (not out.is_dir() or any(path != _unfinished(out) for path in out.iterdir())):
         raise UserError(f"{out}: already holds something else; {advice}")
     _unfinished(out).mkdir(parents=True, exist_ok=True)
-    write_aside(plan_path, lambda path: path.write_text(json.dumps(plan)))
+    write_atomically(plan_path, lambda path: path.write_text(json.dumps(plan)))
     return True
 
 
@@ -167,8 +167,8 @@ def _write_shard(task: _Task) -> int:
 
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
     aside = _unfinished(task.out)
-    write_aside(shard, write, aside)
-    write_aside(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
+    write_atomically(shard, write, aside)
+    write_atomically(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
     return len(task.source)
 
 
@@ -198,8 +198,8 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
         shards = _shard_count(source, plan["images_per_shard"])
         parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
         index = np.concatenate(parts)
-        write_aside(dataset.index_path(out, split), functools.partial(_save, array=index))
+        write_atomically(dataset.index_path(out, split), functools.partial(_save, array=index))
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)
-    write_aside(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan))
+    write_atomically(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan))

@@ -14,7 +14,7 @@ from cion_jax.demo.plan import Plan
 from cion_jax.demo.story import HISTOGRAMS, RANDOM, RUNS, WHITENED, Story
 from cion_jax.demo.tables import AGREEMENT, SCORES, about_differences, agreement_rows, difference_rows, score_rows
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.trial import sides_of
+from cion_jax.evaluate.query_gallery import open_query_gallery
 from cion_jax.report.denoising import denoising_sections
 from cion_jax.report.linked import dropped_images
 from cion_jax.report.maps import activity, has_map
@@ -84,7 +84,7 @@ def _parts(plan: Plan, stories: Sequence[Story]) -> Iterator[str]:
     yield from training_of(read_run(story.folder / "identity"))
     if run.teacher is not None and has_map(run.teacher):
         yield heading("Where the network is active")
-        yield from activity(run.teacher, sides_of(story.folder / "world")[0])
+        yield from activity(run.teacher, open_query_gallery(story.folder / "world")[0])
     yield heading("Your own video")
     yield from _your_own()
     yield folded("What was run", "".join(what_was_run(read_run(story.folder / "identity"))))
@@ -144,7 +144,7 @@ def _scores(stories: Sequence[Story], run: Run) -> Iterator[str]:
 
 
 def _ranked(story: Story) -> Iterator[str]:
-    contestant, (query, gallery) = RUNS[story.best()], sides_of(story.folder / "world")
+    contestant, (query, gallery) = RUNS[story.best()], open_query_gallery(story.folder / "world")
     trial = story.trials[contestant]
     yield paragraph(
         "A query, and the ten images of the gallery that are nearest to it. A tick and a green frame: the same person. "

@@ -40,7 +40,7 @@ DEFAULT = Plan(
     ),
     Pretraining(
         backbone="resnet10_half_ibn",
-        epochs=14,
+        epochs=18,
         batch=48,
         instances=(4,),
         stages=(0,),

@@ -16,23 +16,23 @@ import numpy as np
 
 from cion_jax.config import Pretraining, Writing
 from cion_jax.data.labels import read_labelling
-from cion_jax.data.progress import progress
 from cion_jax.data.records import Records
 from cion_jax.demo.histograms import histograms, whitening
 from cion_jax.demo.plan import Plan
 from cion_jax.denoise.denoise import Denoised, denoise
 from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.errors import UserError
-from cion_jax.evaluate.agreement import Agreement, agreement
+from cion_jax.evaluate.clustering_metrics import Agreement, agreement
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.retrieval import Found, Scores, scores, search
-from cion_jax.evaluate.trial import Trial, embedded, sides_of
-from cion_jax.pretrain.folder import TEACHER
-from cion_jax.pretrain.loop import pretrain
-from cion_jax.pretrain.plan import model_of, relabel_epochs
-from cion_jax.pretrain.relabel import labels_path, tracked_features
+from cion_jax.evaluate.query_gallery import QueryGallery, embed_query_gallery, open_query_gallery
+from cion_jax.evaluate.retrieval import QueryResults, Scores, scores, search
 from cion_jax.pretrain.state import fresh, teacher_of
-from cion_jax.torch_io.weights import Weights, load
+from cion_jax.run.plan import model_of, relabel_epochs
+from cion_jax.run.relabel import labels_path, tracked_features
+from cion_jax.run.run_dir import TEACHER
+from cion_jax.run.trainer import pretrain
+from cion_jax.terminal import progress
+from cion_jax.weights.file import Weights, load
 from tfrecords_tools import commands as data
 
 Run = Literal["instance", "tracklet", "identity", "truth"]
@@ -71,9 +71,9 @@ class Story(NamedTuple):
     """What came of it."""
 
     folder: Path
-    found: dict[str, Found]
+    found: dict[str, QueryResults]
     """What the queries found, by contestant."""
-    trials: dict[str, Trial]
+    trials: dict[str, QueryGallery]
     who: WhoIsWho
 
     def best(self) -> Run:
@@ -111,13 +111,16 @@ def settings_of(run: Run, plan: Plan, seed: int, world: Path) -> Pretraining:
     return replace(plan.training, seed=seed, epoch_steps=steps, level=level, labels=labels)
 
 
-def by_histograms(world: Path, image_size: tuple[int, int]) -> dict[str, Trial]:
+def by_histograms(world: Path, image_size: tuple[int, int]) -> dict[str, QueryGallery]:
     """The queries by colour histograms: plain, and whitened with what the training images have in common."""
-    sides = sides_of(world)
+    sides = open_query_gallery(world)
     query, gallery = (histograms(side, image_size) for side in sides)
     whiten = whitening(histograms(Records(world), image_size))
     labels = [np.array(side.index) for side in sides]
-    return {HISTOGRAMS: Trial(query, gallery, *labels), WHITENED: Trial(whiten(query), whiten(gallery), *labels)}
+    return {
+        HISTOGRAMS: QueryGallery(query, gallery, *labels),
+        WHITENED: QueryGallery(whiten(query), whiten(gallery), *labels),
+    }
 
 
 def first_weights(settings: Pretraining) -> Weights:
@@ -152,11 +155,11 @@ def who_is_who(out: Path, settings: Pretraining) -> WhoIsWho:
     return WhoIsWho(tracked, three, {name: agreement(each, truth) for name, each in labels.items()})
 
 
-def _tried(weights: Weights, world: Path) -> Trial:
-    return embedded(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
+def _tried(weights: Weights, world: Path) -> QueryGallery:
+    return embed_query_gallery(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
 
 
-def _found(trial: Trial) -> Found:
+def _found(trial: QueryGallery) -> QueryResults:
     return search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels)
 
 

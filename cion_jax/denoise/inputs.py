@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cion_jax.arrays import read_arrays
 from cion_jax.denoise.vectors import in_parts, starts, unit
 from cion_jax.errors import UserError
+from cion_jax.npz import read_npz
 
 #: The moment of an image whose frame is not known: it keeps nobody apart.
 UNKNOWN = -1
@@ -61,7 +61,7 @@ def read_tracked(path: Path, mirror: bool = True) -> TrackedFeatures:
     The arrays are features, tracklet and, if they are there, video (else all tracklets are of one), frame, and
     mirrored: the features of the mirrored images, which are added unless `mirror` is off.
     """
-    found = read_arrays(path, ["features", "tracklet"], ["video", "frame", "mirrored"])
+    found = read_npz(path, ["features", "tracklet"], ["video", "frame", "mirrored"])
     rows = mirrored_added(path, found) if mirror else found["features"]
     video = found.get("video", np.zeros(found["tracklet"].shape, np.int64))
     return TrackedFeatures(rows, video, found["tracklet"], found.get("frame"))

@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from cion_jax.errors import UserError
-from cion_jax.hosts import gather, share
+from cion_jax.hosts import all_gather, local_part
 
 #: Rows and columns of a tile, a multiple of 64.
 TILE = 1024
@@ -35,7 +35,7 @@ def near(vectors: np.ndarray, ends: np.ndarray, tau: float) -> np.ndarray:
         count += len(pairs)
         if count > MOST:
             break
-    pairs = gather(np.concatenate(found))
+    pairs = all_gather(np.concatenate(found))
     if len(pairs) > MOST:
         raise UserError(
             f"more than {MOST:,} pairs of {len(vectors):,} are nearer than tau {tau:.4g}: few would stay apart; "
@@ -48,7 +48,7 @@ def _tile_by_tile(vectors: np.ndarray, ends: np.ndarray, tau: float) -> Iterator
     padding = -len(vectors) % TILE
     padded, limits = np.pad(vectors.astype(np.float32), ((0, padding), (0, 0))), np.pad(ends, (0, padding))
     on_devices, devices = (jnp.asarray(padded), jnp.asarray(limits)), jax.local_device_count()
-    tiles, under_way = np.array(share(list(_tiles(limits)))).reshape(-1, 2), deque[tuple[np.ndarray, Array]]()
+    tiles, under_way = np.array(local_part(list(_tiles(limits)))).reshape(-1, 2), deque[tuple[np.ndarray, Array]]()
     for first in range(0, len(tiles), devices):
         some = tiles[first : first + devices]
         under_way.append((some, of_tiles(*on_devices, np.resize(some, (devices, 2)), tau)))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cion_jax.denoise.noise import Members, members
 from cion_jax.denoise.vectors import unit
-from cion_jax.hosts import gather, share
+from cion_jax.hosts import all_gather, local_part
 
 _product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -45,10 +45,10 @@ def consistent(features: np.ndarray, labels: np.ndarray, sigma: float) -> Member
     kept, starts = np.full_like(labels, -1), np.flatnonzero(np.diff(labels[images], prepend=-1))
     place = NamedSharding(Mesh(np.array(jax.local_devices()), "devices"), PartitionSpec("devices"))
     staying = [np.empty(0, np.int64)]
-    for rows, present in share(list(_buckets(starts, len(images), features.shape[1]))):
+    for rows, present in local_part(list(_buckets(starts, len(images), features.shape[1]))):
         stay = np.asarray(drop(*jax.device_put((features[images[rows]], present), place), sigma))
         staying.append(images[rows[stay]])
-    stayed = gather(np.concatenate(staying))
+    stayed = all_gather(np.concatenate(staying))
     kept[stayed] = labels[stayed]
     found = members(features, kept)
     wide = np.unique(found.row[found.distance > sigma])

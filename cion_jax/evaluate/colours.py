@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cion_jax.evaluate.embed import Colours, Images, cut, in_threads
-from cion_jax.hosts import gather, share
+from cion_jax.evaluate.embed import Colours, Images, batched, in_threads
+from cion_jax.hosts import all_gather, local_part
 
 #: The values of a pixel as networks see them.
 _VALUES = np.arange(256) / 255
@@ -41,10 +41,10 @@ def image_colours(
         return colours
 
     parts = [np.empty((0, 2, 3))]
-    for part in in_threads(read, cut(share(range(len(images))), _SPAN)):
+    for part in in_threads(read, batched(local_part(range(len(images))), _SPAN)):
         parts.append(part)
         done(len(part))
-    return gather(np.concatenate(parts))
+    return all_gather(np.concatenate(parts))
 
 
 def _colours(pixels: np.ndarray) -> np.ndarray:

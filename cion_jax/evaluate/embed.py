@@ -13,10 +13,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cion_jax.config import DEVIATION, MEAN
+from cion_jax.config import MEAN, STD
 from cion_jax.data.images import ImageError, decode_into
 from cion_jax.errors import UserError
-from cion_jax.hosts import gather, share
+from cion_jax.hosts import all_gather, local_part
 from cion_jax.models.zoo import Backbone, Variables
 
 Precision = Literal["float32", "bfloat16"]
@@ -122,7 +122,7 @@ def _forward(
     if colours:
         scale, shift = (each[:, None, None] for each in colours)
         images = jnp.clip(images * scale + shift, 0, 1)
-    images = (images - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = (images - jnp.array(MEAN)) / jnp.array(STD)
     images = images.astype(precision)
     features_NxD = apply(variables, images).astype(jnp.float32)
     if flip:
@@ -186,7 +186,7 @@ def in_threads(work: Callable[[range], Any], spans: Sequence[range]) -> Iterator
     return iter(grain.MapDataset.source(spans).map(work).to_iter_dataset(ahead))
 
 
-def cut(numbers: range, most: int) -> list[range]:
+def batched(numbers: range, most: int) -> list[range]:
     """Consecutive numbers in spans of at most so many."""
     return [numbers[start : start + most] for start in range(0, len(numbers), most)]
 
@@ -197,7 +197,7 @@ def not_unit(features: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~(np.abs(squares - 1) < 1e-3))
 
 
-def features(
+def embed_all(
     model: Backbone,
     variables: Variables,
     images: Images,
@@ -213,11 +213,11 @@ def features(
 
     Hosts share the images. `done` is called with the number of further images that are embedded here.
     """
-    mine, run = share(range(len(images))), embedder(model, variables, flip=flip, precision=precision)
-    spans, first = cut(mine, batch), mine.start
+    mine, run = local_part(range(len(images))), embedder(model, variables, flip=flip, precision=precision)
+    spans, first = batched(mine, batch), mine.start
     found = np.empty((len(mine), model.width(image_size)), np.float32)
     parts = embed(run, images, spans, image_size=image_size, batch=batch, colours=colours)
     for span, rows in zip(spans, parts, strict=True):
         found[span.start - first : span.stop - first] = rows
         done(len(span))
-    return gather(found)
+    return all_gather(found)

@@ -25,8 +25,8 @@ from jax import Array, lax
 
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import Distances
-from cion_jax.evaluate.embed import cut
-from cion_jax.hosts import gather, share
+from cion_jax.evaluate.embed import batched
+from cion_jax.hosts import all_gather, local_part
 
 #: Shares of wrong pairs at which true match rates are told.
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
@@ -34,7 +34,7 @@ FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
 STEPS = 1 << 14
 
 
-class Found(NamedTuple):
+class QueryResults(NamedTuple):
     """What each query found; 0 throughout for a query without a right answer."""
 
     precision: np.ndarray
@@ -68,7 +68,7 @@ class Scores:
     left_out: int
     """Queries without one."""
 
-    def told(self) -> dict[str, float | int]:
+    def as_dict(self) -> dict[str, float | int]:
         """The scores by the names that people know."""
         ranks = {f"rank {k}": getattr(self, f"rank_{k}") for k in (1, 5, 10, 20)}
         matches = {
@@ -85,7 +85,7 @@ def search(
     *,
     block: int = 64,
     done: Callable[[int], None] = lambda queries: None,
-) -> Found:
+) -> QueryResults:
     """Let every query rank the gallery.
 
     Args:
@@ -99,17 +99,17 @@ def search(
     answers = right_answers(query_labels, gallery_labels)
     ranks, pairs = [np.empty((0, answers.shape[1]), np.int64)], np.zeros((1, 2, STEPS), np.int64)
     who = jnp.asarray(identities_and_cameras(gallery_labels))
-    for rows in cut(share(range(distances.queries)), block):
+    for rows in batched(local_part(range(distances.queries)), block):
         some = distances.of(rows.start, rows.stop)
         asking, wanted = identities_and_cameras(query_labels[rows]), answers[rows]
         ranks.append(np.asarray(_ranks(some, asking, who, wanted), np.int64))
         pairs += np.asarray(_count_pairs(some, asking, who, STEPS / distances.most))
         done(len(rows))
-    ranked = gather(np.concatenate(ranks))
-    return Found(*_judge(np.where(answers < 0, 0, ranked)), gather(pairs).sum(axis=0))
+    ranked = all_gather(np.concatenate(ranks))
+    return QueryResults(*_judge(np.where(answers < 0, 0, ranked)), all_gather(pairs).sum(axis=0))
 
 
-def scores(found: Found) -> Scores:
+def scores(found: QueryResults) -> Scores:
     """Means of what queries found."""
     counts = found.answers > 0
     if not counts.any():
@@ -128,7 +128,7 @@ def scores(found: Found) -> Scores:
     )
 
 
-def receiver(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def roc_curve(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """False and true match rates at each threshold, from none matched to all: the ROC curve."""
     wrong, right = np.cumsum(np.pad(pairs, ((0, 0), (1, 0))), axis=1)
     return wrong / max(wrong[-1], 1), right / max(right[-1], 1)
@@ -136,12 +136,12 @@ def receiver(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def true_match_rates(pairs: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The largest true match rate with a false match rate not above each of these."""
-    return receiver(pairs)[1][_steps_within(pairs, at)]
+    return roc_curve(pairs)[1][_steps_within(pairs, at)]
 
 
 def _steps_within(pairs: np.ndarray, at: float | np.ndarray) -> np.ndarray:
     """How many steps of distance match no larger a share of the wrong pairs than this."""
-    return np.searchsorted(receiver(pairs)[0], at, side="right") - 1
+    return np.searchsorted(roc_curve(pairs)[0], at, side="right") - 1
 
 
 class Matches(NamedTuple):
@@ -175,7 +175,7 @@ def matches(
                 distances.of(rows.start, rows.stop), identities_and_cameras(query_labels[rows]), who, scale, steps
             )
         )
-        for rows in cut(range(distances.queries), block)
+        for rows in batched(range(distances.queries), block)
     ]
     return Matches(*np.concatenate(counts, axis=1))
 
@@ -211,7 +211,7 @@ def right_answers(query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.nd
     return answers
 
 
-def passed_over(asking: Array | np.ndarray, who: Array | np.ndarray) -> Array:
+def ignored(asking: Array | np.ndarray, who: Array | np.ndarray) -> Array:
     """What is not ranked (B, G), from identities and cameras of queries (B, 2) and of the gallery (G, 2)."""
     asking, who = jnp.asarray(asking), jnp.asarray(who)
     same_BxG, near_BxG = (asking[:, None, column] == who[:, column] for column in range(2))
@@ -221,7 +221,7 @@ def passed_over(asking: Array | np.ndarray, who: Array | np.ndarray) -> Array:
 @jax.jit
 def _ranks(distance: Array, asking: Array, who: Array, answers: Array) -> Array:
     """The rank of each answer (B, P), from 1; anything for those that are -1."""
-    distance = jnp.where(passed_over(asking, who), jnp.inf, distance)
+    distance = jnp.where(ignored(asking, who), jnp.inf, distance)
     place_G = jnp.arange(distance.shape[1])
 
     def count(number: Array, ranks: Array) -> Array:
@@ -239,7 +239,7 @@ def _count_pairs(distance: Array, asking: Array, who: Array, scale: Array) -> Ar
     """How many wrong and right pairs lie in each step of distance: (2, STEPS)."""
     step = _step_of(distance, scale)
     right = asking[:, None, 0] == who[:, 0]
-    kind = jnp.where(passed_over(asking, who), 2, right)
+    kind = jnp.where(ignored(asking, who), 2, right)
     return jnp.bincount((step + STEPS * kind).ravel(), length=3 * STEPS).reshape(3, STEPS)[:2]
 
 
@@ -250,7 +250,7 @@ def _step_of(distance: Array, scale: Array) -> Array:
 @jax.jit
 def _count_matches(distance: Array, asking: Array, who: Array, scale: Array, steps: Array) -> Array:
     """Right pairs, those of them in the first `steps` steps, and the same of wrong ones, for each query: (4, B)."""
-    ranked, right = ~passed_over(asking, who), asking[:, None, 0] == who[:, 0]
+    ranked, right = ~ignored(asking, who), asking[:, None, 0] == who[:, 0]
     near = _step_of(distance, scale) < steps
     kinds = ranked & right, ranked & right & near, ranked & ~right, ranked & ~right & near
     return jnp.stack([kind.sum(axis=1, dtype=jnp.int32) for kind in kinds])

@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from cion_jax.models.convnext import Block, Linear, bottleneck, downsample, layer_scale
 from cion_jax.models.layers import Conv, drop_path, drop_rates, keep, maybe_remat
-from cion_jax.models.norms import LayerNorm, widened
+from cion_jax.models.norms import LayerNorm, at_least_float32
 
 ORDER = (
     "downsample_layers stages gamma_xca gamma dwconv convs pos_embd norm_xca xca norm pwconv1 pwconv2 "
@@ -56,7 +56,7 @@ class CrossCovariance(nn.Module):
         temperature = self.param("temperature", nn.initializers.ones, (self.heads, 1, 1))
         qkv = Linear(3 * channels, name="qkv")(x)
         q, k, v = qkv.reshape(batch, tokens, 3, self.heads, -1).transpose(2, 0, 3, 4, 1)
-        scores = _unit(widened(q)) @ _unit(widened(k)).swapaxes(-1, -2) * temperature
+        scores = _unit(at_least_float32(q)) @ _unit(at_least_float32(k)).swapaxes(-1, -2) * temperature
         mixed = jax.nn.softmax(scores, axis=-1).astype(x.dtype) @ v
         mixed = mixed.transpose(0, 3, 1, 2).reshape(batch, tokens, channels)
         return Linear(channels, name="proj")(mixed)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cion_jax.models.linear_maps import convolve, product
-from cion_jax.models.norms import widened
+from cion_jax.models.norms import at_least_float32
+from cion_jax.models.ops import convolve, product
 
 Initializer = Callable[..., Array]
 
@@ -122,7 +122,7 @@ class Mlp(nn.Module):
 
 def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
     """Softmax attention over (..., heads, tokens, width); the softmax is taken in float32 or better."""
-    scores = widened(q @ jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5
+    scores = at_least_float32(q @ jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5
     if bias is not None:
         scores += bias
     return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v

@@ -27,7 +27,7 @@ def _standardised(
 
 
 def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
-    wide = widened(x)
+    wide = at_least_float32(x)
     mean = wide.mean(axes, keepdims=True)
     if 0 in axes:
         variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
@@ -39,7 +39,12 @@ def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon
 
 def _backward(axes: tuple[int, ...], epsilon: float, kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
     x, scale, mean, variance = kept
-    wide, slope, factor, last = widened(x), widened(slopes[0]), lax.rsqrt(variance + epsilon), x.ndim - 1
+    wide, slope, factor, last = (
+        at_least_float32(x),
+        at_least_float32(slopes[0]),
+        lax.rsqrt(variance + epsilon),
+        x.ndim - 1,
+    )
     unit, others = (wide - mean) * factor, tuple(range(last))
     steep = slope * scale if last in axes else slope
     total = steep.sum(axes, keepdims=True)
@@ -63,7 +68,7 @@ def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Ar
     return (x - mean) * factor + bias
 
 
-def widened(x: Array) -> Array:
+def at_least_float32(x: Array) -> Array:
     """In float32, or in float64 if it is that already."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -106,7 +111,9 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            return _normalise(widened(x), mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(x.dtype)
+            return _normalise(at_least_float32(x), mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(
+                x.dtype
+            )
         y, now_mean, now_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)), BATCH_EPSILON)
         if not self.is_initializing():
             count = x.size // x.shape[-1]

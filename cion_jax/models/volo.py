@@ -31,7 +31,7 @@ from cion_jax.models.layers import (
     relu,
     resize_positions,
 )
-from cion_jax.models.norms import BatchNorm, LayerNorm, widened
+from cion_jax.models.norms import BatchNorm, LayerNorm, at_least_float32
 
 ORDER = "pos_embed cls_token patch_embed network post_network norm conv norm1 v attn qkv kv q proj norm2 mlp fc1 fc2"
 
@@ -69,7 +69,7 @@ class OutlookAttention(nn.Module):
         odd = ((0, height % 2), (0, width % 2))  # a mean at the edge of an odd map is over what there is
         square = nn.avg_pool(x, (2, 2), (2, 2), odd, count_include_pad=False)
         scores = Linear(81 * self.heads, name="attn")(square).reshape(*square.shape[:3], self.heads, 9, 9)
-        mix = jax.nn.softmax(widened(scores) * near.shape[-1] ** -0.5, axis=-1).astype(x.dtype)
+        mix = jax.nn.softmax(at_least_float32(scores) * near.shape[-1] ** -0.5, axis=-1).astype(x.dtype)
         mixed = jnp.einsum("nhwkoi,nhwikc->nhwokc", mix, near)
         return Linear(channels, name="proj")(fold(mixed.reshape(*mixed.shape[:4], channels), v))
 

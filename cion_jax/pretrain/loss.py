@@ -33,7 +33,7 @@ from jax.sharding import Mesh, PartitionSpec
 from cion_jax.errors import UserError
 
 
-def closed(
+def loss_from_logits(
     student_BxVxC: Array,
     teacher_Bx2xC: Array,
     center_C: Array,
@@ -49,7 +49,7 @@ def closed(
     return -(targets * _mix(logs, instances)).sum() / (2 * (views - 1) * images)
 
 
-def blocked(
+def loss_in_blocks(
     student_BxVxD: Array,
     teacher_Bx2xD: Array,
     prototypes_CxD: Array,
@@ -68,12 +68,12 @@ def blocked(
     Products are taken in the student's type and summed, like everything else, in float32 or wider.
     Inside `jax.shard_map`, `axis` is the mesh axis that shares out prototypes and center.
     """
-    how = _How(instances, student_temperature, teacher_temperature, min(block, len(center_C)), axis)
+    how = _Config(instances, student_temperature, teacher_temperature, min(block, len(center_C)), axis)
     student = student_BxVxD if axis is None else jax.lax.pcast(student_BxVxD, axis, to="varying")
     return _distil(how, student, prototypes_CxD, teacher_Bx2xD, teacher_prototypes_CxD, center_C)
 
 
-def sharded(
+def loss_on_mesh(
     mesh: Mesh,
     student_BxVxD: Array,
     teacher_Bx2xD: Array,
@@ -90,7 +90,7 @@ def sharded(
     _check_shares(mesh, len(student_BxVxD), len(prototypes_CxD), instances)
     axis = "model" if mesh.shape["model"] > 1 else None  # sums over one device would still be copies
     each = partial(
-        blocked, instances=instances, student_temperature=student_temperature,
+        loss_in_blocks, instances=instances, student_temperature=student_temperature,
         teacher_temperature=teacher_temperature, block=block, axis=axis,
     )  # fmt: skip
     if mesh.size == 1:
@@ -144,7 +144,7 @@ def _mix(rows_Bx2xN: Array, instances: int) -> Array:
     return mixed.reshape(rows_Bx2xN.shape) / (instances * (instances - 1) + 1)
 
 
-class _How(NamedTuple):
+class _Config(NamedTuple):
     """The static settings of a loss."""
 
     instances: int
@@ -185,7 +185,7 @@ def _product(equation: str, a: Array, b: Array, like: Array) -> Array:
     return jnp.einsum(equation, a.astype(like.dtype), b.astype(like.dtype), preferred_element_type=wide)
 
 
-def _logits(how: _How, number: Array, arrays: tuple[Array, ...]) -> _Block:
+def _logits(how: _Config, number: Array, arrays: tuple[Array, ...]) -> _Block:
     student, prototypes, teacher, teacher_prototypes, center = arrays
     start = jnp.minimum(number * how.block, len(prototypes) - how.block)
     fresh = start + jnp.arange(how.block) >= number * how.block
@@ -197,18 +197,18 @@ def _logits(how: _How, number: Array, arrays: tuple[Array, ...]) -> _Block:
     return _Block(start, fresh, rows, of_student, of_teacher)
 
 
-def _scan(how: _How, step: Callable[[Any, Array], Any], start: Any, prototypes: Array) -> Any:
+def _scan(how: _Config, step: Callable[[Any, Array], Any], start: Any, prototypes: Array) -> Any:
     """The state after a step for each block."""
     blocks = -(-len(prototypes) // how.block)
     return jax.lax.scan(lambda state, number: (step(state, number), None), start, jnp.arange(blocks))[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _distil(how: _How, *arrays: Array) -> tuple[Array, Array]:
+def _distil(how: _Config, *arrays: Array) -> tuple[Array, Array]:
     return _forward(how, *arrays)[0]
 
 
-def _forward(how: _How, *arrays: Array) -> tuple[tuple[Array, Array], tuple[tuple[Array, ...], Array, Array, Array]]:
+def _forward(how: _Config, *arrays: Array) -> tuple[tuple[Array, Array], tuple[tuple[Array, ...], Array, Array, Array]]:
     """Loss and entropy; for the gradient, both log-sum-exps and the mean prototype under the targets, (B, 2, D)."""
 
     def step(state: tuple[Array, ...], number: Array) -> tuple[Array, ...]:
@@ -236,7 +236,7 @@ def _forward(how: _How, *arrays: Array) -> tuple[tuple[Array, Array], tuple[tupl
 
 
 def _backward(
-    how: _How, saved: tuple[tuple[Array, ...], Array, Array, Array], gradients: tuple[Array, Array]
+    how: _Config, saved: tuple[tuple[Array, ...], Array, Array, Array], gradients: tuple[Array, Array]
 ) -> tuple[Array | None, ...]:
     """Gradients of student and prototypes. The shares of devices are summed where shard_map's arrays are replicated."""
     arrays, lse, lse_t, mean = saved

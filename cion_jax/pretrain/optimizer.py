@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from cion_jax.config import Optimization
-from cion_jax.pretrain.schedules import Rates
+from cion_jax.pretrain.schedules import StepValues
 
 Tree = Any
 
 
-def optimizer(settings: Optimization, rates: Rates) -> optax.GradientTransformationExtraArgs:
+def optimizer(settings: Optimization, rates: StepValues) -> optax.GradientTransformationExtraArgs:
     """The transformation of gradients for these rates; the shape of its state does not depend on them."""
     moving = optax.chain(_clip_each(settings.clip), *_rule(settings, rates))
     still = optax.transforms.conditionally_mask(moving, lambda _: jnp.logical_not(rates.frozen))
@@ -29,7 +29,7 @@ def _groups(params: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, _: names.get(path[-1].key, "moving"), params)
 
 
-def _rule(settings: Optimization, rates: Rates) -> list[optax.GradientTransformation]:
+def _rule(settings: Optimization, rates: StepValues) -> list[optax.GradientTransformation]:
     decay = optax.add_decayed_weights(rates.weight_decay, mask=_has_dimensions)
     scale = optax.scale_by_learning_rate(rates.learning_rate)
     if settings.optimizer == "adamw":

@@ -15,26 +15,26 @@ from cion_jax.config import Optimization
 Number = float | np.ndarray | jax.Array
 
 
-class Rates(NamedTuple):
+class StepValues(NamedTuple):
     """What changes from step to step from outside."""
 
     learning_rate: Number
     weight_decay: Number
-    renewal: Number
+    ema_step: Number
     """Share of the teacher that is taken from the student: 1 - momentum, in whose place float32 would lose it."""
     frozen: bool | np.ndarray | jax.Array
     """Whether the prototypes stand still."""
 
-    def told(self) -> dict[str, Number]:
+    def as_dict(self) -> dict[str, Number]:
         """Those that a journal names, as people know them."""
         return {
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
-            "momentum": 1 - self.renewal,
+            "momentum": 1 - self.ema_step,
         }
 
 
-def rates(settings: Optimization, images: int, epochs: int, epoch: int, batch: int, batches: int) -> Rates:
+def values_at(settings: Optimization, images: int, epochs: int, epoch: int, batch: int, batches: int) -> StepValues:
     """The rates of one step: batch number `batch` of `batches` in an epoch, of `images` images.
 
     The warm-up's last step has the peak rate, and so has the step after it, as in the published code.
@@ -46,7 +46,7 @@ def rates(settings: Optimization, images: int, epochs: int, epoch: int, batch: i
         learning_rate = peak * min(1.0, time / rising) if rising > 0 else 0.0
     else:
         learning_rate = _cosine(peak, settings.learning_rate_end, (time - settings.warmup) / (epochs - settings.warmup))
-    return Rates(
+    return StepValues(
         learning_rate,
         _cosine(settings.weight_decay, settings.weight_decay_end, time / epochs),
         _cosine(1 - settings.momentum, 0.0, time / epochs),

@@ -12,7 +12,7 @@ from cion_jax.errors import UserError
 from cion_jax.models import head
 from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.pretrain.optimizer import optimizer
-from cion_jax.pretrain.schedules import Rates
+from cion_jax.pretrain.schedules import StepValues
 
 #: {"backbone": parameters, "head": parameters}
 Params = dict[str, Any]
@@ -25,9 +25,9 @@ class TrainState(NamedTuple):
     """Steps done."""
     student: Params
     teacher: Params
-    statistics: dict[str, Any]
-    """Running batch statistics of student and teacher; empty for backbones without any."""
-    moments: Any
+    batch_stats: dict[str, Any]
+    """Running batch batch_stats of student and teacher; empty for backbones without any."""
+    opt_state: Any
     """The optimizer's state."""
     center: Array
     """(prototypes,): running mean of the teacher's logits."""
@@ -50,25 +50,25 @@ def start(body: Variables, projection: Variables, optimization: Optimization) ->
     """The state that training from given variables begins with."""
     params = {"backbone": body["params"], "head": projection["params"]}
     rows = params["head"]["last_layer"]["weight_v"]
-    statistics = body.get("batch_stats", {})
+    batch_stats = body.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         student=params,
         teacher=jax.tree.map(jnp.copy, params),
-        statistics={"student": statistics, "teacher": jax.tree.map(jnp.copy, statistics)},
-        moments=optimizer(optimization, Rates(0, 0, 0, False)).init(params),
+        batch_stats={"student": batch_stats, "teacher": jax.tree.map(jnp.copy, batch_stats)},
+        opt_state=optimizer(optimization, StepValues(0, 0, 0, False)).init(params),
         center=jnp.zeros(len(rows), rows.dtype),
     )
 
 
 def teacher_of(state: TrainState) -> tuple[Variables, Variables]:
     """Backbone and head of the teacher, as their modules take them."""
-    return body_of(state.teacher, state.statistics["teacher"]), {"params": state.teacher["head"]}
+    return body_of(state.teacher, state.batch_stats["teacher"]), {"params": state.teacher["head"]}
 
 
-def body_of(params: Params, statistics: Any) -> Variables:
-    """The backbone's variables; there are no batch statistics where it has no BatchNorm."""
-    return {"params": params["backbone"]} | ({"batch_stats": statistics} if statistics else {})
+def body_of(params: Params, batch_stats: Any) -> Variables:
+    """The backbone's variables; there are no batch batch_stats where it has no BatchNorm."""
+    return {"params": params["backbone"]} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def mesh_of(devices: int, model_axis: int) -> Mesh:

@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from cion_jax.config import DEVIATION, MEAN
+from cion_jax.config import MEAN, STD
 from cion_jax.data.images import resize
 from cion_jax.data.records import Records
 from cion_jax.models.zoo import Variables
 from cion_jax.report.page import paragraph, picture
 from cion_jax.report.photos import HEIGHT, WIDTH, Photo, photograph, strip
-from cion_jax.torch_io.weights import Weights
+from cion_jax.weights.file import Weights
 from tfrecords_tools.sheet import spread
 
 #: Images whose activity is shown, and people in the plane.
@@ -92,7 +92,7 @@ def flattened(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @partial(jax.jit, static_argnums=0)
 def _activity(apply: Callable[..., Any], variables: Variables, pixels: Array) -> Array | None:
     """(N, rows, columns), or None where the network keeps nothing that has rows and columns."""
-    images = (pixels.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = (pixels.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
     _, kept = apply(variables, images, return_features=True)
     last = _last_map([*kept.values()], pixels.shape[1] / pixels.shape[2])
     return None if last is None else jnp.sqrt(jnp.mean(jnp.square(last.astype(jnp.float32)), axis=-1))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cion_jax.data.records import Records
 from cion_jax.evaluate.distances import Distances
-from cion_jax.evaluate.retrieval import Found, identities_and_cameras, passed_over, receiver, scores
+from cion_jax.evaluate.retrieval import QueryResults, identities_and_cameras, ignored, roc_curve, scores
 from cion_jax.report.page import picture, subheading, table
 from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.sheet import spread
@@ -26,13 +26,13 @@ RANKS = 50
 _LINES = ("-", "--", "-.", ":")
 
 
-def score_table(contestants: Mapping[str, Found]) -> str:
+def score_table(contestants: Mapping[str, QueryResults]) -> str:
     """Scores, with a column for each contestant."""
-    told = [scores(found).told() for found in contestants.values()]
+    told = [scores(found).as_dict() for found in contestants.values()]
     return table(("", *contestants), [(name, *(_share(each[name]) for each in told)) for name in told[0]])
 
 
-def cmc(contestants: Mapping[str, Found]) -> str:
+def cmc(contestants: Mapping[str, QueryResults]) -> str:
     """The share of queries that have found somebody right, rank by rank."""
     figure, axes = _axes("rank", "share of queries")
     ranks = np.arange(1, RANKS + 1)
@@ -45,11 +45,11 @@ def cmc(contestants: Mapping[str, Found]) -> str:
     return picture(figure, f"{says}, of {', '.join(contestants)}", "CMC: a right answer up to this rank.")
 
 
-def roc(contestants: Mapping[str, Found]) -> str:
+def roc(contestants: Mapping[str, QueryResults]) -> str:
     """The share of right pairs that a threshold lets pass, by the share of wrong ones that it lets pass too."""
     figure, axes = _axes("wrong pairs that match", "right pairs that match")
     for (name, found), line in zip(contestants.items(), cycle(_LINES), strict=False):
-        axes.plot(*receiver(found.pairs), line, label=name)
+        axes.plot(*roc_curve(found.pairs), line, label=name)
     least = min(1 / max(found.pairs[0].sum(), 10) for found in contestants.values())
     axes.set(xscale="log", xlim=(max(least, 1e-6), 1), ylim=(0, 1.02))
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
@@ -57,7 +57,7 @@ def roc(contestants: Mapping[str, Found]) -> str:
     return picture(figure, f"{says}, of {', '.join(contestants)}", "ROC: pairs of a query and an image that it ranks.")
 
 
-def ranked(query: Records, gallery: Records, distances: Distances, found: Found) -> Iterator[str]:
+def ranked(query: Records, gallery: Records, distances: Distances, found: QueryResults) -> Iterator[str]:
     """Lists of a fixed spread of queries, of the worst and of the best, from what `search` found with the distances."""
     asked = np.flatnonzero(found.answers > 0)
     worst, best = (asked[np.argsort(sign * found.precision[asked], kind="stable")[:EXTREMES]] for sign in (1, -1))
@@ -83,7 +83,7 @@ def ranking(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the gallery's images as a query ranks them, without what it passes over, and which are right."""
     asking, who = (identities_and_cameras(labels) for labels in (query_labels[query : query + 1], gallery_labels))
-    out = np.asarray(passed_over(asking, who))[0]
+    out = np.asarray(ignored(asking, who))[0]
     order = np.argsort(np.asarray(distances.of(query, query + 1))[0], kind="stable")
     order = order[~out[order]]
     return order, gallery_labels["identity"][order] == query_labels["identity"][query]

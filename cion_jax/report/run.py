@@ -8,24 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cion_jax.arrays import read_arrays
 from cion_jax.data.dataset import is_dataset, read_card
 from cion_jax.data.files import located
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.query_gallery import SPLITS, embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import search
-from cion_jax.evaluate.trial import SPLITS, embedded, sides_of
-from cion_jax.pretrain.folder import ORIGIN, SETTINGS, TEACHER
-from cion_jax.pretrain.journal import METRICS, read_metrics
-from cion_jax.pretrain.relabel import labels_path
+from cion_jax.npz import read_npz
 from cion_jax.report.curves import Course, course, evaluations, relabellings, training
 from cion_jax.report.denoising import noise_table, sheets
 from cion_jax.report.maps import activity, plane
 from cion_jax.report.page import beside, folded, heading, page, paragraph, table
 from cion_jax.report.ranked import cmc, ranked, roc, score_table
-from cion_jax.torch_io.weights import Weights, load
+from cion_jax.run.journal import METRICS, read_metrics
+from cion_jax.run.relabel import labels_path
+from cion_jax.run.run_dir import ORIGIN, SETTINGS, TEACHER
+from cion_jax.weights.file import Weights, load
 from tfrecords_tools.stats import statistics
 
 _FIRST = (
@@ -121,7 +121,7 @@ def training_of(run: Run) -> Iterator[str]:
     yield paragraph(f"{told.steps:,} steps, {told.epoch:.4g} of {epochs} epochs{unfinished}.")
     yield from training(told, [*run.labels])
     yield from evaluations(told)
-    yield from relabellings({epoch: read_arrays(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
+    yield from relabellings({epoch: read_npz(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
 
 
 def people_of(run: Run, data: Path | None) -> Iterator[str]:
@@ -133,7 +133,7 @@ def people_of(run: Run, data: Path | None) -> Iterator[str]:
         return
     yield paragraph(f"As {path} has it.")
     try:
-        noise = read_arrays(path, [], ["noise"])
+        noise = read_npz(path, [], ["noise"])
         if noise:
             yield noise_table(noise["noise"])
         if data is None:
@@ -155,9 +155,9 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
         where = "No data of this run are there" if test is None else f"{test} has no query and gallery"
         yield paragraph(f"{where}; name an evaluation set with --data, and its scores will stand here.")
         return
-    query, gallery = sides_of(test)
+    query, gallery = open_query_gallery(test)
     model = run.teacher.backbone
-    trial = embedded(model, run.teacher.variables, test, image_size=model.image_size)
+    trial = embed_query_gallery(model, run.teacher.variables, test, image_size=model.image_size)
     distances = cosine(trial.query, trial.gallery)
     found = search(distances, trial.query_labels, trial.gallery_labels)
     contestant = {f"{model.name}, {run.settings['level']} level": found}

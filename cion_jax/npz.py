@@ -1,0 +1,32 @@
+"""Arrays that others wrote: an .npz is read without running what is pickled, and without filling the memory."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax.errors import UserError
+
+#: A file may be unpacked to so many bytes, and to more if it is not so many times its size.
+LARGEST, MOST_TIMES = 1 << 30, 100
+
+
+def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of these names in an .npz; the optional ones only if they are there."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > max(LARGEST, MOST_TIMES * path.stat().st_size):
+            raise UserError(f"{path}: would unpack to {size / 1e9:,.1f} GB; if it must, write it with numpy.savez")
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = set(needed) - set(arrays.files)
+            if missing:
+                raise UserError(f"{path}: has no {', '.join(sorted(missing))}; it has {', '.join(arrays.files)}")
+            return {name: arrays[name] for name in (*needed, *optional) if name in arrays.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; name an .npz or a folder that `cion embed` wrote") from None
+    except UserError:
+        raise
+    except Exception as error:  # numpy and zipfile promise no more about damaged files
+        raise UserError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from None

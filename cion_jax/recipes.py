@@ -1,0 +1,94 @@
+"""Settings by name or from a file: what `cion pretrain EXPERIMENT` starts from.
+
+Each of the paper's 32 backbones has a row of its name: the recipe of the CION paper (arXiv 2409.18569), which
+`Pretraining` has as its defaults, with that backbone. `debug` shows within minutes, on a CPU, that everything holds
+together. `small` is for one's own tracklets on one GPU, or on a CPU overnight. A Python file that defines `settings`
+is a recipe of one's own.
+
+Nothing heavy is imported here: `cion --help` lists the names.
+"""
+
+import difflib
+import runpy
+from pathlib import Path
+from typing import Any
+
+from cion_jax.config import Crops, Head, Optimization, Pretraining
+from cion_jax.errors import UserError
+
+#: The backbones of the paper, by family.
+PAPER = (
+    *("resnet18", "resnet50", "resnet101", "resnet152"),
+    *("resnet18_ibn", "resnet50_ibn", "resnet101_ibn", "resnet152_ibn"),
+    *("convnext_tiny", "convnext_small", "convnext_base"),
+    *("edgenext_x_small", "edgenext_small", "edgenext_base"),
+    *("ghostnet_0_5", "ghostnet_1_0", "ghostnet_1_3"),
+    *("repvit_m0_9", "repvit_m1_0", "repvit_m1_5"),
+    *("fastvit_s12", "fastvit_sa12", "fastvit_sa24"),
+    *("vit_tiny", "vit_small", "vit_base"),
+    *("swin_tiny", "swin_small", "swin_base"),
+    *("volo_d1", "volo_d2", "volo_d3"),
+)
+
+#: Nearly everything that a real run does, on a small scale: warm-up, frozen prototypes in the first epoch, global and
+#: local crops, checkpoints. Crops have an eighth of the usual height and width, and so has the blur. K stays the same,
+#: since each K is a program of its own to compile.
+DEBUG = Pretraining(
+    backbone="resnet18",
+    level="tracklet",
+    epochs=2,
+    batch=48,
+    instances=(4,),
+    stages=(0,),
+    image_size=(64, 32),
+    crops=Crops(global_size=(32, 16), local_size=(16, 8), local_crops=2, blur_radius=(0.0125, 0.25)),
+    head=Head(prototypes=1024, hidden=256, bottleneck=64, block=1024),
+    optimization=Optimization(warmup=1),
+    precision="float32",
+    keep_every=0,
+)
+
+#: Half the paper's height and width, a light backbone, and K that stays: one program, and a batch that one GPU holds.
+SMALL = Pretraining(
+    backbone="resnet18_ibn",
+    epochs=30,
+    batch=256,
+    instances=(4,),
+    stages=(0,),
+    image_size=(128, 64),
+    crops=Crops(global_size=(128, 64), local_size=(64, 32), local_crops=4, blur_radius=(0.05, 1.0)),
+    head=Head(prototypes=8192, hidden=1024, bottleneck=256),
+    optimization=Optimization(warmup=3),
+    keep_every=0,
+)
+
+RECIPES: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in PAPER} | {
+    "small": SMALL,
+    "debug": DEBUG,
+}
+
+
+def recipe(name: str) -> Pretraining:
+    """The recipe of a name, or the `settings` that a Python file defines."""
+    if name.endswith(".py"):
+        settings = read_settings(Path(name))
+        if not isinstance(settings, Pretraining):
+            raise UserError(f"{name}: `settings` is {settings!r}; make it a cion_jax.config.Pretraining")
+        return settings
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"there are {', '.join(RECIPES)}, or a .py file of settings"
+        )
+        raise UserError(f"no experiment is called {name!r}; {hint}")
+    return RECIPES[name]
+
+
+def read_settings(path: Path) -> Any:
+    """What a Python file calls `settings`; None where it does not. The file is run."""
+    try:
+        return runpy.run_path(str(path)).get("settings")
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None

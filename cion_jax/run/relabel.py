@@ -1,0 +1,113 @@
+"""New labels while training: the teacher embeds the images, and denoising finds who is who among them.
+
+RUN/labels/epoch-00040.npz    the labels from that epoch on: a labelling like any other, with the noise of each level
+"""
+
+import sys
+from pathlib import Path
+from typing import SupportsIndex
+
+import numpy as np
+
+from cion_jax.atomic import write_atomically
+from cion_jax.config import Pretraining
+from cion_jax.data.labels import write_labelling
+from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.denoise.denoise import denoise
+from cion_jax.denoise.inputs import TrackedFeatures
+from cion_jax.errors import UserError
+from cion_jax.evaluate.colours import image_colours, matched
+from cion_jax.evaluate.embed import embed_all
+from cion_jax.evaluate.query_gallery import Showing
+from cion_jax.hosts import all_gather, is_main
+from cion_jax.models.zoo import Backbone, Variables
+
+
+def relabelled(
+    settings: Pretraining,
+    model: Backbone,
+    teacher: Variables,
+    records: Records,
+    out: Path,
+    epoch: int,
+    showing: Showing,
+) -> np.ndarray:
+    """Who is who from an epoch on, as the teacher sees it; also written into the run's folder."""
+    tracked = tracked_features(settings, model, teacher, records, showing)
+    with showing("denoising for new labels", settings.denoising.levels + 1) as progress:
+        denoised = denoise(*tracked, settings.denoising, progress)
+    if denoised.labels.max() < 0:
+        raise UserError(
+            f"{out}: epoch {epoch}: denoising left nobody of {len(records):,} images; raise sigma, lower min-images"
+        )
+    if is_main():
+        for warning in denoised.warnings:
+            print(f"cion: epoch {epoch}: {warning}", file=sys.stderr)
+        path = labels_path(out, epoch)
+        path.parent.mkdir(exist_ok=True)
+        made_by = {"made by": "cion pretrain", "epoch": epoch} | denoised.as_dict()
+        fingerprint, noise = records.card.fingerprint, np.array(denoised.noise)
+        write_atomically(path, lambda aside: write_labelling(aside, denoised.labels, fingerprint, made_by, noise=noise))
+    return denoised.labels
+
+
+def labels_path(out: Path, epoch: int) -> Path:
+    """Where a run keeps the labels that it made at the beginning of an epoch."""
+    return out / "labels" / f"epoch-{epoch:05d}.npz"
+
+
+class _Passing:
+    """Records of which damaged ones are blank, and noted."""
+
+    def __init__(self, records: Records):
+        self._records = records
+        self._damaged: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def where(self, number: SupportsIndex) -> str:
+        return self._records.where(number)
+
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+        try:
+            self._records.pixels_into(out, number)
+        except DamagedRecordError:
+            out[:] = 0
+            self._damaged.append(int(number))
+
+    def damaged(self) -> np.ndarray:
+        """The numbers of those that any host has noted."""
+        return all_gather(np.array(self._damaged, np.int64))
+
+
+def tracked_features(
+    settings: Pretraining, model: Backbone, teacher: Variables, records: Records, showing: Showing
+) -> TrackedFeatures:
+    """The teacher's features of all images, as the settings for denoising ask for them, and where they were seen.
+
+    A damaged image that is passed over has no tracklet.
+    """
+    in_order = records.in_order()
+    passing = _Passing(in_order)
+    images = passing if settings.skip_damaged else in_order
+    video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
+    colours = None
+    if settings.denoising.match_colours:
+        with showing("colours of images for new labels", len(records)) as progress:
+            seen = image_colours(images, settings.crops.global_size, done=progress)
+        tracklet[passing.damaged()] = -1
+        colours = matched(seen, video, tracklet)
+    with showing("embedding images for new labels", len(records)) as progress:
+        embedded = embed_all(
+            model,
+            teacher,
+            images,
+            image_size=settings.crops.global_size,
+            flip=settings.denoising.mirror,
+            precision=settings.precision,
+            colours=colours,
+            done=progress,
+        )
+    tracklet[passing.damaged()] = -1
+    return TrackedFeatures(embedded, video, tracklet, frame)

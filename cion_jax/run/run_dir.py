@@ -1,0 +1,84 @@
+"""The folder of a run belongs to one set of settings, and says what it was begun with.
+
+RUN/settings.json    what was asked for
+RUN/origin.json      which data, on which machine, with which software
+"""
+
+import dataclasses
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cion_jax.atomic import write_atomically
+from cion_jax.config import Pretraining
+from cion_jax.data.files import Folder, is_remote
+from cion_jax.errors import UserError
+
+SETTINGS, ORIGIN = "settings.json", "origin.json"
+#: The teacher's weights, anew after each epoch.
+TEACHER = "teacher.safetensors"
+_SOFTWARE = ("cion-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+#: What a run may be gone on with otherwise: the numbers that come out do not depend on it but for rounding.
+_FREE = {
+    "keep",
+    "keep_every",
+    "checkpoint_steps",
+    "threads",
+    "model_axis",
+    "remat",
+    "block",
+    "evaluate",
+    "evaluate_every",
+}
+
+
+def claim(out: Path, settings: Pretraining) -> None:
+    """Make the folder a run's own, or see that it is the run of these settings."""
+    path, asked = out / SETTINGS, _flat(dataclasses.asdict(settings))
+    if path.exists():
+        try:
+            begun = _flat(json.loads(path.read_text()))
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+        names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
+        if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
+            raise UserError(
+                f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: holds something else than a run; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
+    write_atomically(path, lambda aside: aside.write_text(text))
+
+
+def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
+    """Write down what a run is begun with, unless that was done when it was."""
+    path = out / ORIGIN
+    if path.exists():
+        return
+    devices = jax.devices()
+    environment = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _SOFTWARE},
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "host": f"{len(os.sched_getaffinity(0))} cores ({platform.machine()})",
+    }
+    began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    where = str(data) if is_remote(data) else str(Path(data).resolve())
+    origin = {"data": where, "fingerprint": fingerprint, "environment": environment, "began": began}
+    write_atomically(path, lambda aside: aside.write_text(json.dumps(origin, indent=1) + "\n"))
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, those of inner groups beside the others, as JSON has them."""
+    found: dict[str, Any] = {}
+    for name, value in json.loads(json.dumps(settings, default=str)).items():
+        found |= _flat(value) if isinstance(value, dict) else {name: value}
+    return found

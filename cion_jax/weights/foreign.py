@@ -1,0 +1,186 @@
+"""Files of weights: PyTorch's (`.pth`, `.pt`, `.bin`) and safetensors, known by their content, not by their name."""
+
+import json
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cion_jax.atomic import write_atomically
+from cion_jax.errors import UserError
+from cion_jax.weights.archives import read_archive, write_archive
+from cion_jax.weights.arrays import CODES, STORAGES, State, raw_type, to_plain
+from cion_jax.weights.pickles import Tensor
+
+_PARTS = ("teacher", "student")
+_WRAPPERS = ("state_dict", "model")
+_ZIP = b"PK\x03\x04"
+_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the number that files of torch < 1.6 begin with
+_MOST_HEADER = 100 << 20  # of safetensors, its own limit
+
+# All that reading a damaged file was seen to raise; `Warning` is for those who turn warnings into errors.
+_DAMAGE = (
+    *(zipfile.BadZipFile, safetensors.SafetensorError, struct.error, EOFError, MemoryError, RuntimeError),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Warning),
+)
+
+
+def read_state(path: Path, part: str = "teacher") -> State:
+    """The state_dict in a file, as arrays of numpy; half precision comes as float32. Nothing in the file is run.
+
+    Of a training checkpoint it is that of `part` (teacher or student); of a file with one state_dict it is that one.
+    """
+    with _opened(path) as (file, head):
+        if head.startswith(_ZIP):
+            return read_archive(file, lambda content: _chosen(content, part))
+        if _is_safetensors(head):
+            return _read_safetensors(path.read_bytes())
+        raise UserError(_explained(head))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself; PyTorch's files say nothing."""
+    with _opened(path) as (_, head):
+        if _is_safetensors(head):
+            with safetensors.safe_open(path, "np") as file:
+                return file.metadata() or {}
+        if head.startswith(_ZIP):
+            return {}
+        raise UserError(_explained(head))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
+    """A file and its first bytes; whatever is wrong with it becomes a UserError that names it."""
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"a {'folder' if path.is_dir() else 'device'}, not a file; name a file of weights")
+        with path.open("rb") as file:
+            yield file, file.read(4096)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: unreadable or damaged ({error.strerror or error}); name a whole file of weights"
+        ) from None
+    except _DAMAGE as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UserError(f"{path}: damaged ({reason!a}); fetch or save it again") from None
+
+
+def write_state(
+    path: Path, state: Mapping[str, np.ndarray], *, wrap: str = "", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a state_dict in the format of the file's suffix, whole or not at all; the same state gives the same bytes.
+
+    With `wrap` ("teacher", say) the file holds a dict that has the state_dict under this key, as checkpoints do; only
+    PyTorch's format has that. `metadata` is for `read_metadata`; only safetensors has that.
+    """
+    for key, value in state.items():
+        if value.dtype.name not in STORAGES:
+            raise UserError(f"{path}: {key} is {value.dtype}; convert it to one of {', '.join(STORAGES)}")
+    if path.suffix == ".safetensors" and wrap:
+        raise UserError(f"{path}: safetensors cannot hold a state_dict under {wrap!r}; name a .pth file")
+    if path.suffix != ".safetensors" and metadata:
+        raise UserError(f"{path}: only safetensors can hold metadata; name a .safetensors file")
+    if path.suffix == ".safetensors":
+        _written(path, lambda aside: _write_safetensors(aside, state, metadata or {}))
+    elif path.suffix in (".pth", ".pt", ".bin"):
+        _written(path, lambda aside: write_archive(aside, state, wrap))
+    else:
+        raise UserError(f"{path}: no format for {path.suffix or 'no suffix'!r}; name a .pth or .safetensors file")
+
+
+def split_prefixes(state: Mapping[str, np.ndarray]) -> tuple[State, State]:
+    """A state_dict's backbone and head, without the prefixes `module.`, `backbone.` and `head.`.
+
+    A bare state_dict, where no key begins with `backbone.`, is all backbone.
+    """
+    inner = {key.removeprefix("module."): value for key, value in state.items()}
+    if len(inner) < len(state):
+        raise UserError("the weights have keys that differ only by 'module.'; save one of the two models")
+    if not any(key.startswith("backbone.") for key in inner):
+        return inner, {}
+    strays = [key for key in inner if not key.startswith(("backbone.", "head."))]
+    if strays:
+        raise UserError(f"the weights have {strays[0]!a} beside backbone.* and head.*; leave out what is neither")
+    backbone, head = (
+        {key.removeprefix(prefix): value for key, value in inner.items() if key.startswith(prefix)}
+        for prefix in ("backbone.", "head.")
+    )
+    return backbone, head
+
+
+def _chosen(content: Any, part: str) -> dict[str, Tensor]:
+    """The state_dict in what torch.save was given."""
+    state = content
+    if isinstance(content, dict):
+        parts = [name for name in _PARTS if isinstance(content.get(name), dict)]
+        if parts and part not in parts:
+            raise UserError(f"it has no {part!r}, only {' and '.join(parts)}; ask for that")
+        wrappers = [part] if parts else [name for name in _WRAPPERS if isinstance(content.get(name), dict)]
+        state = content[wrappers[0]] if wrappers else content
+    if not isinstance(state, dict):
+        raise UserError(f"it holds a {type(state).__name__}, not a state_dict; save model.state_dict()")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise UserError(f"its {str(key)[:80]!a} is a {kind}, so this is no state_dict; save model.state_dict()")
+    return state
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 8 and int.from_bytes(head[:8], "little") <= _MOST_HEADER and head[8:9] == b"{"
+
+
+def _read_safetensors(data: bytes) -> State:
+    state = {}
+    for key, entry in sorted(safetensors.deserialize(data)):  # by name, for the library gives them in random order
+        if entry["dtype"] not in CODES:
+            raise UserError(f"its {key[:80]!a} has the type {entry['dtype']}; save it as one of {', '.join(CODES)}")
+        name = CODES[entry["dtype"]]
+        state[key] = to_plain(np.frombuffer(entry["data"], raw_type(name)).reshape(entry["shape"]), name)
+    return state
+
+
+def _write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    # The library writes the memory as it lies (transposed views would come out scrambled), metadata in random order.
+    whole = {key: np.array(value, order="C", subok=False) for key, value in state.items()}
+    data = memoryview(safetensors.numpy.save(whole, {**metadata, "format": "pt"}))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8:start]))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8 bytes
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(data[start:])
+
+
+def _explained(head: bytes) -> str:
+    """What a file is that holds no weights that can be read, and what to do about it."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "the file is empty; fetch it again"
+    if head.startswith(_LEGACY):
+        return "in the format of torch before 1.6; save it again with torch >= 1.6"
+    if head[0] == 0x80 and head[1:2] <= b"\x05":
+        return "a plain pickle, which could run anything; save the state_dict with torch.save or as .safetensors"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page, not weights; the link needs a login or another address, fetch it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "only a pointer of Git LFS; fetch the file itself with git lfs pull"
+    return f"neither a zip archive of torch.save nor safetensors (it begins with {head[:8]!r}); name a file of weights"
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> None:
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); name another place") from None

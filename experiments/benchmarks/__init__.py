@@ -1,0 +1,1 @@
+"""Measurements: each a command, `python -m experiments.benchmarks.NAME`; `suite` runs all of them."""

@@ -1,0 +1,22 @@
+"""What tests of runs in processes of their own share."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cion_jax.run.journal import read_metrics
+
+#: What a step's line in metrics.jsonl has of the clock.
+CLOCK = {"time", "images_per_second", "waiting"}
+
+
+def surroundings(cache: Path, devices: int) -> dict[str, str]:
+    """The environment of a process with so many devices; all with this cache share what they compile."""
+    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return os.environ | compiled | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def steps(out: Path) -> list[dict[str, Any]]:
+    """A run's journal without the clock."""
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in read_metrics(out / "metrics.jsonl")]
