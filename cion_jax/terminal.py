@@ -1,23 +1,42 @@
-"""A progress bar with rate and time left for long work, on stderr; where that is no terminal it stays silent."""
+"""Progress of long work: a bar with rate and time left on stderr, which stays silent where that is no terminal.
+
+Work that takes long has an argument `progress`, which it calls with the number of further items that are done. Work of
+several parts has an argument `bar`, with which it opens a bar for each of them.
+"""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+#: Called with the number of further items that are done.
+Progress = Callable[[int], object]
+#: Opens a bar for so many items of a name; what is yielded moves it.
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+
+def no_progress(items: int) -> None:
+    """Show nothing."""
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show `what` while it lasts; call what is yielded with the number of further items that are done."""
+def progress_bar(name: str, total: int) -> Iterator[Progress]:
+    """Show a bar while work of so many items lasts."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        _Rate(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda items: bar.advance(task, items)
+
+
+class _Rate(rich_progress.ProgressColumn):
+    def render(self, task: rich_progress.Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")

@@ -157,7 +157,7 @@ PAINTED = Painted(100, size=SIZE)
 
 def test_the_colours_of_images_are_those_of_their_pixels() -> None:
     told: list[int] = []
-    found = image_colours(PAINTED, SIZE, done=told.append)
+    found = image_colours(PAINTED, SIZE, progress=told.append)
     pixels = np.stack([PAINTED.pixels(number) for number in range(100)]) / 255
     np.testing.assert_allclose(found[:, 0], pixels.mean((1, 2)), rtol=1e-12)
     np.testing.assert_allclose(found[:-1, 1], np.log(pixels[:-1].std((1, 2))), rtol=1e-9)

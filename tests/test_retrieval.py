@@ -198,7 +198,7 @@ def test_junk_is_no_right_answer_even_to_junk() -> None:
 def test_progress_tells_of_every_query() -> None:
     query, gallery, *labels = a_case(7, False)
     done: list[int] = []
-    search(cosine(query, gallery), *labels, block=10, done=done.append)
+    search(cosine(query, gallery), *labels, block=10, progress=done.append)
     assert done == [10, 10, 10, 7]
 
 

@@ -12,7 +12,7 @@ from cion_jax.data.labels import FIELDS, read_labelling
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
-from cion_jax.terminal import progress
+from cion_jax.terminal import progress_bar
 
 #: Of each kind of nonsense in the labels this many are listed: one cause often spoils them all.
 _EXAMPLES = 20
@@ -24,7 +24,7 @@ def problems(folder: Path) -> Iterator[str]:
     A folder that is no dataset at all, or whose card or index cannot be read, is a UserError.
     """
     splits = [Records(folder, split) for split in dataset.read_card(folder)[0]]
-    with progress("checking images", sum(map(len, splits))) as advance, ThreadPoolExecutor() as pool:
+    with progress_bar("checking images", sum(map(len, splits))) as advance, ThreadPoolExecutor() as pool:
         for records in splits:
             yield from _index_problems(records)
             for images_done, found in pool.map(

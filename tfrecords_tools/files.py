@@ -14,7 +14,7 @@ import numpy as np
 
 from cion_jax.data.images import HEADER_BYTES, MAX_PIXELS, ImageError, decode, encode_jpeg, header
 from cion_jax.errors import UserError
-from cion_jax.terminal import progress
+from cion_jax.terminal import progress_bar
 
 #: Text of any length in an array; a Python string per image would not fit in memory.
 TEXT = np.dtypes.StringDType()
@@ -164,7 +164,7 @@ def inspect(source: Path, paths: np.ndarray) -> np.ndarray:
 
     facts, refused, refusals = np.empty(len(paths), FACTS), "", 0
     starts = range(0, len(paths), _CHUNK)
-    with ThreadPoolExecutor(_THREADS) as pool, progress("checking images", len(paths)) as advance:
+    with ThreadPoolExecutor(_THREADS) as pool, progress_bar("checking images", len(paths)) as advance:
         for start, found in zip(starts, pool.map(lambda i: [*map(check, paths[i : i + _CHUNK])], starts), strict=True):
             for row, fact in enumerate(found, start):
                 if isinstance(fact, str):

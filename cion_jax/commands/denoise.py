@@ -53,14 +53,14 @@ def denoise(
     from cion_jax.data.labels import write_labelling
     from cion_jax.denoise.denoise import denoise
     from cion_jax.hosts import is_main, join_job
-    from cion_jax.terminal import progress
+    from cion_jax.terminal import progress_bar
 
     with join_job(hosts):
         _check(features, out, settings, report, images)
         tracked, made_for = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, made_for)
         try:
-            with progress("denoising", settings.levels + 1) as step:
+            with progress_bar("denoising", settings.levels + 1) as step:
                 denoised = denoise(*tracked, settings, step)
         except UserError as error:
             raise UserError(f"{features}: {error}") from None

@@ -65,14 +65,14 @@ def evaluate(
     from cion_jax.evaluate.fairness import read_groups
     from cion_jax.evaluate.retrieval import scores, search
     from cion_jax.hosts import is_main, join_job
-    from cion_jax.terminal import progress
+    from cion_jax.terminal import progress_bar
 
     with join_job(hosts):
         table = None if groups is None else read_groups(groups)  # a mistake in it is told before the work
         trial = _trial(source, data, flip=flip, precision=precision, batch=batch)
         distances = _distances(trial, metric, rerank, expand)
-        with progress("ranking", len(trial.query)) as done:
-            found = search(distances, trial.query_labels, trial.gallery_labels, done=done)
+        with progress_bar("ranking", len(trial.query)) as done:
+            found = search(distances, trial.query_labels, trial.gallery_labels, progress=done)
         told: dict[str, Any] = scores(found).as_dict()
         audit = None
         if table is not None:
@@ -118,7 +118,7 @@ def _distances(trial: "QueryGallery", metric: str, rerank: bool, expand: int) ->
     from cion_jax.evaluate.distances import check, cosine, euclidean, unit
     from cion_jax.evaluate.expansion import expanded
     from cion_jax.evaluate.rerank import reranked
-    from cion_jax.terminal import progress
+    from cion_jax.terminal import progress_bar
 
     query, gallery = trial.query, trial.gallery
     check(query, gallery)
@@ -128,7 +128,7 @@ def _distances(trial: "QueryGallery", metric: str, rerank: bool, expand: int) ->
         query = expanded(query, gallery, expand)
     if not rerank:
         return {"cosine": cosine, "euclidean": euclidean}[metric](query, gallery)
-    with progress("re-ranking", len(query) + len(gallery)) as done:
+    with progress_bar("re-ranking", len(query) + len(gallery)) as done:
         return reranked(query, gallery, progress=done)
 
 

@@ -22,13 +22,13 @@ def zoo(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None, jso
     """
     from cion_jax.models.complexity import measure
     from cion_jax.models.zoo import ZOO, backbone
-    from cion_jax.terminal import progress
+    from cion_jax.terminal import progress_bar
 
     if name is not None:
         _show(name, json)
         return
     sizes = []
-    with progress("tracing backbones", len(ZOO)) as advance:
+    with progress_bar("tracing backbones", len(ZOO)) as advance:
         for each in ZOO:
             sizes.append(measure(backbone(each)))
             advance(1)

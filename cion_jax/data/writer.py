@@ -28,7 +28,7 @@ from cion_jax.data.dataset import INDEX, Split
 from cion_jax.data.labels import FIELDS
 from cion_jax.data.source import Source
 from cion_jax.errors import UserError
-from cion_jax.terminal import progress
+from cion_jax.terminal import progress_bar
 
 
 def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> dict[str, Split]:
@@ -110,7 +110,7 @@ def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) ->
     tasks, total = _tasks(out, sources, writing), sum(map(len, sources.values()))
     shards = sum(_shard_count(source, writing.images_per_shard) for source in sources.values())
     workers = min(writing.workers or len(os.sched_getaffinity(0)), shards)
-    with progress("writing images", total) as advance:
+    with progress_bar("writing images", total) as advance:
         advance(total - sum(len(task.source) for task in _tasks(out, sources, writing)))
         if workers == 1:  # no process to start
             for task in tasks:

@@ -31,7 +31,7 @@ from cion_jax.run.plan import model_of, relabel_epochs
 from cion_jax.run.relabel import labels_path, tracked_features
 from cion_jax.run.run_dir import TEACHER
 from cion_jax.run.trainer import pretrain
-from cion_jax.terminal import progress
+from cion_jax.terminal import progress_bar
 from cion_jax.weights.file import Weights, load
 from tfrecords_tools import commands as data
 
@@ -141,7 +141,7 @@ def who_is_who(out: Path, settings: Pretraining) -> WhoIsWho:
     """Denoise with the features of the identity level's final teacher, and hold all labels against the truth."""
     records, run = Records(out / "world"), out / "identity"
     weights, made_for = load(run / TEACHER), records.card.fingerprint
-    tracked = tracked_features(settings, weights.backbone, weights.variables, records, progress)
+    tracked = tracked_features(settings, weights.backbone, weights.variables, records, progress_bar)
     one, two, three = (denoise(*tracked, replace(settings.denoising, levels=level)) for level in (1, 2, 3))
     labels = {
         "raw tracklets": tracked.tracklet,

@@ -1,6 +1,5 @@
 """From features and tracklets to labels, with what was promised about them checked at the end."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from cion_jax.denoise.single import consistent
 from cion_jax.denoise.thresholds import FARTHEST, LEAST, Evidence, estimate_sigma, weigh
 from cion_jax.denoise.vectors import ROUNDING, distances
 from cion_jax.errors import UserError
+from cion_jax.terminal import Progress, no_progress
 
 #: The spaces that are weighed, and the one that is taken where nothing can be weighed.
 _WEIGHED, _USUAL = ("total", "within"), "total"
@@ -55,7 +55,7 @@ def denoise(
     tracklet: np.ndarray,
     frame: np.ndarray | None = None,
     settings: Denoising = Denoising(),
-    progress: Callable[[int], object] = lambda steps: None,
+    progress: Progress = no_progress,
 ) -> Denoised:
     """Who is who among images of tracklets.
 

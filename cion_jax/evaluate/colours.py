@@ -4,12 +4,11 @@ Per channel: m and s are the mean and the standard deviation over all tracklets,
 to m and s (the more, the fewer tracklets v has). A pixel x of v becomes clip((x - m_v) s / s_v + m).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from cion_jax.evaluate.embed import Colours, Images, batched, in_threads
 from cion_jax.hosts import all_gather, local_part
+from cion_jax.terminal import Progress, no_progress
 
 #: The values of a pixel as networks see them.
 _VALUES = np.arange(256) / 255
@@ -19,17 +18,15 @@ _LEAST = 1 / 255
 _SPAN = 64
 
 
-def image_colours(
-    images: Images, image_size: tuple[int, int], *, done: Callable[[int], None] = lambda images: None
-) -> np.ndarray:
+def image_colours(images: Images, image_size: tuple[int, int], *, progress: Progress = no_progress) -> np.ndarray:
     """The colours of each image, float64 (N, 2, 3): mean and log standard deviation of the channels, values 0 to 1.
 
-    Hosts share the images, threads decode them. `done` is called with the number of further images that are read here.
+    Hosts share the images, threads decode them; `progress` hears of those that are read here.
 
     Args:
         images: Where the pixels come from.
         image_size: Height and width to which images are resized: those with which they will be embedded.
-        done: Told of the progress.
+        progress: Called with the number of further images that are read.
     """
 
     def read(span: range) -> np.ndarray:
@@ -43,7 +40,7 @@ def image_colours(
     parts = [np.empty((0, 2, 3))]
     for part in in_threads(read, batched(local_part(range(len(images))), _SPAN)):
         parts.append(part)
-        done(len(part))
+        progress(len(part))
     return all_gather(np.concatenate(parts))
 
 

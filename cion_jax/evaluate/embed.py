@@ -18,6 +18,7 @@ from cion_jax.data.images import ImageError, decode_into
 from cion_jax.errors import UserError
 from cion_jax.hosts import all_gather, local_part
 from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.terminal import Progress, no_progress
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -207,11 +208,11 @@ def embed_all(
     precision: Precision = "float32",
     batch: int = 256,
     colours: Colours | None = None,
-    done: Callable[[int], None] = lambda images: None,
+    progress: Progress = no_progress,
 ) -> np.ndarray:
     """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`.
 
-    Hosts share the images. `done` is called with the number of further images that are embedded here.
+    Hosts share the images. `progress` is called with the number of further images that are embedded here.
     """
     mine, run = local_part(range(len(images))), embedder(model, variables, flip=flip, precision=precision)
     spans, first = batched(mine, batch), mine.start
@@ -219,5 +220,5 @@ def embed_all(
     parts = embed(run, images, spans, image_size=image_size, batch=batch, colours=colours)
     for span, rows in zip(spans, parts, strict=True):
         found[span.start - first : span.stop - first] = rows
-        done(len(span))
+        progress(len(span))
     return all_gather(found)

@@ -29,7 +29,7 @@ from cion_jax.evaluate.colours import image_colours, matchable, matched
 from cion_jax.evaluate.embed import Colours, ImageFolder, Images, Precision, batched, embed, embedder
 from cion_jax.hosts import barrier, local_part, on_main
 from cion_jax.models.zoo import Backbone, Variables
-from cion_jax.terminal import progress
+from cion_jax.terminal import progress_bar
 
 CARD = "features.json"
 _FORMAT = 1
@@ -127,8 +127,8 @@ def write_features(
 
 def _matched(name: str, split: Labelled, image_size: tuple[int, int]) -> Colours:
     """How the colours of the images of a split change; all of them are read for it."""
-    with progress(f"colours of {name}", len(local_part(range(len(split.images))))) as advance:
-        colours = image_colours(split.images, image_size, done=advance)
+    with progress_bar(f"colours of {name}", len(local_part(range(len(split.images))))) as advance:
+        colours = image_colours(split.images, image_size, progress=advance)
     return matched(colours, split.labels["video"], split.labels["tracklet"])
 
 
@@ -189,7 +189,7 @@ def _write_split(
     on_main(describe)
     mine = local_part(_shards(out, name, card))
     missing = [(path, span) for path, span in mine if not _is_whole(path, span, card["width"])]
-    with progress(f"embedding {name}", sum(len(span) for _, span in mine)) as advance:
+    with progress_bar(f"embedding {name}", sum(len(span) for _, span in mine)) as advance:
         advance(sum(len(span) for _, span in mine) - sum(len(span) for _, span in missing))
 
         def counted(found: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,6 +1,5 @@
 """Who is nearest: the nearest features of each feature, block by block; all distances are never there at once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +10,7 @@ from jax import Array, lax
 
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import check, squared_distances
+from cion_jax.terminal import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def nearest(
     count: int,
     *,
     block: int = 256,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Progress = no_progress,
 ) -> Nearest:
     """The `count` nearest of each row among all; a row that is one of them finds itself.
 

@@ -1,7 +1,5 @@
 """A trial: queries and a gallery as features, with who and where each image is, from wherever they come."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +14,12 @@ from cion_jax.evaluate.embed import Precision, embed_all
 from cion_jax.evaluate.feature_store import fingerprint_of, read_features
 from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.npz import read_npz
-from cion_jax.terminal import progress
+from cion_jax.terminal import ProgressBar, progress_bar
 
 SPLITS = ("query", "gallery")
 _FIELDS = ("identity", "camera")
 
 #: Shows work of so many pieces while it lasts; what it yields is called with how many more are done.
-Showing = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class QueryGallery(NamedTuple):
@@ -53,12 +50,12 @@ def embed_query_gallery(
     flip: bool = False,
     precision: Precision = "float32",
     batch: int = 256,
-    showing: Showing = progress,
+    bar: ProgressBar = progress_bar,
 ) -> QueryGallery:
     """The query and gallery of a dataset folder as a backbone sees them; for the options see `embed.embedder`."""
     sides, found = open_query_gallery(data), []
     for split, records in zip(SPLITS, sides, strict=True):
-        with showing(f"embedding {split}", len(records)) as done:
+        with bar(f"embedding {split}", len(records)) as done:
             some = embed_all(
                 model,
                 variables,
@@ -67,7 +64,7 @@ def embed_query_gallery(
                 flip=flip,
                 precision=precision,
                 batch=batch,
-                done=done,
+                progress=done,
             )
         found.append(some)
     return QueryGallery(*found, *(np.array(records.index) for records in sides))

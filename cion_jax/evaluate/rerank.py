@@ -15,8 +15,6 @@ Half of an odd k1 is rounded to the even number, as in the authors' code. A row 
 not 0, and only these are kept: nothing of the size N x N or queries x gallery is ever there.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +24,7 @@ from scipy import sparse
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import Distances, check, squared_distances, squares
 from cion_jax.evaluate.nearest import nearest
+from cion_jax.terminal import Progress, no_progress
 
 #: Where all images are alike, and where an image is near nobody, 0 is divided by this and not by 0.
 LEAST = 1e-12
@@ -43,7 +42,7 @@ def reranked(
     k2: int = 6,
     weight: float = 0.3,
     block: int = 256,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Progress = no_progress,
 ) -> Distances:
     """Distances after re-ranking, for `retrieval.search`.
 

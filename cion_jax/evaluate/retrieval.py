@@ -14,7 +14,6 @@ Nothing is sorted: the rank of a right answer is 1 + the number of those before 
 faster than it sorts.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import Distances
 from cion_jax.evaluate.embed import batched
 from cion_jax.hosts import all_gather, local_part
+from cion_jax.terminal import Progress, no_progress
 
 #: Shares of wrong pairs at which true match rates are told.
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
@@ -84,7 +84,7 @@ def search(
     gallery_labels: np.ndarray,
     *,
     block: int = 64,
-    done: Callable[[int], None] = lambda queries: None,
+    progress: Progress = no_progress,
 ) -> QueryResults:
     """Let every query rank the gallery.
 
@@ -93,7 +93,7 @@ def search(
         query_labels: A row for each query with its `identity` and `camera`.
         gallery_labels: The same for the gallery.
         block: Queries that are ranked together; beside the features nothing is larger than some times block x G.
-        done: Called with the number of further queries that are ranked here: hosts share them.
+        progress: Called with the number of further queries that are ranked here: hosts share them.
     """
     _check(distances, query_labels, gallery_labels)
     answers = right_answers(query_labels, gallery_labels)
@@ -104,7 +104,7 @@ def search(
         asking, wanted = identities_and_cameras(query_labels[rows]), answers[rows]
         ranks.append(np.asarray(_ranks(some, asking, who, wanted), np.int64))
         pairs += np.asarray(_count_pairs(some, asking, who, STEPS / distances.most))
-        done(len(rows))
+        progress(len(rows))
     ranked = all_gather(np.concatenate(ranks))
     return QueryResults(*_judge(np.where(answers < 0, 0, ranked)), all_gather(pairs).sum(axis=0))
 

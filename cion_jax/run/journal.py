@@ -130,7 +130,7 @@ class Journal:
         self._show(step, found)
 
     @contextmanager
-    def showing(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show work other than steps while it lasts; call what is yielded with the number of further pieces done."""
         self._say(what)
         task = self._bar.add_task(what, total=total)
@@ -181,7 +181,7 @@ class Silence(Journal):
         """Write nothing down."""
 
     @contextmanager
-    def showing(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show nothing."""
         yield lambda done: None
 

@@ -18,9 +18,9 @@ from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.errors import UserError
 from cion_jax.evaluate.colours import image_colours, matched
 from cion_jax.evaluate.embed import embed_all
-from cion_jax.evaluate.query_gallery import Showing
 from cion_jax.hosts import all_gather, is_main
 from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.terminal import ProgressBar
 
 
 def relabelled(
@@ -30,11 +30,11 @@ def relabelled(
     records: Records,
     out: Path,
     epoch: int,
-    showing: Showing,
+    bar: ProgressBar,
 ) -> np.ndarray:
     """Who is who from an epoch on, as the teacher sees it; also written into the run's folder."""
-    tracked = tracked_features(settings, model, teacher, records, showing)
-    with showing("denoising for new labels", settings.denoising.levels + 1) as progress:
+    tracked = tracked_features(settings, model, teacher, records, bar)
+    with bar("denoising for new labels", settings.denoising.levels + 1) as progress:
         denoised = denoise(*tracked, settings.denoising, progress)
     if denoised.labels.max() < 0:
         raise UserError(
@@ -82,7 +82,7 @@ class _Passing:
 
 
 def tracked_features(
-    settings: Pretraining, model: Backbone, teacher: Variables, records: Records, showing: Showing
+    settings: Pretraining, model: Backbone, teacher: Variables, records: Records, bar: ProgressBar
 ) -> TrackedFeatures:
     """The teacher's features of all images, as the settings for denoising ask for them, and where they were seen.
 
@@ -94,11 +94,11 @@ def tracked_features(
     video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
     colours = None
     if settings.denoising.match_colours:
-        with showing("colours of images for new labels", len(records)) as progress:
-            seen = image_colours(images, settings.crops.global_size, done=progress)
+        with bar("colours of images for new labels", len(records)) as progress:
+            seen = image_colours(images, settings.crops.global_size, progress=progress)
         tracklet[passing.damaged()] = -1
         colours = matched(seen, video, tracklet)
-    with showing("embedding images for new labels", len(records)) as progress:
+    with bar("embedding images for new labels", len(records)) as progress:
         embedded = embed_all(
             model,
             teacher,
@@ -107,7 +107,7 @@ def tracked_features(
             flip=settings.denoising.mirror,
             precision=settings.precision,
             colours=colours,
-            done=progress,
+            progress=progress,
         )
     tracklet[passing.damaged()] = -1
     return TrackedFeatures(embedded, video, tracklet, frame)

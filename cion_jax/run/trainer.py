@@ -155,7 +155,7 @@ class _Loop:
                     self.records,
                     self.out,
                     epochs.start,
-                    self.journal.showing,
+                    self.journal.progress_bar,
                 )
             instances = instances_at(settings, epochs.start)
             order, step = sampler_of(settings, self.records, labels, instances), self._step(instances, state)
@@ -171,7 +171,7 @@ class _Loop:
                 if position.batch == 0:
                     teacher, _ = teacher_of(state)
                     told |= teacher_scores(
-                        settings, position.epoch, self.model, local_copy(teacher), self.journal.showing
+                        settings, position.epoch, self.model, local_copy(teacher), self.journal.progress_bar
                     )
                 self._note(number - 1, moment, metrics | told, waited)
                 stopping = asked(number)
