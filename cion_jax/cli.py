@@ -1,19 +1,18 @@
 """The `cion` command: a tree of functions whose signatures are the arguments and whose docstrings are the help."""
 
-import argparse
+import difflib
 import functools
-import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Any, NoReturn
 
 import tyro
-from tyro.conf import subcommand
+from etils import epath
 
+import cion_jax
 from cion_jax.commands.demo import demo
 from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
@@ -22,7 +21,7 @@ from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
 from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
-from cion_jax.config import Pretraining
+from cion_jax.config import World
 from cion_jax.data.files import DRIVERS
 from cion_jax.errors import UserError
 from cion_jax.recipes import read_settings, recipe
@@ -31,12 +30,6 @@ from tfrecords_tools import commands as data
 
 Command = Callable[..., int | None]
 Tree = dict[str, Any]  # of commands, and of trees
-
-_GROUPS = {
-    "data": "Import, draw, check, look at and rewrite datasets.",
-    "import": "Read a dataset layout and write it as records.",
-}
-
 
 COMMANDS: Tree = {
     "demo": demo,
@@ -51,6 +44,16 @@ COMMANDS: Tree = {
     "export": export,
 }
 
+#: What a group of commands is for, by the words that name it.
+_GROUPS = {
+    "cion": "Pre-train person re-identification backbones from unlabelled video tracklets.",
+    "cion data": "Import, draw, check, look at and rewrite datasets.",
+    "cion data import": "Read a dataset layout and write it as records.",
+}
+
+#: Options that had another name in the last release. The old name works until the next one.
+RENAMED = {"--stream": "--shuffle-window"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (default: the process's own) ask for, and return its exit code.
@@ -59,22 +62,97 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))  # read when JAX starts, which --help does not
     avoid_faults()
+    words, command, options = _find(list(sys.argv[1:] if arguments is None else arguments))
+    if isinstance(command, dict):
+        return _describe(words, command, options)
+    options = [_current_name(option) for option in options]
     try:
-        settings, arguments = _settings(arguments)
-        _check_stores(arguments)
-        return tyro.cli(
-            _subcommands(_with_defaults(COMMANDS, settings)),
-            prog="cion",
-            description="Pre-train person re-identification backbones from unlabelled video tracklets.",
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
-        ) or 0  # fmt: skip
+        _check_stores(options)
+        return _call(words, _with_settings(words, command, options), options) or 0
     except (UserError, OSError) as error:
         print(f"cion: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("cion: interrupted; repeat the command to take up what it was writing", file=sys.stderr)
         return 130
+
+
+def _find(arguments: list[str]) -> tuple[str, Command | Tree, list[str]]:
+    """The words of a command or of a group of commands, what they name, and the arguments that follow."""
+    words = "cion"
+    command: Any = COMMANDS
+    while isinstance(command, dict) and arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+        if name not in command:
+            _refuse(words, name, command)
+        words = f"{words} {name}"
+        command = command[name]
+    return words, command, arguments
+
+
+def _refuse(words: str, name: str, group: Tree) -> NoReturn:
+    """Answer a name that a group does not have, and end with code 2."""
+    near = difflib.get_close_matches(name, group, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(group)}"
+    print(f"{words}: no command is called {name!r}; {hint}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _describe(words: str, group: Tree, options: list[str]) -> int:
+    """Answer arguments that name a group: with its help, the version, or its help as an error."""
+    if words == "cion" and options == ["--version"]:
+        print(f"cion {cion_jax.__version__}")
+        return 0
+    asked = options[:1] in (["-h"], ["--help"])
+    width = max(map(len, group))
+    lines = [f"usage: {words} COMMAND ...", "", _GROUPS[words], ""]
+    for name, command in group.items():
+        summary = _GROUPS.get(f"{words} {name}") or (command.__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"  {name:{width}}  {summary}")
+    lines += ["", f"`{words} COMMAND --help` shows what a command takes."]
+    print("\n".join(lines), file=None if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+def _current_name(option: str) -> str:
+    """The option by the name that it has now; an old name is answered with a line."""
+    name, equals, value = option.partition("=")
+    if name not in RENAMED:
+        return option
+    print(f"cion: {name} is called {RENAMED[name]} now; the old name ends with the next release", file=sys.stderr)
+    return RENAMED[name] + equals + value
+
+
+def _with_settings(words: str, command: Command, options: list[str]) -> Command:
+    """The command, whose defaults are the settings that its options start from: --help shows them, options override."""
+    if command is pretrain:
+        usual = {"experiment": "resnet50_ibn", "data": epath.Path(), "out": Path()}
+        experiment = _peek(words, "experiment", functools.partial(pretrain, **usual), options)
+        return functools.partial(pretrain, settings=recipe(experiment))
+    if command is data.synth:
+        file = _peek(words, "settings", functools.partial(data.synth, out=Path()), options)
+        return functools.partial(data.synth, world=read_settings(file, World)) if file else data.synth
+    return command
+
+
+def _peek(words: str, name: str, command: functools.partial[Any], options: list[str]) -> Any:
+    """One argument of a command, wherever it stands: all are read as the command reads them, and nothing is run.
+
+    The command needs no argument, so that a question for --help may lack those that must be there.
+    """
+
+    @functools.wraps(command.func)
+    def argument(**arguments: Any) -> Any:
+        return arguments[name]
+
+    without_help = [option for option in options if option not in ("-h", "--help")]
+    return _call(words, functools.partial(argument, **command.keywords), without_help)
+
+
+def _call(words: str, command: Command, options: list[str]) -> Any:
+    """Call a command with what its options say; where they cannot be read, say why and end with code 2."""
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(command, prog=words, args=options, config=config)
 
 
 def _check_stores(arguments: Sequence[str]) -> None:
@@ -87,55 +165,3 @@ def _check_stores(arguments: Sequence[str]) -> None:
 def _cache() -> Path:
     """Where compiled programs are kept, so that a run that goes on need not compile again."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "cion_jax").expanduser()
-
-
-def _settings(arguments: Sequence[str] | None) -> tuple[Any, list[str]]:
-    """What the options of a command start from, if the arguments say so, and the arguments without --settings.
-
-    That is what the file named by --settings calls `settings`, or the experiment of `cion pretrain EXPERIMENT`.
-    """
-    parser = argparse.ArgumentParser(prog="cion", add_help=False, allow_abbrev=False)
-    parser.add_argument("--settings", type=Path)
-    chosen, others = parser.parse_known_args(arguments)
-    experiment = others[1] if others[:1] == ["pretrain"] and others[1:] and not others[1].startswith("-") else None
-    if chosen.settings is None:
-        return (None if experiment is None else recipe(experiment)), others
-    settings = read_settings(chosen.settings)
-    if settings is None:
-        raise UserError(f"{chosen.settings}: defines no `settings`; see experiments/ for examples")
-    if isinstance(settings, Pretraining):
-        raise UserError(f"{chosen.settings}: these are settings of a pre-training; give the file as its EXPERIMENT")
-    if not is_dataclass(settings) or not any(_takes(command, settings) for command in _leaves(COMMANDS)):
-        raise UserError(f"{chosen.settings}: no command takes settings of type {type(settings).__name__}")
-    return settings, others
-
-
-def _with_defaults(tree: Tree, settings: Any) -> Tree:
-    """The tree with these settings as the default of every command that takes some of their type."""
-
-    def replaced(command: Any) -> Any:
-        if isinstance(command, dict):
-            return _with_defaults(command, settings)
-        return functools.partial(command, **dict.fromkeys(_takes(command, settings), settings))
-
-    return tree if settings is None else {name: replaced(command) for name, command in tree.items()}
-
-
-def _takes(command: Command, settings: Any) -> list[str]:
-    parameters = inspect.signature(command, eval_str=True).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.annotation is type(settings)]
-
-
-def _leaves(tree: Tree) -> Iterator[Command]:
-    for command in tree.values():
-        yield from _leaves(command) if isinstance(command, dict) else (command,)
-
-
-def _subcommands(tree: Tree) -> Any:
-    """The tree as the nested union of types that tyro makes subcommands of."""
-    return Union[tuple(  # noqa: UP007  # made of as many types as there are commands
-        Annotated[_subcommands(command), subcommand(name, description=_GROUPS[name])]
-        if isinstance(command, dict)
-        else Annotated[Any, subcommand(name, constructor=command)]
-        for name, command in tree.items()
-    )]  # fmt: skip

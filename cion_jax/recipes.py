@@ -5,13 +5,13 @@ Each of the paper's 32 backbones has a row of its name: the recipe of the CION p
 together. `small` is for one's own tracklets on one GPU, or on a CPU overnight. A Python file that defines `settings`
 is a recipe of one's own.
 
-Nothing heavy is imported here: `cion --help` lists the names.
+Nothing heavy is imported here: `cion pretrain --help` lists the names.
 """
 
 import difflib
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from cion_jax.config import Crops, Head, Optimization, Pretraining
 from cion_jax.errors import UserError
@@ -68,27 +68,27 @@ RECIPES: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in 
 }
 
 
+_Settings = TypeVar("_Settings")
+
+
 def recipe(name: str) -> Pretraining:
     """The recipe of a name, or the `settings` that a Python file defines."""
     if name.endswith(".py"):
-        settings = read_settings(Path(name))
-        if not isinstance(settings, Pretraining):
-            raise UserError(f"{name}: `settings` is {settings!r}; make it a cion_jax.config.Pretraining")
-        return settings
+        return read_settings(Path(name), Pretraining)
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"there are {', '.join(RECIPES)}, or a .py file of settings"
-        )
+        names = f"there are {', '.join(RECIPES)}, or a .py file of settings"
+        hint = f"did you mean {' or '.join(near)}?" if near else names
         raise UserError(f"no experiment is called {name!r}; {hint}")
     return RECIPES[name]
 
 
-def read_settings(path: Path) -> Any:
-    """What a Python file calls `settings`; None where it does not. The file is run."""
+def read_settings(path: Path, kind: type[_Settings]) -> _Settings:
+    """What a Python file calls `settings`, which must be of this kind. The file is run."""
     try:
-        return runpy.run_path(str(path)).get("settings")
+        settings = runpy.run_path(str(path)).get("settings")
     except Exception as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    if not isinstance(settings, kind):
+        raise UserError(f"{path}: `settings` is {settings!r}; make it a cion_jax.config.{kind.__name__}")
+    return settings

@@ -1,16 +1,23 @@
 """The command as a user meets it: exit codes, one-line errors, help, settings files."""
 
+import functools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import cion_jax
+from cion_jax import cli
 from cion_jax.cli import COMMANDS, main
+from cion_jax.commands.pretrain import pretrain
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
+from cion_jax.recipes import RECIPES
 from cion_jax.xla import avoid_faults
 from sources import contents
 
@@ -91,17 +98,20 @@ def test_a_settings_file_gives_the_defaults_and_options_override_it(tmp_path: Pa
     fields = ", ".join(f"{name.replace('-', '_')}={value}" for name, value in options.items())
     settings = tmp_path / "tiny.py"
     settings.write_text(f"from cion_jax.config import World\nsettings = World({fields}, seed=3)\n")
-    assert main(["data", "synth", str(tmp_path / "a"), "--settings", str(settings)]) == 0
-    assert main(["data", "synth", str(tmp_path / "b"), *TINY, "--seed=3"]) == 0
-    assert main(["data", "synth", str(tmp_path / "c"), f"--settings={settings}", "--seed=4"]) == 0
+    for out, arguments in {
+        "a": ["--settings", str(settings)],
+        "b": [*TINY, "--seed=3"],
+        "c": [f"--settings={settings}", "--seed=4"],
+    }.items():
+        assert main(["data", "synth", str(tmp_path / out), *arguments, "--workers=1"]) == 0
     assert contents(tmp_path / "a") == contents(tmp_path / "b") != contents(tmp_path / "c")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", "defines no `settings`"),
-        ("settings = 7", "no command takes settings of type int"),
+        ("x = 1", "`settings` is None; make it a cion_jax.config.World"),
+        ("settings = 7", "`settings` is 7; make it a cion_jax.config.World"),
         ("settings = 1 / 0", "ZeroDivisionError"),
         ("settings =", "SyntaxError"),
         (None, "FileNotFoundError"),
@@ -144,6 +154,119 @@ def test_mistakes_are_answered_with_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `cion pretrain` was asked to do, without doing it."""
+    asked: dict[str, Any] = {}
+
+    @functools.wraps(pretrain)
+    def record(**arguments: Any) -> int:
+        asked.update(arguments)
+        return 0
+
+    monkeypatch.setattr(cli, "pretrain", record)
+    monkeypatch.setitem(COMMANDS, "pretrain", record)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["debug", "--data=DATA", "--out=OUT", "--epochs=7"],
+        ["--data=DATA", "--out=OUT", "--epochs=7", "debug"],
+        ["--data", "DATA", "debug", "--out", "OUT", "--epochs", "7"],
+        ["--epochs", "7", "--image-size", "64", "32", "debug", "--data", "DATA", "--out", "OUT"],
+        ["--data=DATA", "--out=OUT", "--epochs=7", "own.py"],
+    ],
+    ids=" ".join,
+)
+def test_the_experiment_is_found_wherever_it_stands(
+    arguments: list[str], started: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usage line puts it last; people put it first."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("from cion_jax.recipes import RECIPES\nsettings = RECIPES['debug']\n")
+    assert main(["pretrain", *arguments]) == 0
+    assert started["settings"] == replace(RECIPES["debug"], epochs=7)
+    assert str(started["data"]) == "DATA" and str(started["out"]) == "OUT"
+
+
+def test_a_folder_with_the_name_of_an_experiment_is_none(started: dict[str, Any]) -> None:
+    assert main(["pretrain", "--data", "small", "--out", "debug", "vit_tiny"]) == 0
+    assert started["settings"] == RECIPES["vit_tiny"]
+
+
+@pytest.mark.parametrize("name", ["debugg", "", "none.py"])
+def test_an_experiment_that_does_not_exist_is_refused_wherever_it_stands(
+    name: str, started: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data=DATA", "--out=OUT"]
+    first = refused(["pretrain", name, *options], capsys)
+    assert refused(["pretrain", *options, name], capsys) == first
+    assert name in first and not started
+
+
+def test_a_run_without_an_experiment_is_refused(started: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "--data=DATA", "--out=OUT"])
+    assert ended.value.code == 2 and not started
+    assert "EXPERIMENT" in capsys.readouterr().err
+
+
+def test_help_lists_the_experiments_and_shows_the_values_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def help_of(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["pretrain", *arguments])
+        assert ended.value.code == 0
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    assert all(name in help_of("--help") for name in RECIPES)
+    for arguments in (["debug", "--help"], ["-h", "--data", "DATA", "debug"]):
+        assert "at least once" in help_of(*arguments)
+        assert "schedules count in epochs. (default: 2)" in help_of(*arguments)
+
+
+def test_an_option_by_its_old_name_works_and_names_the_new_one(
+    started: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stream in (["--stream", "3"], ["--stream=3"]):
+        assert main(["pretrain", "debug", "--data=DATA", "--out=OUT", *stream]) == 0
+        assert started["settings"] == replace(RECIPES["debug"], shuffle_window=3)
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "--stream is called --shuffle-window now" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["pretrian", "debug"], "cion: no command is called 'pretrian'; did you mean pretrain?\n"),
+        (["data", "import", "folder"], "cion data import: no command is called 'folder'; did you mean folders?\n"),
+        (["xyz"], f"cion: no command is called 'xyz'; there are {', '.join(COMMANDS)}\n"),
+    ],
+    ids=["near", "deep", "far"],
+)
+def test_a_mistyped_command_is_answered_with_the_near_one(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == line
+
+
+def test_a_group_without_a_command_is_answered_with_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["data"], ["data", "import"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert main([*words, "--help"]) == 0
+        assert capsys.readouterr().out == error
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cion {cion_jax.__version__}\n"
+
+
 def test_unknown_arguments_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["data", "synth", "out", "--identitys=3"])
@@ -153,10 +276,11 @@ def test_unknown_arguments_end_with_two(capsys: pytest.CaptureFixture[str]) -> N
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     def walk(tree: dict, path: list[str]) -> None:
         for name, command in tree.items():
-            with pytest.raises(SystemExit) as ended:
-                main([*path, name, "--help"])
-            assert ended.value.code == 0
-            assert len(capsys.readouterr().out) > 200
+            try:
+                code = main([*path, name, "--help"])
+            except SystemExit as ended:  # tyro's way
+                code = ended.code
+            assert code == 0 and len(capsys.readouterr().out) > 200
             if isinstance(command, dict):
                 walk(command, [*path, name])
 

@@ -17,7 +17,7 @@ from cion_jax.errors import UserError
 from cion_jax.models.resnet import SMALL as RESNET_SMALL
 from cion_jax.models.zoo import ZOO
 from cion_jax.recipes import PAPER, RECIPES, recipe
-from cion_jax.run.plan import check, instances_at
+from cion_jax.run.pretraining import check, instances_at
 from experiments.benchmarks import memory
 
 FITS: dict[str, dict[str, list[int]]] = json.loads((Path(memory.__file__).parent / "what_fits.json").read_text())
@@ -118,11 +118,11 @@ def test_what_the_backward_pass_holds_of_functions_that_one_can_count() -> None:
     def twice(weights: jax.Array, inputs: jax.Array) -> jax.Array:
         return jax.checkpoint(layer)(weights, inputs) + jax.checkpoint(layer)(weights, inputs + 1)
 
-    assert memory._held(layer, weights, inputs) == product + curve
-    assert memory._recomputed(layer, weights, inputs) == 0
-    assert memory._held(twice, weights, inputs) == 2 * product + weights.nbytes  # the same ones for both
+    assert memory.held_bytes(layer, weights, inputs) == product + curve
+    assert memory.recomputed_bytes(layer, weights, inputs) == 0
+    assert memory.held_bytes(twice, weights, inputs) == 2 * product + weights.nbytes  # the same ones for both
     # The gradient also reaches a block's input: its weights are held, too.
-    assert memory._recomputed(twice, weights, inputs) == product + curve + weights.nbytes
+    assert memory.recomputed_bytes(twice, weights, inputs) == product + curve + weights.nbytes
 
 
 def test_memory_that_does_not_grow_with_images_is_that_of_the_state() -> None:

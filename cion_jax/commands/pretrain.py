@@ -9,10 +9,13 @@ from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.config import Hosts, Pretraining
+from cion_jax.recipes import RECIPES
+
+_EXPERIMENT = f"What to start from: {', '.join(RECIPES)}, or a Python file that defines `settings`."
 
 
 def pretrain(
-    experiment: Annotated[Positional[str], arg(metavar="EXPERIMENT")],
+    experiment: Annotated[Positional[str], arg(metavar="EXPERIMENT", help=_EXPERIMENT)],
     data: epath.Path,
     out: Path,
     settings: Pretraining = Pretraining(),
@@ -22,29 +25,30 @@ def pretrain(
 ) -> int:
     """Pre-train a backbone on the train split of a dataset.
 
-    EXPERIMENT is a row of experiments/ (each backbone has one of its name, and `debug` is small enough for a CPU), or a
-    Python file that defines `settings`; the options below override it, and show its values after `cion pretrain
-    EXPERIMENT --help`. The same command goes on with a run that was stopped or killed, to the same numbers. Ends with
-    code 0 when the run is finished, 143 when it was asked to stop (SIGTERM, Ctrl-C) and has written a checkpoint.
+    EXPERIMENT names the settings to start from. Each backbone has the recipe of the CION paper under its own name;
+    `small` is for one GPU, and `debug` for a CPU. The options override them, and `cion pretrain EXPERIMENT --help`
+    shows its values. The same command goes on with a run that was stopped or killed, to the same numbers. Ends with
+    code 0 when the run is finished, and with 143 when it was asked to stop (SIGTERM, Ctrl-C) and has written a
+    checkpoint.
 
     On many hosts start the same command on each of them, by srun, mpirun or as a job on GKE; docs/scale.md has recipes.
 
     Args:
-        experiment: What to start from.
+        experiment: The name of what `settings` starts from; `cion_jax.cli` has looked it up.
         data: A dataset folder, as `cion data import` or `cion data synth` write it, or its URL in a store (gs://, s3://).
         out: The run's folder: checkpoints, teacher.safetensors, metrics.jsonl, tensorboard.
-        settings: Overrides.
+        settings: Settings of the experiment, and their values in it.
         hosts: How processes find each other.
         profile: Trace so many steps, after the first few, for TensorBoard.
-        dry_run: Compile, tell steps and memory and the batch that fits, and end; nothing is written.
+        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
     """
     from cion_jax.hosts import is_main, join_job
     from cion_jax.run.forecast import forecast
-    from cion_jax.run.trainer import pretrain
+    from cion_jax.run.pretraining import pretrain, pretraining
 
     with join_job(hosts):
         if dry_run:
-            lines = forecast(settings, data)
+            lines = forecast(pretraining(settings), data)
             print("\n".join(lines if is_main() else []))
             return 0
         if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
