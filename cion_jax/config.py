@@ -6,7 +6,7 @@ from typing import Literal
 
 from etils import epath
 
-#: Networks are fed values 0 to 1, less the mean of each channel, divided by the deviation: ImageNet's, as everywhere.
+#: Networks are fed values 0 to 1, less the mean of each channel, divided by its standard deviation: those of ImageNet.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -33,7 +33,7 @@ class Reading:
     threads: int = 0
     """Threads that decode, each a batch of its own; 0 means one per core."""
     skip_damaged: bool = False
-    """Replace a damaged record by another image of its identity group and count it, instead of stopping."""
+    """Replace a damaged record by another image of its identity and count it, instead of stopping."""
 
 
 @dataclass(frozen=True)
@@ -197,19 +197,11 @@ class Hosts:
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """One pre-training, from labelled or unlabelled records to a backbone."""
+class Training:
+    """What every training has, whatever its method."""
 
     backbone: str = "resnet50_ibn"
     """What to train; `cion zoo` lists the names."""
-    level: Literal["instance", "tracklet", "identity"] = "identity"
-    """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels, relabel)."""
-    labels: Path | None = None
-    """A labelling of the data for the identity level; without it the identities in the records are used."""
-    relabel: tuple[int, ...] | Literal["auto"] = "auto"
-    """Epochs at which the teacher embeds the data and denoising makes new labels. Before the first, identities are
-    those of labels, or without labels the raw tracklets. auto: at the identity level, where there are no labels and the
-    records have no identities, at about 30, 48 and 65 % of the epochs; else never."""
     epochs: int = 100
     """How long to train; all schedules count in epochs."""
     epoch_steps: int = 0
@@ -217,16 +209,8 @@ class Pretraining:
     equal epochs have equal steps, whoever counts as the same person."""
     batch: int = 960
     """Images in a step, over all devices; a multiple of every number of instances."""
-    instances: tuple[int, ...] = (2, 4, 6, 8)
-    """K, images of an identity in a batch, stage by stage; the instance level has only 1."""
-    stages: tuple[int, ...] = (0, 40, 60, 80)
-    """The epoch at which each stage begins."""
     image_size: tuple[int, int] = (256, 128)
     """Height and width to which images are decoded, before crops are taken."""
-    crops: Crops = Crops()
-    head: Head = Head()
-    optimization: Optimization = Optimization()
-    denoising: Denoising = Denoising()
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case."""
     accumulate: int = 1
@@ -250,9 +234,31 @@ class Pretraining:
     """A checkpoint is written at the end of each epoch, and every so many steps within one."""
     threads: int = 0
     """Threads that decode images; 0 means one per core."""
-    stream: int = 0
-    """Read the shards in long pieces, for object stores, and mix this many batches with one another (64, say; three
+    shuffle_window: int = 0
+    """Read the shards in long chunks, for object stores, and mix this many batches with one another (64, say; three
     times as many wait in memory). Identities must stand together, as `cion data repack --order grouped` puts them. 0
     reads each image by itself and mixes the whole epoch."""
     skip_damaged: bool = False
     """Replace a damaged record by another image of its identity and count it, instead of stopping."""
+
+
+@dataclass(frozen=True)
+class Pretraining(Training):
+    """One pre-training, from labelled or unlabelled records to a backbone."""
+
+    level: Literal["instance", "tracklet", "identity"] = "identity"
+    """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels, relabel)."""
+    labels: Path | None = None
+    """A labelling of the data for the identity level; without it the identities in the records are used."""
+    relabel: tuple[int, ...] | Literal["auto"] = "auto"
+    """Epochs at which the teacher embeds the data and denoising makes new labels. Before the first, identities are
+    those of labels, or without labels the raw tracklets. auto: at the identity level, where there are no labels and the
+    records have no identities, at about 30, 48 and 65 % of the epochs; else never."""
+    instances: tuple[int, ...] = (2, 4, 6, 8)
+    """K, images of an identity in a batch, stage by stage; the instance level has only 1."""
+    stages: tuple[int, ...] = (0, 40, 60, 80)
+    """The epoch at which each stage begins."""
+    crops: Crops = Crops()
+    head: Head = Head()
+    optimization: Optimization = Optimization()
+    denoising: Denoising = Denoising()

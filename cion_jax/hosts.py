@@ -1,8 +1,8 @@
 """Many processes, one job: how they find each other, who does what, and what all of them then know.
 
-JAX runs a program over the devices of all processes (hosts). What is not one program, as embedding images or comparing
-tiles, is shared out by hand: each host does a part of it on its own devices, and `gather` gives all of them all of it.
-Where there is one process, it does everything, and nothing here costs anything.
+JAX runs a program over the devices of all processes (hosts). Work that is not one program, such as embedding images or
+comparing tiles, is shared out by hand: each host does its `local_part` on its own devices, and `all_gather` gives the
+results of all hosts to all. A single process does everything, and nothing here costs anything.
 """
 
 import os
@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from cion_jax.config import Hosts
 from cion_jax.errors import UserError
@@ -23,9 +22,9 @@ from cion_jax.errors import UserError
 T = TypeVar("T")
 Work = TypeVar("Work", list[Any], range)
 
-#: What launchers tell each process: how many there are. Where it is 1, or missing, nobody else is waited for.
+#: Variables in which launchers say how many processes there are; without them, or with 1, nobody is waited for.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-#: What GKE tells a pod of a TPU slice: all of its hosts.
+#: The variable in which GKE names all hosts of a TPU slice.
 _WORKERS = "TPU_WORKER_HOSTNAMES"
 #: Seconds without a sign of life after which a host counts as dead, and the job ends.
 PATIENCE = 60
@@ -35,10 +34,10 @@ CHUNK_BYTES = 1 << 26
 
 @contextmanager
 def join_job(hosts: Hosts) -> Iterator[None]:
-    """Be one of the job's processes, if there are others; before anything else of JAX is used.
+    """Join the other processes of the job, if there are any; call this before anything else of JAX is used.
 
-    Where there are, what is raised within ends this process at once: an orderly end would wait for others, who may be
-    waiting for this one. Who is left notices at the next exchange, or after `PATIENCE`.
+    With others, an error within ends this process at once: an orderly end would wait for them, and they may be waiting
+    for this one. They notice at the next exchange, or after `PATIENCE`.
     """
     _join(hosts)
     try:
@@ -48,13 +47,14 @@ def join_job(hosts: Hosts) -> Iterator[None]:
             raise
         if not isinstance(error, UserError | OSError | jax.errors.JaxRuntimeError):
             traceback.print_exc()
-        print(f"cion: process {jax.process_index()} of {jax.process_count()}: {_told(error)}", file=sys.stderr)
+        print(f"cion: process {jax.process_index()} of {jax.process_count()}: {_describe(error)}", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(1)
 
 
 def _join(hosts: Hosts) -> None:
+    """Start JAX's service of many processes, where settings or the environment say that there are many."""
     given = (hosts.coordinator, hosts.processes, hosts.process)
     if any(value is not None for value in given):
         if None in given:
@@ -75,7 +75,7 @@ def _launched() -> bool:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes what is written once."""
+    """Whether this is process 0, which writes what is written once."""
     return jax.process_index() == 0
 
 
@@ -85,9 +85,9 @@ def is_single_process() -> bool:
 
 
 def on_main(work: Callable[[], object]) -> None:
-    """Let the leading process do something, as writing a file; when this returns in any of them, it is done.
+    """Let process 0 do something, such as writing a file; when this returns in any process, it is done.
 
-    What it raises stops all of them.
+    An error in it stops all processes.
     """
     error = None
     if is_main():
@@ -108,62 +108,42 @@ def barrier() -> None:
 
 
 def local_part(work: Work) -> Work:
-    """This host's part of a list of work: a run of it, as long as the others' but for one."""
+    """This host's part of a list of work: a run of it; the parts of two hosts differ by one item at most."""
     bounds = [len(work) * host // jax.process_count() for host in range(jax.process_count() + 1)]
     return work[bounds[jax.process_index()] : bounds[jax.process_index() + 1]]
 
 
 def all_gather(part: np.ndarray) -> np.ndarray:
-    """The parts of all hosts, one behind the other along the first axis, in all of them.
+    """The parts of all hosts, one behind the other along the first axis, on every host.
 
-    Parts may be of different lengths. They travel as bytes, piece by piece: JAX would make 64 bits 32, and hold all of
+    Parts may be of different lengths. They travel as bytes, in chunks: JAX would make 32 bits of 64, and hold all of
     it on a device.
     """
     if is_single_process():
         return part
     mine = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    # Sizes may need more than 32 bits: they travel in two numbers.
     sizes = [int(high) << 20 | int(low) for high, low in _from_all(np.array(divmod(len(mine), 1 << 20), np.int32))]
-    begins, longest, most = np.cumsum([0, *sizes]), max(sizes), CHUNK_BYTES // len(sizes)
+    begins = np.cumsum([0, *sizes])
+    longest = max(sizes)
+    most = CHUNK_BYTES // len(sizes)
     whole = np.empty(begins[-1], np.uint8)
     for start in range(0, longest, most):
-        piece = np.zeros(min(most, longest - start), np.uint8)
-        piece[: max(len(mine) - start, 0)] = mine[start : start + most]
-        for begin, size, got in zip(begins, sizes, _from_all(piece), strict=False):
-            whole[begin + start : begin + size][: len(got)] = got[: max(size - start, 0)]
+        # All hosts send chunks of one length; behind the end of a shorter part there are zeros.
+        chunk = np.zeros(min(most, longest - start), np.uint8)
+        chunk[: max(len(mine) - start, 0)] = mine[start : start + most]
+        for begin, size, received in zip(begins, sizes, _from_all(chunk), strict=False):
+            whole[begin + start : begin + size][: len(received)] = received[: max(size - start, 0)]
     return whole.view(part.dtype).reshape(-1, *part.shape[1:])
 
 
 def _from_all(array: np.ndarray) -> np.ndarray:
+    """(hosts, ...) the arrays of all hosts, which must be of one shape."""
     return np.asarray(multihost_utils.process_allgather(array))
 
 
-def global_array(shape: tuple[int, ...], place: Sharding, part: Callable[[Any], np.ndarray]) -> jax.Array:
-    """An array over the devices of all hosts; `part` makes what one of this host's devices has of it, by its slices.
-
-    `jax.device_put` would ask all hosts whether they put the same, each time.
-    """
-    where = place.addressable_devices_indices_map(shape)
-    parts = jax.device_put([part(index) for index in where.values()], list(where))
-    return jax.make_array_from_single_device_arrays(shape, place, parts)
-
-
-def replicate(numbers: T, mesh: Mesh) -> T:
-    """A tree of numbers, as arrays that all devices have."""
-    place = NamedSharding(mesh, PartitionSpec())
-
-    def put(number: Any) -> jax.Array:
-        value = np.asarray(number, jax.dtypes.canonicalize_dtype(np.result_type(number)))
-        return global_array((), place, lambda _: value)
-
-    return jax.tree.map(put, numbers)
-
-
-def local_copy(tree: T) -> T:
-    """Arrays that all devices have, as arrays of this host alone."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
-
-
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
+    """An error in one line, with what to do."""
     if isinstance(error, UserError | OSError):
         return str(error)
     return (

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,31 @@ def dataset(blocks: Blocks, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_dataset(dataset: Path, tmp_path: Path) -> Path:
     """A copy of it to do harm to."""
     return Path(shutil.copytree(dataset, tmp_path / "own"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny backbone in the zoo, and one compiled step for all runs in this process whose programs are equal."""
+    from tiny_pretrain import stand_in  # after the environment is set: it starts JAX
+
+    stand_in(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def process(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs `cion pretrain` in processes of their own, which share what they compile."""
+    from tiny_pretrain import Process
+
+    return Process(dataset, tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="session")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run. Not to be written to."""
+    from tiny_pretrain import cion, stand_in
+
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(patch)
+        assert cion(out, dataset) == 0
+    return out

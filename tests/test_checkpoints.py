@@ -57,8 +57,8 @@ def write(folder: Path, *steps: int) -> None:
 
 def read(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     with Checkpoints(folder, 9, 0) as checkpoints:
-        found = checkpoints.restore(TEMPLATE)
-    return found
+        actual = checkpoints.restore(TEMPLATE)
+    return actual
 
 
 def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
@@ -101,8 +101,8 @@ def largest(folder: Path) -> Path:
 
 
 def test_the_newest_comes_back(two: Path) -> None:
-    found, complaints = read(two)
-    assert_same(found, checkpoint(7))
+    actual, complaints = read(two)
+    assert_same(actual, checkpoint(7))
     assert not complaints
 
 
@@ -114,8 +114,8 @@ def test_an_empty_folder_has_none(tmp_path: Path) -> None:
 def test_a_damaged_newest_gives_way_to_the_one_before(run: Path, harm: object) -> None:
     assert callable(harm)
     harm(largest(run / "checkpoints" / "7"))
-    found, (complaint,) = read(run)
-    assert_same(found, checkpoint(3))
+    actual, (complaint,) = read(run)
+    assert_same(actual, checkpoint(3))
     assert "step 7 is damaged" in complaint and str(run / "damaged" / "7") in complaint and "\n" not in complaint
     assert (run / "damaged" / "7").is_dir() and steps(run) == [3]
     write(run, 7)
@@ -125,8 +125,8 @@ def test_a_damaged_newest_gives_way_to_the_one_before(run: Path, harm: object) -
 def test_a_position_that_was_changed_is_noticed(run: Path) -> None:
     note = run / "checkpoints" / "7" / "note" / "metadata"
     note.write_text(note.read_text().replace('"epoch": 0', '"epoch": 1'))
-    found, complaints = read(run)
-    assert_same(found, checkpoint(3))
+    actual, complaints = read(run)
+    assert_same(actual, checkpoint(3))
     assert "not what was saved" in complaints[0]
 
 
@@ -136,8 +136,8 @@ def test_no_flipped_byte_anywhere_gives_other_numbers(run: Path) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole = path.read_bytes()
         flip(path)
-        found, complaints = read(run)
-        assert_same(found, checkpoint(3 if complaints else 7))
+        actual, complaints = read(run)
+        assert_same(actual, checkpoint(3 if complaints else 7))
         if complaints:
             (run / "damaged" / "7").rename(folder)
         path.write_bytes(whole)
@@ -177,6 +177,6 @@ def test_a_full_disk_is_told_and_leaves_the_one_before(run: Path, steps_asked: t
     (message,) = result.stdout.splitlines()
     assert str(run / "checkpoints") in message and "cannot write a checkpoint" in message
     assert "that of step 7 is whole" in message and "Make room" in message
-    found, complaints = read(run)
-    assert_same(found, checkpoint(7))
+    actual, complaints = read(run)
+    assert_same(actual, checkpoint(7))
     assert not complaints and steps(run) == [3, 7]

@@ -8,10 +8,11 @@ import pytest
 
 from cion_jax.cli import main
 from cion_jax.models.zoo import ZOO
-from cion_jax.pretrain.state import fresh, mesh_of
+from cion_jax.pretrain.state import init_state
 from cion_jax.run import forecast as module
 from cion_jax.run.forecast import Memory, forecast, memory
-from cion_jax.run.plan import model_of
+from cion_jax.run.pretraining import model_of
+from cion_jax.run.sharding import make_mesh
 from tiny import FAMILY, SETTINGS
 
 
@@ -24,11 +25,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def needed() -> Memory:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ZOO, "tiny", FAMILY)
-        return memory(SETTINGS, model_of(SETTINGS), mesh_of(1, 1))
+        return memory(SETTINGS, model_of(SETTINGS), make_mesh(1, 1))
 
 
 def test_parameters_and_moments_are_counted_to_the_byte(needed: Memory) -> None:
-    state = fresh(model_of(SETTINGS), SETTINGS.head, SETTINGS.optimization, jax.random.key(0))
+    state = init_state(model_of(SETTINGS), SETTINGS.head, SETTINGS.optimization, jax.random.key(0))
     size = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(state, name))) for name in state._fields}
     assert needed.parameters == size["student"] + size["teacher"] + size["statistics"] + size["center"]
     assert needed.opt_state == size["opt_state"]

@@ -15,8 +15,9 @@ from cion_jax.config import Head, Optimization, Pretraining
 from cion_jax.models import head
 from cion_jax.models.zoo import backbone
 from cion_jax.pretrain.schedules import StepValues, values_at
-from cion_jax.pretrain.state import TrainState, mesh_of, start
+from cion_jax.pretrain.state import TrainState, state_from
 from cion_jax.pretrain.step import StepConfig, gradients, update
+from cion_jax.run.sharding import make_mesh
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from golden_weights import golden, manifest, state, weight
 
@@ -45,7 +46,7 @@ def start_of(name: str, dtype: Any) -> TrainState:
     weights = {
         key: np.ones(shape, np.float32) if key.endswith("_g") else weight(key, shape) for key, shape in keys.items()
     }
-    begin = start(body, from_state_dict(template, weights), Optimization())
+    begin = state_from(body, from_state_dict(template, weights), Optimization())
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, begin)
 
 
@@ -64,7 +65,7 @@ def inputs(name: str, step: int) -> tuple[np.ndarray, np.ndarray]:
 def gradient_of(name: str) -> Any:
     """The compiled gradient: the same for all settings of the optimizer."""
     model = backbone(name)
-    config = StepConfig(settings(3.0), model, 2, mesh_of(1, 1))
+    config = StepConfig(settings(3.0), model, 2, make_mesh(1, 1))
 
     def run(begin: TrainState, crops: Any) -> Any:
         parts = jax.tree.map(lambda leaf: leaf[None], crops)
@@ -81,19 +82,19 @@ def fast_jit(function: Any) -> Any:
 @fast_jit
 def lengths(before: TrainState, after: TrainState, slopes: Any) -> dict[str, Any]:
     """What is recorded of a step beside the loss."""
-    found = {
+    result = {
         "center_norm": jnp.linalg.norm(after.center),
         "student_teacher_distance": optax.tree.norm(optax.tree.sub(after.student, after.teacher)),
         "gradients": jax.tree.map(lambda leaf: optax.tree.norm(leaf).reshape((1,) * leaf.ndim), slopes),
     }
-    for who in ("student", "teacher"):
-        old, new = getattr(before, who), getattr(after, who)
-        found[f"{who}_norm"] = optax.tree.norm(new)
-        found[f"{who}_delta"] = optax.tree.norm(optax.tree.sub(new, old))
-        leaves = jax.tree_util.tree_leaves_with_path(after.batch_stats[who])
+    for role in ("student", "teacher"):
+        old, new = getattr(before, role), getattr(after, role)
+        result[f"{role}_norm"] = optax.tree.norm(new)
+        result[f"{role}_delta"] = optax.tree.norm(optax.tree.sub(new, old))
+        leaves = jax.tree_util.tree_leaves_with_path(after.batch_stats[role])
         for last in ("mean", "var") if leaves else ():
-            found[f"{who}_bn_{last}_norm"] = optax.tree.norm([leaf for path, leaf in leaves if path[-1].key == last])
-    return found
+            result[f"{role}_bn_{last}_norm"] = optax.tree.norm([leaf for path, leaf in leaves if path[-1].key == last])
+    return result
 
 
 def torch_names(params: Any, name: str) -> State:
@@ -112,14 +113,14 @@ def run(name: str, clip: float, dtype: Any, disturbed: bool) -> Iterator[tuple[T
     for step in STEPS:
         now = values_at(chosen.optimization, 8, 2, *divmod(step, 3), 3)
         recorded = golden(f"trajectory_{name}")
-        found = [now.learning_rate, now.weight_decay, 1 - now.ema_step]
-        np.testing.assert_allclose(found, [recorded[key][step] for key in ("lr", "wd", "momentum")], rtol=1e-12)
+        result = [now.learning_rate, now.weight_decay, 1 - now.ema_step]
+        np.testing.assert_allclose(result, [recorded[key][step] for key in ("lr", "wd", "momentum")], rtol=1e-12)
         crops = jax.tree.map(lambda leaf: leaf.astype(dtype), inputs(name, step))
         if disturbed:
             crops = jax.tree.map(lambda leaf: np.nextafter(leaf, np.roll(leaf, 1)), crops)
-        slopes, statistics, center, metrics = gradient_of(name)(current, crops)
-        current = advance(current, slopes, statistics, center, StepValues(*map(np.asarray, now)))
-        yield current, slopes, metrics
+        grads, statistics, center, metrics = gradient_of(name)(current, crops)
+        current = advance(current, grads, statistics, center, StepValues(*map(np.asarray, now)))
+        yield current, grads, metrics
 
 
 Measured = Iterator[tuple[str, Any, Any]]
@@ -129,11 +130,11 @@ Measured = Iterator[tuple[str, Any, Any]]
 def measured(name: str, clip: float, dtype: Any, disturbed: bool = False) -> Measured:
     exact, recorded = dtype == np.float64, golden(f"trajectory_{name}")
     begin = before = start_of(name, dtype)
-    for step, (after, slopes, metrics) in enumerate(run(name, clip, dtype, disturbed)):
+    for step, (after, grads, metrics) in enumerate(run(name, clip, dtype, disturbed)):
         yield "loss", metrics["loss"], step
-        found = jax.device_get(lengths(before, after, slopes))
-        norms = {key: value.item() for key, value in torch_names(found.pop("gradients"), name).items()}
-        for key, value in found.items():
+        result = jax.device_get(lengths(before, after, grads))
+        norms = {key: value.item() for key, value in torch_names(result.pop("gradients"), name).items()}
+        for key, value in result.items():
             yield key, value, step
         if exact:  # in float32 a gradient that is nearly zero is all noise
             yield "grad_norm_all", [norms[key] for key in recorded["grad_all_names"]], step
@@ -154,14 +155,14 @@ def compare(name: str, clip: float, dtype: Any) -> None:
     for number, (key, value, step) in enumerate(ours):
         if f"f64_{middle}{key}" not in recorded:
             continue
-        whole, found = recorded[f"f64_{middle}{key}"], np.asarray(value, np.float64)
+        whole, result = recorded[f"f64_{middle}{key}"], np.asarray(value, np.float64)
         scale = np.abs(whole).max()
         if neighbours is None:
             bound = 1e-6 * np.abs(whole[step]) + 1e-9 * scale
         else:
             reference = np.abs(recorded[f"f32_{middle}{key}"] - whole).max()
-            bound = 10 * max(reference, np.abs(found - neighbours[number][1]).max()) + 1e-6 * scale
-        error = np.abs(found - whole[step])
+            bound = 10 * max(reference, np.abs(result - neighbours[number][1]).max()) + 1e-6 * scale
+        error = np.abs(result - whole[step])
         assert np.all(error <= bound), (
             f"{key} at {step}: off by {error.max():.2e}, {(error / bound).max():.1f} x allowed"
         )
@@ -177,26 +178,26 @@ def of_first_logits(name: str, begin: TrainState, dtype: Any) -> Measured:
         features, _ = model.apply(variables, views.reshape(-1, *views.shape[2:]), train=True)
         return head.apply({"params": params["head"]}, features).reshape(*views.shape[:2], -1)
 
-    for who, sizes in (("teacher", (0,)), ("student", (0, 1))):
+    for role, sizes in (("teacher", (0,)), ("student", (0, 1))):
         crops = [inputs(name, 0)[size].astype(dtype) for size in sizes]
-        found = [logits(getattr(begin, who), begin.batch_stats[who], views) for views in crops]
-        rows = np.concatenate([views.swapaxes(0, 1).reshape(-1, views.shape[-1]) for views in found])
-        yield f"{who}_logits_step0", rows[:, :16], ...
+        result = [logits(getattr(begin, role), begin.batch_stats[role], views) for views in crops]
+        rows = np.concatenate([views.swapaxes(0, 1).reshape(-1, views.shape[-1]) for views in result])
+        yield f"{role}_logits_step0", rows[:, :16], ...
 
 
 def of_parameters(name: str, begin: TrainState, end: TrainState, exact: bool) -> Measured:
     """How far every parameter has gone, and single entries of some."""
     recorded = golden(f"trajectory_{name}")
-    for who in ("student", "teacher"):
-        was, now = torch_names(getattr(begin, who), name), torch_names(getattr(end, who), name)
+    for role in ("student", "teacher"):
+        was, now = torch_names(getattr(begin, role), name), torch_names(getattr(end, role), name)
         moved = [np.linalg.norm(now[key].astype(np.float64) - was[key]) for key in recorded["param_names"]]
-        yield f"{who}_moved", moved, ...
-        yield f"{who}_moved_total", np.linalg.norm(moved), ...
-        statistics = state_dict({"batch_stats": end.batch_stats[who]}, backbone(name).order)
+        yield f"{role}_moved", moved, ...
+        yield f"{role}_moved_total", np.linalg.norm(moved), ...
+        statistics = state_dict({"batch_stats": end.batch_stats[role]}, backbone(name).order)
         entries = now | {f"backbone.{key}": value for key, value in statistics.items()}
         for number, key in enumerate(recorded["entry_names"]):
             if exact or not key.endswith("attn.qkv.bias"):  # its keys' part has no gradient but rounding
-                yield f"{who}_{number}", entries[key].ravel()[:64], ...
+                yield f"{role}_{number}", entries[key].ravel()[:64], ...
     yield "center", end.center, ...
 
 

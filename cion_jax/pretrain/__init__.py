@@ -1,1 +1,1 @@
-"""Identity-guided self-distillation: loss, schedules, optimizer, step, loop, checkpoints, journal."""
+"""What a step of pre-training is: loss, schedules, optimizer, state, step. Pure functions: no file, no host."""

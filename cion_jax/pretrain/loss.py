@@ -6,10 +6,11 @@ With h(a, b) = -softmax((teacher_a - center) / 0.04) . log_softmax(student_b / 0
                                     + sum over instances i != j of the mean over identities of h(x^i_u, x^j_v) ]
 
 averaged over the 2 (V - 1) pairs u != v. h is linear in log_softmax, so sums over views and instances can be taken
-inside it: `_others` and `_mix` are all that is left of them. K = 1 is plain DINO. `closed` says this on logits.
+inside it: `_others` and `_mix` are all that is left of them. K = 1 is plain DINO. `loss_from_logits` is this loss as a
+function of logits.
 
-`blocked` never makes logits. log_softmax is linear in them but for one number per row, its log-sum-exp, and they are
-linear in the bottleneck vectors z. With q the softmax of the teacher and W the prototypes,
+`loss_in_blocks` never makes logits. log_softmax is linear in them, apart from one number per row, its log-sum-exp; and
+they are linear in the bottleneck vectors z. With q the softmax of the teacher and W the prototypes,
 
     loss = sum over images and u of [ others(lse(z W' / 0.1)) - (q W) . mix(others(z)) / 0.1 ] / (2 (V - 1) B)
 
@@ -68,9 +69,9 @@ def loss_in_blocks(
     Products are taken in the student's type and summed, like everything else, in float32 or wider.
     Inside `jax.shard_map`, `axis` is the mesh axis that shares out prototypes and center.
     """
-    how = _Config(instances, student_temperature, teacher_temperature, min(block, len(center_C)), axis)
+    config = _Config(instances, student_temperature, teacher_temperature, min(block, len(center_C)), axis)
     student = student_BxVxD if axis is None else jax.lax.pcast(student_BxVxD, axis, to="varying")
-    return _distil(how, student, prototypes_CxD, teacher_Bx2xD, teacher_prototypes_CxD, center_C)
+    return _distil(config, student, prototypes_CxD, teacher_Bx2xD, teacher_prototypes_CxD, center_C)
 
 
 def loss_on_mesh(
@@ -86,7 +87,7 @@ def loss_on_mesh(
     teacher_temperature: float,
     block: int,
 ) -> tuple[Array, Array]:
-    """`blocked` on a mesh of axes ("data", "model"): images are shared out over one, prototypes over the other."""
+    """`loss_in_blocks` on a mesh: images are split over its axis "data", prototypes over its axis "model"."""
     _check_shares(mesh, len(student_BxVxD), len(prototypes_CxD), instances)
     axis = "model" if mesh.shape["model"] > 1 else None  # sums over one device would still be copies
     each = partial(
@@ -166,17 +167,15 @@ class _Config(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """A block of prototypes and the logits of all rows for it.
-
-    Where blocks do not divide the prototypes the last one reaches back, which saves padded copies of them:
-    `fresh` are those that were in no block before.
-    """
+    """A block of N prototypes and the logits of all rows for it."""
 
     start: Array
-    fresh: Array
-    prototypes: Array
-    student: Array
-    teacher: Array
+    unseen_N: Array
+    """Which of them were in no block before: where blocks do not divide the prototypes the last one reaches back,
+    which saves padded copies of them."""
+    prototypes_NxD: Array
+    student_BxVxN: Array
+    teacher_Bx2xN: Array
 
 
 def _product(equation: str, a: Array, b: Array, like: Array) -> Array:
@@ -185,80 +184,108 @@ def _product(equation: str, a: Array, b: Array, like: Array) -> Array:
     return jnp.einsum(equation, a.astype(like.dtype), b.astype(like.dtype), preferred_element_type=wide)
 
 
-def _logits(how: _Config, number: Array, arrays: tuple[Array, ...]) -> _Block:
+def _block(config: _Config, number: Array, arrays: tuple[Array, ...]) -> _Block:
+    """Block `number`: its logits z W' / 0.1 of the student, and (t W' - center) / 0.04 of the teacher."""
     student, prototypes, teacher, teacher_prototypes, center = arrays
-    start = jnp.minimum(number * how.block, len(prototypes) - how.block)
-    fresh = start + jnp.arange(how.block) >= number * how.block
+    start = jnp.minimum(number * config.block, len(prototypes) - config.block)
+    unseen = start + jnp.arange(config.block) >= number * config.block
     rows, teacher_rows, middle = (
-        jax.lax.dynamic_slice_in_dim(x, start, how.block) for x in (prototypes, teacher_prototypes, center)
+        jax.lax.dynamic_slice_in_dim(x, start, config.block) for x in (prototypes, teacher_prototypes, center)
     )
-    of_student = _product("bvd,cd->bvc", student, rows, student) / how.student_temperature
-    of_teacher = (_product("bud,cd->buc", teacher, teacher_rows, student) - middle) / how.teacher_temperature
-    return _Block(start, fresh, rows, of_student, of_teacher)
+    of_student = _product("bvd,nd->bvn", student, rows, student) / config.student_temperature
+    of_teacher = (_product("bud,nd->bun", teacher, teacher_rows, student) - middle) / config.teacher_temperature
+    return _Block(start, unseen, rows, of_student, of_teacher)
 
 
-def _scan(how: _Config, step: Callable[[Any, Array], Any], start: Any, prototypes: Array) -> Any:
+def _scan_blocks(config: _Config, step: Callable[[Any, Array], Any], start: Any, prototypes: Array) -> Any:
     """The state after a step for each block."""
-    blocks = -(-len(prototypes) // how.block)
+    blocks = -(-len(prototypes) // config.block)
     return jax.lax.scan(lambda state, number: (step(state, number), None), start, jnp.arange(blocks))[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _distil(how: _Config, *arrays: Array) -> tuple[Array, Array]:
-    return _forward(how, *arrays)[0]
+def _distil(config: _Config, *arrays: Array) -> tuple[Array, Array]:
+    return _forward(config, *arrays)[0]
 
 
-def _forward(how: _Config, *arrays: Array) -> tuple[tuple[Array, Array], tuple[tuple[Array, ...], Array, Array, Array]]:
+def _forward(
+    config: _Config, *arrays: Array
+) -> tuple[tuple[Array, Array], tuple[tuple[Array, ...], Array, Array, Array]]:
     """Loss and entropy; for the gradient, both log-sum-exps and the mean prototype under the targets, (B, 2, D)."""
 
     def step(state: tuple[Array, ...], number: Array) -> tuple[Array, ...]:
-        lse, lse_t, level, mean = state
-        block = _logits(how, number, arrays)
-        lse = jnp.logaddexp(lse, logsumexp(block.student, axis=-1, keepdims=True, where=block.fresh))
-        new_t = jnp.logaddexp(lse_t, logsumexp(block.teacher, axis=-1, keepdims=True, where=block.fresh))
-        fade, targets = jnp.exp(lse_t - new_t), jnp.where(block.fresh, jnp.exp(block.teacher - new_t), 0)
-        level = fade * level + (targets * block.teacher).sum(-1, keepdims=True)
-        mean = fade * mean + _product("buc,cd->bud", targets, block.prototypes, student)
-        return lse, new_t, level, mean
+        lse, lse_t, mean_logit, mean_prototype = state
+        block = _block(config, number, arrays)
+        unseen = block.unseen_N
+        # lse(z W' / 0.1) and lse of the teacher's logits, over the blocks so far
+        lse = jnp.logaddexp(lse, logsumexp(block.student_BxVxN, axis=-1, keepdims=True, where=unseen))
+        new_t = jnp.logaddexp(lse_t, logsumexp(block.teacher_Bx2xN, axis=-1, keepdims=True, where=unseen))
+        # q, with the sum so far as denominator: what was summed before shrinks by `decay` when more comes
+        decay = jnp.exp(lse_t - new_t)
+        targets = jnp.where(unseen, jnp.exp(block.teacher_Bx2xN - new_t), 0)
+        # q . logits, for the entropy; q W, for the loss
+        mean_logit = decay * mean_logit + (targets * block.teacher_Bx2xN).sum(-1, keepdims=True)
+        mean_prototype = decay * mean_prototype + _product("bun,nd->bud", targets, block.prototypes_NxD, student)
+        return lse, new_t, mean_logit, mean_prototype
 
     student, prototypes, *_ = arrays
     images, views, _ = student.shape
     wide = student.astype(jnp.promote_types(student.dtype, jnp.float32))
     like = wide + prototypes[0]  # never computed: its type says on which devices of a mesh values differ
-    none, mean = jnp.full_like(like[..., :1], -jnp.inf), jnp.zeros_like(like[:, :2])
-    lse, lse_t, level, mean = _scan(how, step, (none, none[:, :2], mean[..., :1], mean), prototypes)
-    lse, whole_t = jnp.split(how.logsumexp(jnp.concatenate([lse, lse_t], 1)), [views], 1)
-    level, mean = level * jnp.exp(lse_t - whole_t), mean * jnp.exp(lse_t - whole_t)
-    agreement = (mean * _mix(_others(wide), how.instances)).sum() / how.student_temperature
-    agreement, level = how.sum((agreement, level))
+    nothing = jnp.full_like(like[..., :1], -jnp.inf)
+    zeros = jnp.zeros_like(like[:, :2])
+    begin = nothing, nothing[:, :2], zeros[..., :1], zeros
+    lse, lse_t, mean_logit, mean_prototype = _scan_blocks(config, step, begin, prototypes)
+    # Over the devices that share the prototypes: what each has of q is scaled to the whole denominator.
+    lse, whole_t = jnp.split(config.logsumexp(jnp.concatenate([lse, lse_t], 1)), [views], 1)
+    share = jnp.exp(lse_t - whole_t)
+    mean_logit = mean_logit * share
+    mean_prototype = mean_prototype * share
+    # (q W) . mix(others(z)) / 0.1
+    agreement = (mean_prototype * _mix(_others(wide), config.instances)).sum() / config.student_temperature
+    agreement, mean_logit = config.sum((agreement, mean_logit))
     loss = (_others(lse).sum() - agreement) / (2 * (views - 1) * images)
-    return (loss, (whole_t - level).mean()), (arrays, lse, whole_t, mean)
+    entropy = (whole_t - mean_logit).mean()
+    return (loss, entropy), (arrays, lse, whole_t, mean_prototype)
 
 
 def _backward(
-    how: _Config, saved: tuple[tuple[Array, ...], Array, Array, Array], gradients: tuple[Array, Array]
+    config: _Config, saved: tuple[tuple[Array, ...], Array, Array, Array], cotangents: tuple[Array, Array]
 ) -> tuple[Array | None, ...]:
-    """Gradients of student and prototypes. The shares of devices are summed where shard_map's arrays are replicated."""
-    arrays, lse, lse_t, mean = saved
+    """Gradients of student and prototypes. The shares of devices are summed where shard_map's arrays are replicated.
+
+    With p the softmax of the student and c_v the number of teacher views that a student view answers,
+
+        d z = c_v (p W) - mix(others'(q W)),    d W = c_v p' z - q' mix(others(z)),
+
+    both times 1 / (2 (V - 1) B 0.1).
+    """
+    arrays, lse, lse_t, mean_prototype = saved
     student, prototypes, *_ = arrays
     images, views, _ = student.shape
     wide = student.astype(jnp.promote_types(student.dtype, jnp.float32))
-    scale = gradients[0] / (2 * (views - 1) * images * how.student_temperature)
-    pairs = _others_transposed(jnp.ones((1, 2, 1), wide.dtype), views)
-    weighted, mixed = pairs * wide, _mix(_others(wide), how.instances)
+    scale = cotangents[0] / (2 * (views - 1) * images * config.student_temperature)
+    pairs = _others_transposed(jnp.ones((1, 2, 1), wide.dtype), views)  # c_v
+    weighted = pairs * wide
+    mixed = _mix(_others(wide), config.instances)
 
     def step(state: tuple[Array, Array], number: Array) -> tuple[Array, Array]:
-        pull, push = state
-        block = _logits(how, number, arrays)
-        chances, targets = jnp.exp(block.student - lse), jnp.exp(block.teacher - lse_t)
-        here = _product("bvc,bvd->cd", chances, weighted, student) - _product("buc,bud->cd", targets, mixed, student)
-        push = jax.lax.dynamic_update_slice_in_dim(push, (scale * here).astype(push.dtype), block.start, 0)
-        fresh = jnp.where(block.fresh, chances, 0)
-        return pull + _product("bvc,cd->bvd", fresh, block.prototypes, student), push
+        grad_student, grad_prototypes = state
+        block = _block(config, number, arrays)
+        chances = jnp.exp(block.student_BxVxN - lse)  # p
+        targets = jnp.exp(block.teacher_Bx2xN - lse_t)  # q
+        grad_rows = _product("bvn,bvd->nd", chances, weighted, student) - _product(
+            "bun,bud->nd", targets, mixed, student
+        )
+        grad_rows = (scale * grad_rows).astype(grad_prototypes.dtype)
+        grad_prototypes = jax.lax.dynamic_update_slice_in_dim(grad_prototypes, grad_rows, block.start, 0)
+        unseen = jnp.where(block.unseen_N, chances, 0)
+        return grad_student + _product("bvn,nd->bvd", unseen, block.prototypes_NxD, student), grad_prototypes
 
-    pull, push = _scan(how, step, (jnp.zeros_like(wide), jnp.zeros_like(prototypes)), prototypes)
-    pull = pairs * pull - _others_transposed(_mix(mean, how.instances), views)
-    return (scale * pull).astype(student.dtype), push, None, None, None
+    begin = jnp.zeros_like(wide), jnp.zeros_like(prototypes)
+    grad_student, grad_prototypes = _scan_blocks(config, step, begin, prototypes)
+    grad_student = pairs * grad_student - _others_transposed(_mix(mean_prototype, config.instances), views)
+    return (scale * grad_student).astype(student.dtype), grad_prototypes, None, None, None
 
 
 _distil.defvjp(_forward, _backward)

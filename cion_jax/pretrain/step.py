@@ -1,6 +1,7 @@
-"""One step of training as one XLA program: crops, teacher, student, loss, gradients, update.
+"""One step of pre-training: crops, teacher, student, loss, gradients, update.
 
-Arrays are batch-major: views of an image stand together, so that flattening them keeps the batch's sharding.
+Everything here is a pure function of arrays; `run.method.jit_step` makes one XLA program of it. Arrays are batch-major:
+the V views of an image stand together, (B, V, ...), so that flattening them keeps the batch's sharding.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from cion_jax.config import Optimization, Pretraining
 from cion_jax.data.augment import multi_crop
@@ -20,11 +21,12 @@ from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain import loss
 from cion_jax.pretrain.optimizer import optimizer
 from cion_jax.pretrain.schedules import StepValues
-from cion_jax.pretrain.state import Params, TrainState, body_of, placement, shapes
+from cion_jax.pretrain.state import Params, TrainState, backbone_variables
 
 Metrics = dict[str, Array]
 #: Global crops (B, 2, H, W, 3) and local crops (B, n, h, w, 3).
 Views = tuple[Array, Array]
+Step = Callable[[TrainState, Array, StepValues], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -38,130 +40,120 @@ class StepConfig:
     mesh: Mesh
 
 
-def train_step(
-    config: StepConfig, state: TrainState
-) -> Callable[[TrainState, Array, StepValues], tuple[TrainState, Metrics]]:
-    """The jitted step for such a state and uint8 images (parts, batch / parts, H, W, 3); it uses the state up."""
+def train_step(config: StepConfig) -> Step:
+    """The step from a state, uint8 images (parts, B, H, W, 3) and the step's values to the next state and metrics."""
     settings = config.settings
-    places = placement(config.mesh, state)
-    whole = NamedSharding(config.mesh, PartitionSpec())
 
-    def step(state: TrainState, images: Array, rates: StepValues) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, images: Array, values: StepValues) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
 
         def views(part: Array, number: Array) -> tuple[Views, Array]:
             crops_key, path_key = jax.random.split(jax.random.fold_in(key, number))
-            return multi_crop(part, crops_key, settings.crops, jnp.dtype(settings.precision)), path_key
+            one_by_one = config.model.platform == "cpu"
+            dtype = jnp.dtype(settings.precision)
+            return multi_crop(part, crops_key, settings.crops, dtype, one_by_one=one_by_one), path_key
 
-        slopes, batch_stats, center, metrics = gradients(config, state, images, views)
-        norms = {"gradient_norm": optax.tree.norm(slopes), "center_norm": jnp.linalg.norm(center)}
-        return update(settings.optimization, state, slopes, batch_stats, center, rates), metrics | norms
+        grads, batch_stats, center, metrics = gradients(config, state, images, views)
+        norms = {"gradient_norm": optax.tree.norm(grads), "center_norm": jnp.linalg.norm(center)}
+        return update(settings.optimization, state, grads, batch_stats, center, values), metrics | norms
 
-    ins, outs = (places, images_placement(config.mesh), whole), (places, whole)
-    return jax.jit(step, in_shardings=ins, out_shardings=outs, donate_argnums=0)
-
-
-def lowered(config: StepConfig) -> Any:
-    """The step as JAX traces it, from shapes alone: to be compiled, read, or asked what it needs."""
-    settings, number = config.settings, jax.ShapeDtypeStruct((), jnp.float32)
-    state = shapes(config.model, settings.head, settings.optimization)
-    shape = settings.accumulate, settings.batch // settings.accumulate, *settings.image_size, 3
-    rates: Any = StepValues(number, number, number, jax.ShapeDtypeStruct((), bool))  # type: ignore[arg-type]
-    step: Any = train_step(config, state)
-    return step.lower(state, jax.ShapeDtypeStruct(shape, jnp.uint8), rates)
-
-
-def images_placement(mesh: Mesh) -> NamedSharding:
-    """Where images (parts, batch / parts, ...) live: all devices share them, by groups of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+    return step
 
 
 def gradients(
     config: StepConfig, state: TrainState, parts: Any, views: Callable[[Any, Array], tuple[Views, Array]]
 ) -> tuple[Params, dict[str, Any], Array, Metrics]:
-    """Gradients of the mean loss over all parts of a batch, batch batch_stats and center moved on, and metrics.
+    """Gradients of the loss, mean over all parts of a batch; the next batch statistics and center; and metrics.
 
-    `parts` are arrays whose first axis counts the parts, which go through the networks one after the other; `views`
-    makes the crops of part number n, and a key for drop path.
+    Args:
+        config: What is compiled in.
+        state: Where training stands.
+        parts: Arrays whose first axis counts the parts; they go through the networks one after the other.
+        views: Makes the crops of a part from its arrays and number, and a key for drop path.
     """
-    gradient = jax.grad(distil, has_aux=True)
+    gradient = jax.grad(distillation_loss, has_aux=True)
 
     def add(carry: tuple[Any, Any], part: tuple[Any, Array]) -> tuple[tuple[Any, Any], tuple[Array, Metrics]]:
         batch_stats, total = carry
         crops, key = views(*part)
-        found, (batch_stats, *beside) = gradient(state.student, config, state, batch_stats, crops, key)
-        return (batch_stats, jax.tree.map(jnp.add, total, found)), tuple(beside)
+        grads, (batch_stats, center, metrics) = gradient(state.student, config, state, batch_stats, crops, key)
+        return (batch_stats, jax.tree.map(jnp.add, total, grads)), (center, metrics)
 
     count = len(jax.tree.leaves(parts)[0])
     begin = state.batch_stats, jax.tree.map(jnp.zeros_like, state.student)
     if count == 1:  # a loop of one would stay a loop, in which XLA runs convolutions on a CPU many times slower
-        (batch_stats, total), (center, metrics) = add(begin, (jax.tree.map(lambda leaf: leaf[0], parts), jnp.array(0)))
+        only = jax.tree.map(lambda leaf: leaf[0], parts)
+        (batch_stats, total), (center, metrics) = add(begin, (only, jnp.array(0)))
     else:
-        (batch_stats, total), beside = jax.lax.scan(add, begin, (parts, jnp.arange(count)))
-        center, metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), beside)
+        (batch_stats, total), of_parts = jax.lax.scan(add, begin, (parts, jnp.arange(count)))
+        center, metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), of_parts)
     return jax.tree.map(lambda leaf: leaf / count, total), batch_stats, center, metrics
 
 
 def update(
     settings: Optimization,
     state: TrainState,
-    gradients: Params,
+    grads: Params,
     batch_stats: dict[str, Any],
     center: Array,
-    rates: StepValues,
+    values: StepValues,
 ) -> TrainState:
-    """The next state: the student follows the gradients, the teacher the student's parameters."""
-    updates, opt_state = optimizer(settings, rates).update(gradients, state.opt_state, state.student)
+    """The next state: the student follows the gradients, the teacher follows the student's parameters (EMA)."""
+    updates, opt_state = optimizer(settings, values).update(grads, state.opt_state, state.student)
     student = optax.apply_updates(state.student, updates)
-    teacher = jax.tree.map(lambda old, new: old + rates.ema_step * (new - old), state.teacher, student)
+    teacher = jax.tree.map(lambda old, new: old + values.ema_step * (new - old), state.teacher, student)
     return TrainState(state.step + 1, student, teacher, batch_stats, opt_state, center)
 
 
-def distil(
+def distillation_loss(
     student: Params, config: StepConfig, state: TrainState, batch_stats: dict[str, Any], crops: Views, key: Array
 ) -> tuple[Array, tuple[dict[str, Any], Array, Metrics]]:
-    """The loss of one part of a batch; beside it batch batch_stats and center moved on, and metrics."""
-    globals_, locals_ = crops
-    model, shape = config.model, config.settings.head
+    """The loss of one part of a batch; and beside it the next batch statistics and center, and metrics."""
+    global_crops, local_crops = crops
+    model = config.model
+    settings = config.settings.head
     global_key, local_key = jax.random.split(key)
-    features, teacher_moved = forward(model, state.teacher, batch_stats["teacher"], globals_, None)
-    teacher = _bottlenecks(state.teacher, features, globals_)
-    seen, moved = forward(model, student, batch_stats["student"], globals_, global_key)
-    views = [_bottlenecks(student, seen, globals_)]
-    if locals_.shape[1]:
-        seen, moved = forward(model, student, moved, locals_, local_key)
-        views.append(_bottlenecks(student, seen, locals_))
-    rows, teacher_rows = (head.prototypes({"params": params["head"]}) for params in (student, state.teacher))
+    # The teacher sees the global crops, in training mode: its BatchNorm takes the statistics of its own batch.
+    features, teacher_stats = forward(model, state.teacher, batch_stats["teacher"], global_crops, None)
+    teacher_Bx2xD = _bottlenecks(state.teacher, features, global_crops)
+    # The student sees all crops; those of another size are another forward, with batch statistics of its own.
+    student_features, student_stats = forward(model, student, batch_stats["student"], global_crops, global_key)
+    views = [_bottlenecks(student, student_features, global_crops)]
+    if local_crops.shape[1]:
+        student_features, student_stats = forward(model, student, student_stats, local_crops, local_key)
+        views.append(_bottlenecks(student, student_features, local_crops))
+    prototypes_CxD = head.prototypes({"params": student["head"]})
+    teacher_prototypes_CxD = head.prototypes({"params": state.teacher["head"]})
     value, entropy = loss.loss_on_mesh(
         config.mesh,
         jnp.concatenate(views, axis=1),
-        teacher,
-        rows,
-        teacher_rows,
+        teacher_Bx2xD,
+        prototypes_CxD,
+        teacher_prototypes_CxD,
         state.center,
         instances=config.instances,
-        student_temperature=shape.student_temperature,
-        teacher_temperature=shape.teacher_temperature,
-        block=shape.block,
+        student_temperature=settings.student_temperature,
+        teacher_temperature=settings.teacher_temperature,
+        block=settings.block,
     )
-    center = loss.next_center(state.center, teacher, teacher_rows, shape.center_momentum)
-    metrics = {"loss": value, "entropy": entropy, "feature_std": _spread(features)}
-    return value, ({"student": moved, "teacher": teacher_moved}, center, metrics)
+    center = loss.next_center(state.center, teacher_Bx2xD, teacher_prototypes_CxD, settings.center_momentum)
+    metrics = {"loss": value, "entropy": entropy, "feature_std": _feature_std(features)}
+    return value, ({"student": student_stats, "teacher": teacher_stats}, center, metrics)
 
 
 def forward(model: Backbone, params: Params, batch_stats: Any, views: Array, key: Array | None) -> tuple[Array, Any]:
-    """Features of all views of all images, in one batch, and running batch_stats moved on; the key is for drop path."""
-    features, moved = model.apply(
-        body_of(params, batch_stats), views.reshape(-1, *views.shape[2:]), train=True, rng=key
-    )
+    """Features (B V, width) of all views in one batch, and the next batch statistics; the key is for drop path."""
+    variables = backbone_variables(params, batch_stats)
+    features, moved = model.apply(variables, views.reshape(-1, *views.shape[2:]), train=True, rng=key)
     return features, moved.get("batch_stats", {})
 
 
 def _bottlenecks(params: Params, features: Array, views: Array) -> Array:
+    """Unit vectors (B, V, D) from the projection head."""
     return head.bottleneck({"params": params["head"]}, features).reshape(*views.shape[:2], -1)
 
 
-def _spread(features: Array) -> Array:
+def _feature_std(features: Array) -> Array:
     """Standard deviation of unit features over the batch, times the root of their width: 0 when all have become one."""
     features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     unit = features / jnp.linalg.norm(features, axis=-1, keepdims=True)

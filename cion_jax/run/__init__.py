@@ -1,0 +1,1 @@
+"""What keeps any training going: plan, trainer, loader, checkpoints, journal, relabelling, scores, forecast."""

@@ -25,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from cion_jax.errors import UserError
 from cion_jax.hosts import is_single_process, on_main
-from cion_jax.pretrain.state import TrainState
+from cion_jax.run.method import State
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every save, and tracebacks of what it raises too
 
@@ -44,7 +44,7 @@ class Position(NamedTuple):
 class Checkpoint(NamedTuple):
     """What a run goes on from."""
 
-    state: TrainState
+    state: State
     labels: np.ndarray
     position: Position
     note: dict[str, Any]
@@ -73,7 +73,7 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._telling():
+        with self._explaining():
             self._manager.close()
 
     @property
@@ -88,7 +88,7 @@ class Checkpoints:
         state, labels, position, note = checkpoint
         note = {**note, "position": position._asdict()}
         digests = digests_of(state, labels, note)
-        with self._telling():
+        with self._explaining():
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
@@ -98,7 +98,7 @@ class Checkpoints:
                 ),
             )
 
-    def restore(self, template: TrainState) -> tuple[Checkpoint | None, list[str]]:
+    def restore(self, template: State) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that is whole, and a line for every newer one that is not.
 
         `template` has the shapes, types and places that the state is to have; they need not be those it was saved
@@ -107,25 +107,26 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._read(step, template)
+                checkpoint = self.read(step, template)
             except Exception as error:  # whatever Orbax makes of damaged files
                 damaged[step] = f"the checkpoint of step {step:,} is damaged ({_line(error)})"
             else:
-                return found, [f"{damage}; moved to {self._bury(step)}" for step, damage in damaged.items()]
+                return checkpoint, [f"{damage}; moved to {self._bury(step)}" for step, damage in damaged.items()]
         if damaged:
             raise UserError(f"{self._folder}: {'; '.join(damaged.values())}; to begin anew, name another --out")
         return None, []
 
-    def _read(self, step: int, template: TrainState) -> Checkpoint:
+    def read(self, step: int, template: State) -> Checkpoint:
+        """The checkpoint of a step; what is not as it was saved raises."""
         saved = self._manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note
-        found = self._manager.restore(
+        restored = self._manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(template), labels=ocp.args.StandardRestore()),
         )
-        labels = np.asarray(found.labels["labels"])
-        if saved["digests"] != digests_of(found.state, labels, saved["note"]):
+        labels = np.asarray(restored.labels["labels"])
+        if saved["digests"] != digests_of(restored.state, labels, saved["note"]):
             raise ValueError("what it holds is not what was saved")
-        return Checkpoint(found.state, labels, Position(**saved["note"]["position"]), saved["note"])
+        return Checkpoint(restored.state, labels, Position(**saved["note"]["position"]), saved["note"])
 
     def _bury(self, step: int) -> Path:
         place = self._folder.parent / "damaged" / str(step)
@@ -140,7 +141,7 @@ class Checkpoints:
         return place
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _explaining(self) -> Iterator[None]:
         """What goes wrong while writing, as a user can mend it: mostly a disk that is full, or a host that is gone."""
         try:
             yield
@@ -192,14 +193,14 @@ def _bits(leaf: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def is_finite(state: TrainState) -> jax.Array:
+def is_finite(state: State) -> jax.Array:
     """Whether all numbers of a state are."""
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]))
 
 
-def digests_of(state: TrainState, labels: np.ndarray, note: dict[str, Any]) -> dict[str, int]:
+def digests_of(state: State, labels: np.ndarray, note: dict[str, Any]) -> dict[str, int]:
     """A number for each array of a state, by its path, for the labels, and for the note."""
-    found = jax.tree_util.tree_leaves_with_path(state)
-    sums = jax.device_get(_sums([leaf for _, leaf in found]))
-    arrays = {jax.tree_util.keystr(path): int(value) for (path, _), value in zip(found, sums, strict=True)}
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    arrays = {jax.tree_util.keystr(path): int(value) for (path, _), value in zip(leaves, sums, strict=True)}
     return arrays | {"labels": crc32(labels.tobytes()), "note": crc32(json.dumps(note, sort_keys=True).encode())}

@@ -6,7 +6,7 @@ import re
 #: from the makers' data sheets. A slice of a GPU (MIG) has a name of its own, so that it is not taken for a whole one.
 #: On TPU v2 and v3 a device is one of a chip's two cores. V100 and T4 know float16 only: bfloat16 looks as poor there
 #: as it is.
-_PEAKS = (
+PEAKS = (
     (r"Tesla V100-SXM[23]-\d+GB(-LS)?", 125e12),
     (r"Tesla V100-PCIE-\d+GB", 112e12),
     (r"Tesla T4", 65e12),
@@ -29,7 +29,7 @@ _PEAKS = (
 
 def peak_flops(device_kind: str) -> float | None:
     """Peak FLOP/s of one device of a kind, as `jax.devices()[0].device_kind` names it; None where it is not known."""
-    return next((peak for pattern, peak in _PEAKS if re.fullmatch(pattern, device_kind)), None)
+    return next((peak for pattern, peak in PEAKS if re.fullmatch(pattern, device_kind)), None)
 
 
 def utilization(flops_per_second: float, device_kind: str, devices: int) -> float | None:

@@ -1,8 +1,10 @@
-"""Scores while training: after some epochs the teacher is asked for the people of an evaluation set."""
+"""Scores while training: after some epochs the network ranks the gallery of an evaluation set."""
+
+from collections.abc import Callable
 
 import numpy as np
 
-from cion_jax.config import Pretraining
+from cion_jax.config import Training
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import embed_query_gallery, open_query_gallery
@@ -11,25 +13,30 @@ from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.terminal import ProgressBar
 
 
-def check_evaluation(settings: Pretraining) -> None:
+def check_evaluation(settings: Training) -> None:
     """Refuse a folder in which nothing can be scored, before anything is trained."""
     if settings.evaluate_every < 1:
         raise UserError(f"evaluate_every is {settings.evaluate_every}; it must be at least 1")
     if settings.evaluate is not None:
-        asked, searched = (np.asarray(side.index) for side in open_query_gallery(settings.evaluate))
-        if (right_answers(asked, searched) < 0).all():
+        query, gallery = (np.asarray(side.index) for side in open_query_gallery(settings.evaluate))
+        if (right_answers(query, gallery) < 0).all():
             raise UserError(f"{settings.evaluate}: no query has its identity in the gallery under another camera")
 
 
-def teacher_scores(
-    settings: Pretraining, epochs: int, model: Backbone, teacher: Variables, bar: ProgressBar
+def evaluation_scores(
+    settings: Training, epochs: int, model: Backbone, variables: Callable[[], Variables], progress_bar: ProgressBar
 ) -> dict[str, float]:
     """Scores for the journal after so many epochs; none where none are asked for."""
     if settings.evaluate is None or (epochs % settings.evaluate_every and epochs < settings.epochs):
         return {}
-    size = settings.crops.global_size
-    trial = embed_query_gallery(
-        model, teacher, settings.evaluate, image_size=size, precision=settings.precision, bar=bar
+    pair = embed_query_gallery(
+        model,
+        variables(),
+        settings.evaluate,
+        image_size=model.image_size,
+        precision=settings.precision,
+        bar=progress_bar,
     )
-    found = scores(search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
-    return {"mAP": found.mean_average_precision, "rank_1": found.rank_1}
+    results = search(cosine(pair.query, pair.gallery), pair.query_labels, pair.gallery_labels)
+    summary = scores(results)
+    return {"mAP": summary.mean_average_precision, "rank_1": summary.rank_1}

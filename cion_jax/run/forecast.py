@@ -3,28 +3,17 @@
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cion_jax.config import Pretraining
 from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
-from cion_jax.models.zoo import Backbone
-from cion_jax.pretrain.state import placement, shapes
-from cion_jax.pretrain.step import StepConfig, lowered
-from cion_jax.run.plan import (
-    epoch_batches,
-    instances_at,
-    labels_of,
-    prepared,
-    relabel_epochs,
-    sampler_of,
-    segments,
-)
+from cion_jax.run.method import Method, abstract_state, lower_step, state_shardings
+from cion_jax.run.plan import Stages, epoch_batches, sampler_for
+from cion_jax.run.sharding import make_mesh
 
 #: Below so many images what does not grow with them hides what does.
 MANY = 96
@@ -59,61 +48,64 @@ class Memory(NamedTuple):
         return max(0, (limit - self.fixed) // max(self.image, 1))
 
 
-def forecast(settings: Pretraining, data: Folder) -> list[str]:
-    """Refuse what a run with these settings would refuse, and tell its steps and its memory, line by line.
+def forecast(method: Method, data: Folder) -> list[str]:
+    """Refuse what a run of this method would refuse, and describe its steps and its memory, line by line.
 
     The step is compiled twice, for the devices that are there, and never run; nothing is written.
 
     Args:
-        settings: What would be trained, and how.
+        method: What would be trained, and how.
         data: A dataset folder.
     """
-    mesh, records, model = prepared(settings, data)
-    labels = labels_of(settings, records)
-    people = len(set(labels[labels >= 0].tolist()))
+    mesh = make_mesh(jax.device_count(), method.settings.model_axis)
+    records = Records(data)
+    stages = method.stages(records)
+    labels = method.first_labels(records)
+    identities = len(set(labels[labels >= 0].tolist()))
     return [
-        f"{data}: {len(records):,} images of {people:,} identities at the {settings.level} level",
+        f"{data}: {len(records):,} images of {identities:,} identities at the start",
         "",
-        *_epochs(settings, records, labels),
+        *_epochs(method, records, stages, labels),
         "",
-        *_told(settings, memory(settings, model, mesh)),
+        *_memory_table(method, stages, memory(method, stages[-1].instances, mesh)),
     ]
 
 
-def _epochs(settings: Pretraining, records: Records, labels: np.ndarray) -> Iterator[str]:
+def _epochs(method: Method, records: Records, stages: Stages, labels: np.ndarray) -> Iterator[str]:
     """A table of the epochs with one K and one labelling, and where labels are made anew."""
-    anew = relabel_epochs(settings, records)
+    settings = method.settings
+    relabel_at = [stage.epochs.start for stage in stages if stage.relabel]
     yield "| epochs | K | batches an epoch |"
     yield "|---|---|---|"
-    for epochs in segments(settings, 0, anew):
-        instances = instances_at(settings, epochs.start)
-        known = settings.epoch_steps or epochs.start < min(anew, default=settings.epochs)
-        order = sampler_of(settings, records, labels, instances)
-        batches = f"{epoch_batches(settings, order):,}" if known else "as new labels need"
-        yield f"| {epochs.start} to {epochs.stop - 1} | {instances} | {batches} |"
-    if anew:
+    for stage in stages:
+        is_known = settings.epoch_steps or stage.epochs.start < min(relabel_at, default=settings.epochs)
+        sampler = sampler_for(settings, records, labels, stage.instances)
+        batches = f"{epoch_batches(settings, sampler):,}" if is_known else "as new labels need"
+        yield f"| {stage.epochs.start} to {stage.epochs.stop - 1} | {stage.instances} | {batches} |"
+    if relabel_at:
         yield ""
-        yield f"Labels are made anew at the start of epochs {', '.join(map(str, anew))}."
+        yield f"Labels are made anew at the start of epochs {', '.join(map(str, relabel_at))}."
 
 
-def memory(settings: Pretraining, model: Backbone, mesh: Mesh) -> Memory:
-    """The memory of a step, from its programs for this and for another number of images."""
-    state = shapes(model, settings.head, settings.optimization)
-    places = placement(mesh, state)
+def memory(method: Method, instances: int, mesh: Mesh) -> Memory:
+    """The memory of a step with K instances, from its programs for this and for another number of images."""
+    settings = method.settings
+    state = abstract_state(method)
+    places = state_shardings(method, mesh)
     held = {name: _on_a_device(getattr(state, name), getattr(places, name)) for name in state._fields}
-    instances, images = instances_at(settings, settings.epochs - 1), settings.batch // settings.accumulate // mesh.size
+    images = settings.batch // settings.accumulate // mesh.size
     other = images // 2 // instances * instances if images >= MANY else -(-MANY // instances) * instances
 
     def temporary(images: int) -> int:
         """Of the program for so many images at a time on each device."""
         batch = images * mesh.size * settings.accumulate
-        program = lowered(StepConfig(replace(settings, batch=batch), model, instances, mesh)).compile()
+        program = lower_step(method.with_batch(batch), instances, mesh).compile()
         return program.memory_analysis().temp_size_in_bytes
 
     needed = temporary(images)
     each = max(0, round((needed - temporary(other)) / (images - other)))
     return Memory(
-        parameters=sum(held[name] for name in ("student", "teacher", "batch_stats", "center")),
+        parameters=sum(size for name, size in held.items() if name not in ("step", "opt_state")),
         opt_state=held["opt_state"],
         temporaries=max(0, needed - each * images),
         image=each + settings.accumulate * 3 * math.prod(settings.image_size),
@@ -126,10 +118,12 @@ def _on_a_device(tree: Any, places: Any) -> int:
     return sum(math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in shapes)
 
 
-def _told(settings: Pretraining, needed: Memory) -> list[str]:
-    device, count = jax.devices()[0], jax.device_count()
+def _memory_table(method: Method, stages: Stages, needed: Memory) -> list[str]:
+    settings = method.settings
+    device = jax.devices()[0]
+    count = jax.device_count()
     limit = (device.memory_stats() or {}).get("bytes_limit") or _of_the_host() // jax.local_device_count()
-    multiple = math.lcm(*(instances_at(settings, epoch) for epoch in range(settings.epochs)))
+    multiple = math.lcm(*(stage.instances for stage in stages))
     fitting = needed.fits(limit) // multiple * multiple
     rows = {
         "parameters of student and teacher": needed.parameters,

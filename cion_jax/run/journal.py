@@ -118,16 +118,16 @@ class Journal:
             waited: Seconds in which the loop stood waiting for data since the last record.
         """
         self._moments.append((monotonic(), waited))
-        found = {"epoch": epoch, **values, **self._speed()}
+        result = {"epoch": epoch, **values, **self._speed()}
         warnings = {kind: text for kind, text in watch(step, values).items() if kind not in self._warned}
-        self._lines.write(_line({"step": step, "time": time.time(), **found}, "; ".join(warnings.values())))
+        self._lines.write(_line({"step": step, "time": time.time(), **result}, "; ".join(warnings.values())))
         self._scalars.file_writer.add_summary(  # one event for all: 12 times faster than one for each
-            Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in found.items()]), step
+            Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in result.items()]), step
         )
         self._warned |= warnings.keys()
         for text in warnings.values():
             self._say(f"step {step:,}: {text}")
-        self._show(step, found)
+        self._show(step, result)
 
     @contextmanager
     def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -192,11 +192,11 @@ def watch(step: int, values: Mapping[str, float]) -> dict[str, str]:
     Known are `entropy` (mean of the teacher's distributions, nats), `feature_std` (over the batch, of the teacher's
     unit features, mean over dimensions times the root of their number: 1 when spread, 0 when equal) and `center_norm`.
     """
-    found = {}
+    result = {}
     for name, (floor, text) in _FLOORS.items():
         if step >= SETTLED and values.get(name, floor) < floor:
-            found[name] = f"{name} is {values[name]:.2g}, below {floor}: {text}"
-    return found
+            result[name] = f"{name} is {values[name]:.2g}, below {floor}: {text}"
+    return result
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -9,17 +9,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cion_jax.config import Pretraining, Reading
+from cion_jax.config import Reading, Training
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import Records
 from cion_jax.data.sampler import PKSampler
-from cion_jax.hosts import global_array
-from cion_jax.pretrain.step import images_placement
 from cion_jax.run.plan import epoch_batches
+from cion_jax.run.sharding import batch_sharding, global_array
 
 
 class Batch(NamedTuple):
-    """A batch."""
+    """What a step is given."""
 
     images: jax.Array
     """uint8 (parts, batch / parts, H, W, 3), over all devices."""
@@ -30,38 +29,40 @@ class Batch(NamedTuple):
 
 
 def device_batches(
-    settings: Pretraining, mesh: Mesh, records: Records, order: PKSampler, epochs: range, first: int = 0
+    settings: Training, mesh: Mesh, records: Records, sampler: PKSampler, epochs: range, first: int = 0
 ) -> Iterator[Batch]:
     """The batches of some epochs, from batch `first` of the first of them on.
 
     A batch is the same however many hosts there are, and whichever devices of the mesh are theirs.
     """
-    place, parts = images_placement(mesh), settings.accumulate
+    sharding = batch_sharding(mesh)
+    parts = settings.accumulate
     shape = (parts, settings.batch // parts, *settings.image_size, 3)
-    columns = sorted({_columns(index, shape) for index in place.addressable_devices_indices_map(shape).values()})
+    # What this host reads: in each part of the batch, the rows that its own devices get.
+    columns = sorted({_columns(index, shape) for index in sharding.addressable_devices_indices_map(shape).values()})
     rows = [part * shape[1] + np.arange(*column) for part in range(parts) for column in columns]
-    identities = np.concatenate(rows)[:: order.instances] // order.instances
+    identities = np.concatenate(rows)[:: sampler.instances] // sampler.instances
     width = len(rows[0])
 
     def of_device(images: np.ndarray, index: Any) -> np.ndarray:
-        at = columns.index(_columns(index, shape)) * width
-        return images.reshape(parts, -1, *shape[2:])[:, at : at + width]
+        start = columns.index(_columns(index, shape)) * width
+        return images.reshape(parts, -1, *shape[2:])[:, start : start + width]
 
     reading = Reading(*settings.image_size, threads=settings.threads, skip_damaged=settings.skip_damaged)
-    length = epoch_batches(settings, order)
+    length = epoch_batches(settings, sampler)
     start, stop = epochs.start * length + first, epochs.stop * length
-    batches = iter(host_batches(records, order, reading, start=start, stop=stop, identities=identities))
-    before = None
+    batches = iter(host_batches(records, sampler, reading, start=start, stop=stop, identities=identities))
+    ahead = None
     while True:
         began = time.monotonic()
         batch = next(batches, None)
         waited = time.monotonic() - began
-        if before is not None:
-            yield before
+        if ahead is not None:
+            yield ahead
         if batch is None:
             return
-        images = global_array(shape, place, partial(of_device, batch["image"]))
-        before = Batch(images, int(batch["damaged"]), waited)
+        images = global_array(shape, sharding, partial(of_device, batch["image"]))
+        ahead = Batch(images, int(batch["damaged"]), waited)
 
 
 def _columns(index: Any, shape: tuple[int, ...]) -> tuple[int, int]:

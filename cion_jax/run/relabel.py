@@ -23,7 +23,7 @@ from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.terminal import ProgressBar
 
 
-def relabelled(
+def relabel(
     settings: Pretraining,
     model: Backbone,
     teacher: Variables,

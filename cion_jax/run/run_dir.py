@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 
-from cion_jax.atomic import write_atomically
-from cion_jax.config import Pretraining
+from cion_jax.atomic import claim_folder, write_atomically
+from cion_jax.config import Training
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.errors import UserError
 
@@ -38,24 +38,25 @@ _FREE = {
 }
 
 
-def claim(out: Path, settings: Pretraining) -> None:
+def claim(out: Path, settings: Training) -> None:
     """Make the folder a run's own, or see that it is the run of these settings."""
-    path, asked = out / SETTINGS, _flat(dataclasses.asdict(settings))
-    if path.exists():
-        try:
-            begun = _flat(json.loads(path.read_text()))
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{path}: unreadable ({error}); name another folder") from None
-        names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
-        if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
-            raise UserError(
-                f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: holds something else than a run; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    path = out / SETTINGS
+    claim_folder(out, [path], lambda note: _check_same(out, note, _flat(dataclasses.asdict(settings))))
     text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
     write_atomically(path, lambda aside: aside.write_text(text))
+
+
+def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other settings."""
+    try:
+        begun = _flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+    names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
+    if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
+        raise UserError(
+            f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
+        )
 
 
 def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
@@ -78,7 +79,7 @@ def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by name, those of inner groups beside the others, as JSON has them."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in json.loads(json.dumps(settings, default=str)).items():
-        found |= _flat(value) if isinstance(value, dict) else {name: value}
-    return found
+        result |= _flat(value) if isinstance(value, dict) else {name: value}
+    return result

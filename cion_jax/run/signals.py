@@ -13,7 +13,7 @@ from cion_jax.hosts import is_single_process
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[int], bool]]:
+def stop_requested() -> Iterator[Callable[[int], bool]]:
     """Whether SIGTERM or SIGINT (Ctrl-C) has come, asked after each step: the first one asks, a second acts at once.
 
     Processes of one job must stop after the same step: JAX sees to that for SIGTERM, whichever of them it comes to.

@@ -8,9 +8,9 @@ import sys
 from dataclasses import replace
 
 from cion_jax.models.zoo import ZOO
-from cion_jax.pretrain.state import mesh_of
-from cion_jax.pretrain.step import StepConfig, lowered
-from cion_jax.run.plan import model_of
+from cion_jax.run.method import lower_step
+from cion_jax.run.pretraining import pretraining
+from cion_jax.run.sharding import make_mesh
 from tiny import FAMILY, SETTINGS
 
 EXCHANGE = re.compile(r"= (.+?) (all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute)(?:-start)?\(")
@@ -19,5 +19,5 @@ if __name__ == "__main__":
     model_axis = int(sys.argv[1])
     ZOO["tiny"] = FAMILY
     settings = replace(SETTINGS, batch=64, model_axis=model_axis)
-    program = lowered(StepConfig(settings, model_of(settings), 2, mesh_of(8, model_axis))).compile().as_text()
+    program = lower_step(pretraining(settings), 2, make_mesh(8, model_axis)).compile().as_text()
     print("\n".join(f"{kind} {shape}" for shape, kind in EXCHANGE.findall(program)))

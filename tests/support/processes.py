@@ -1,6 +1,8 @@
 """What tests of runs in processes of their own share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +22,9 @@ def surroundings(cache: Path, devices: int) -> dict[str, str]:
 def steps(out: Path) -> list[dict[str, Any]]:
     """A run's journal without the clock."""
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in read_metrics(out / "metrics.jsonl")]
+
+
+def python(code: str, *arguments: Path, **environment: str) -> int:
+    """Run code in a process of its own that can import the tests; its exit code."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    return subprocess.run([sys.executable, "-c", code, *arguments], env=environment).returncode

@@ -27,15 +27,15 @@ def results() -> dict[str, np.ndarray]:
     """What is computed by shares: who is who, and what queries find."""
     random = np.random.default_rng(0)
     people = random.normal(size=(40, 16))
-    who = np.repeat(np.arange(40), 30)
+    role = np.repeat(np.arange(40), 30)
     tracklet = np.arange(1200) // 10
-    features = people[who] + 0.4 * random.normal(size=(1200, 16))
-    found = denoise(features, tracklet % 7, tracklet, None, Denoising(sigma=0.4, tau=0.1))
+    features = people[role] + 0.4 * random.normal(size=(1200, 16))
+    result = denoise(features, tracklet % 7, tracklet, None, Denoising(sigma=0.4, tau=0.1))
     labels = np.zeros(1200, [("identity", "<i4"), ("camera", "<i4")])
-    labels["identity"], labels["camera"] = who, tracklet % 3
+    labels["identity"], labels["camera"] = role, tracklet % 3
     asked = np.arange(0, 1200, 13)
     ranked = search(cosine(features[asked], features), labels[asked], labels, block=16)
-    return {"labels": found.labels} | ranked._asdict()
+    return {"labels": result.labels} | ranked._asdict()
 
 
 def exchanged(process: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from jax import Array
 from cion_jax.config import Crops, Head, Optimization, Pretraining
 from cion_jax.models.layers import Conv, drop_path, maybe_remat
 from cion_jax.models.norms import BatchNorm
-from cion_jax.models.zoo import _Family
+from cion_jax.models.zoo import Family
 
 ORDER = "conv1 bn1 block conv2 bn2"
 
@@ -35,7 +35,7 @@ class Tiny(nn.Module):
 
 VARIANTS = {"tiny": Tiny()}
 #: To be entered in the zoo while a test runs.
-FAMILY = _Family("Tiny", "none", sys.modules[__name__])
+FAMILY = Family("Tiny", "none", sys.modules[__name__])
 
 SETTINGS = Pretraining(
     backbone="tiny",

@@ -28,7 +28,7 @@ import numpy as np
 from cion_jax.cli import main
 from cion_jax.data.records import Records
 from cion_jax.models.zoo import ZOO
-from cion_jax.run import trainer as loop
+from cion_jax.run import pretraining
 from cion_jax.run.journal import Journal
 from tiny import FAMILY, SETTINGS
 
@@ -43,7 +43,7 @@ def out_of_bits(teacher: Any, labels: np.ndarray) -> np.ndarray:
 
 
 def by_bits(settings: Any, model: Any, teacher: Any, records: Records, *rest: Any) -> np.ndarray:
-    """In the place of `relabelled`: labels that a single bit of the teacher changes."""
+    """In the place of `relabel`: labels that a single bit of the teacher changes."""
     return out_of_bits(teacher, np.array(records.index["tracklet"], np.int64))
 
 
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     plan, command = json.loads(sys.argv[1]), sys.argv[2:]
     ZOO["tiny"] = FAMILY
     if plan.get("bits"):
-        loop.relabelled = by_bits
+        pretraining.relabel = by_bits
     if "at" in plan:
         act_at(plan["at"], action(plan, Path(command[command.index("--out") + 1], "checkpoints")))
     sys.exit(main(command))

@@ -1,0 +1,123 @@
+"""A method of training, as the trainer sees it: what a state is, what a step does, and what comes out.
+
+The trainer knows no loss and no network. It takes a method and keeps it going: batches, checkpoints, journal, scores,
+many devices and hosts. A new way to train is a class with the attributes of `Method`; `run.pretraining` is one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from cion_jax.config import Training
+from cion_jax.data.records import Records
+from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.run.plan import Stages
+from cion_jax.run.sharding import batch_sharding, replicated, shardings
+from cion_jax.terminal import ProgressBar
+
+#: A NamedTuple of arrays, of which one is `step`, the number of steps done.
+State = Any
+#: From a state, images (parts, batch / parts, H, W, 3) and the step's values to the next state and metrics.
+Step = Callable[[State, Array, Any], tuple[State, dict[str, Array]]]
+
+
+class Method(Protocol):
+    """One way of training."""
+
+    @property
+    def settings(self) -> Training:
+        """What was asked for."""
+        ...
+
+    @property
+    def model(self) -> Backbone:
+        """The backbone, for images of the size that it is trained and scored with."""
+        ...
+
+    @property
+    def weights_file(self) -> str:
+        """The name of the file of weights in the run's folder, written anew after each epoch."""
+        ...
+
+    def stages(self, records: Records) -> Stages:
+        """The epochs of the run with these records, by K and by labels; what cannot work is refused."""
+        ...
+
+    def first_labels(self, records: Records) -> np.ndarray:
+        """Who counts as the same person at the start: a number for each image, -1 for those that are left out."""
+        ...
+
+    def with_batch(self, batch: int) -> "Method":
+        """The same method with another number of images in a step."""
+        ...
+
+    def init(self, key: Array) -> State:
+        """The state at the start."""
+        ...
+
+    def specs(self, state: State) -> State:
+        """How each array of a state (or of its shapes) is split over the axes (data, model)."""
+        ...
+
+    def step(self, instances: int, mesh: Mesh) -> Step:
+        """The step for batches of K instances."""
+        ...
+
+    def values_at(self, epoch: int, batch: int, batches: int) -> Any:
+        """What schedules give a step: a NamedTuple of numbers, with `as_dict` for the journal."""
+        ...
+
+    def flops(self) -> float:
+        """Operations that a step needs by its formulas."""
+        ...
+
+    def export(self, state: State) -> tuple[Variables, Variables | None]:
+        """Variables of the network that is scored and written, and of its head if that is kept."""
+        ...
+
+    def relabel(
+        self, variables: Variables, records: Records, out: Path, epoch: int, progress_bar: ProgressBar
+    ) -> np.ndarray:
+        """The labels from an epoch on, where the plan has new ones, as the network sees the records."""
+        ...
+
+
+def abstract_state(method: Method) -> State:
+    """Shapes and types of a method's state; nothing is computed."""
+    return jax.eval_shape(method.init, jax.random.key(0))
+
+
+def state_shardings(method: Method, mesh: Mesh) -> State:
+    """Where each array of a method's state lives on a mesh."""
+    specs = method.specs(abstract_state(method))
+    return shardings(mesh, specs)
+
+
+def jit_step(method: Method, instances: int, mesh: Mesh) -> Any:
+    """A method's step as one XLA program over a mesh. It uses up the state that it is given."""
+    state, whole = state_shardings(method, mesh), replicated(mesh)
+    return jax.jit(
+        method.step(instances, mesh),
+        in_shardings=(state, batch_sharding(mesh), whole),
+        out_shardings=(state, whole),
+        donate_argnums=0,
+    )
+
+
+def lower_step(method: Method, instances: int, mesh: Mesh) -> Any:
+    """The step as JAX traces it, from shapes alone: to be compiled, read, or asked what it needs."""
+    settings = method.settings
+    shape = settings.accumulate, settings.batch // settings.accumulate, *settings.image_size, 3
+    values = jax.tree.map(_abstract_number, method.values_at(0, 0, 1))
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    return jit_step(method, instances, mesh).lower(abstract_state(method), images, values)
+
+
+def _abstract_number(number: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(np.result_type(number)))
