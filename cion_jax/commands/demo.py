@@ -18,15 +18,15 @@ def demo(
     """Go the whole way in a drawn world: from tracklets to a backbone, its scores and a page to look at.
 
     Draws walking people under cameras, with a tracker's mistakes, and writes them as records. Trains a small backbone
-    four times, from the same weights and for as many steps: where every image is a person of its own, where every raw
-    tracklet is one, where the training itself finds out on the way who is who, and, as a ceiling, with the true labels.
-    Then asks all of them, random weights and colour histograms for people who were never in training. Some minutes on
-    two cores; nothing is downloaded, and a killed demo goes on with the same command.
+    four times, from the same weights and for as many steps: every image is a person of its own, every raw tracklet is
+    one, the training itself finds out on the way who is who, and, as a ceiling, with the true labels. Then scores all
+    of them, random weights and colour histograms on people who were never in training. Takes some minutes on two cores
+    and downloads nothing; the same command goes on with a killed demo.
 
     Args:
         out: Folder to write: worlds, runs, the best weights, and report.html.
-        seed: Of the first story; world and weights follow from it.
-        seeds: Stories to tell, of consecutive seeds, for means, spreads and intervals.
+        seed: Of the first world; everything drawn and the first weights follow from it.
+        seeds: Worlds to draw, of consecutive seeds, for means, spreads and intervals.
         quick: So little of everything that the figures mean nothing: to see in a minute that it runs.
         full: Larger images, network and world, for an accelerator.
     """
@@ -34,7 +34,7 @@ def demo(
     from cion_jax.commands.sources import weights_of
     from cion_jax.demo.page import page_of
     from cion_jax.demo.plan import DEFAULT, FULL, QUICK
-    from cion_jax.demo.story import RUNS, Story, tell
+    from cion_jax.demo.run_world import RUNS, WorldResults, run_world
     from cion_jax.demo.tables import (
         AGREEMENT,
         SCORES,
@@ -49,20 +49,18 @@ def demo(
     if quick and full:
         raise UserError("--quick and --full: choose one of the two")
     if seeds < 1:
-        raise UserError(f"--seeds {seeds}: tell at least one story")
+        raise UserError(f"--seeds {seeds}: draw at least one world")
     plan = QUICK if quick else FULL if full else DEFAULT
-    stories: list[Story] = []
+    worlds: list[WorldResults] = []
     for number in range(seed, seed + seeds):
         if seeds > 1:
             print(f"=== world {number - seed + 1} of {seeds}, seed {number}", flush=True)
-        stories.append(tell(out / f"seed-{number}", plan, number))
-    print(markdown("labels, held against the truth", AGREEMENT, agreement_rows(stories)), end="\n\n")
-    print(markdown("people held out, %", tuple(SCORES), score_rows(stories)), end="\n\n")
-    print(
-        markdown("differences, points", tuple(SCORES), difference_rows(stories)), about_differences(seeds), sep="\n\n"
-    )
-    best = stories[0].best()
+        worlds.append(run_world(out / f"seed-{number}", plan, number))
+    print(markdown("labels, held against the truth", AGREEMENT, agreement_rows(worlds)), end="\n\n")
+    print(markdown("people held out, %", tuple(SCORES), score_rows(worlds)), end="\n\n")
+    print(markdown("differences, points", tuple(SCORES), difference_rows(worlds)), about_differences(seeds), sep="\n\n")
+    best = worlds[0].best()
     save(out / "best.safetensors", weights_of(out / f"seed-{seed}" / best))
-    write_atomically(out / "report.html", lambda path: path.write_text(page_of(plan, stories)))
+    write_atomically(out / "report.html", lambda path: path.write_text(page_of(plan, worlds)))
     print(f"{out / 'best.safetensors'}: {RUNS[best]} of seed {seed}, for `cion export` and `cion embed`")
-    print(f"{out / 'report.html'}: the whole story, to be opened in a browser")
+    print(f"{out / 'report.html'}: tables and pictures, to be opened in a browser")

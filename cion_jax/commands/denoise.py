@@ -29,21 +29,22 @@ def denoise(
 ) -> None:
     """Find out who is who among tracklets, and write an identity for each image.
 
-    FEATURES is a folder that `cion embed` wrote (best with --flip --match-colours), or an .npz of any features with the
-    arrays features (N, D), tracklet (N), and optionally video (N): a tracklet is in one only, and without it all are of
-    one; frame (N): two people in one frame are never taken for one; mirrored (N, D): features of the mirrored images.
+    FEATURES is a folder that `cion embed` wrote (best with --flip --match-colours), or an .npz of any features. An .npz
+    has the arrays features (N, D) and tracklet (N), and optionally: video (N), without which all tracklets are of one
+    video (a tracklet is in only one); frame (N), since two people in one frame are never taken for one; mirrored
+    (N, D), features of the mirrored images.
 
     OUT is an .npz with labels (N): from 0 without gaps, -1 for images that fit nobody; noise, a row for the raw
-    tracklets and one after each level, of images, identities, images farther than sigma from their tracklet, and pairs
-    of identities nearer than tau; and settings, as JSON. Made from a folder of features, it is a labelling for `cion
-    pretrain --labels`.
+    tracklets and one after each level, with the numbers of images, identities, images farther than sigma from their
+    tracklet, and pairs of identities nearer than tau; and settings, as JSON. Made from a folder of features, it is a
+    labelling for `cion pretrain --labels`.
 
     Where the features do not carry a link, tracklets are cleaned and left apart, and a line says so.
 
     Args:
         features: What `cion embed` wrote, or an .npz.
         out: The .npz to write.
-        settings: How to seek.
+        settings: How identities are sought.
         split: Which split of a folder of features.
         report: Also write a page with tables and pictures, as this HTML file.
         images: The dataset folder that the features were made from, for the report to show people.
@@ -57,17 +58,19 @@ def denoise(
 
     with join_job(hosts):
         _check(features, out, settings, report, images)
-        tracked, made_for = _read(features, split, settings)
-        records = None if images is None else _records(images, split, features, made_for)
+        tracked, fingerprint = _read(features, split, settings)
+        records = None if images is None else _records(images, split, features, fingerprint)
         try:
-            with progress_bar("denoising", settings.levels + 1) as step:
-                denoised = denoise(*tracked, settings, step)
+            with progress_bar("denoising", settings.levels + 1) as progress:
+                denoised = denoise(*tracked, settings, progress)
         except UserError as error:
             raise UserError(f"{features}: {error}") from None
         if is_main():
             made_by = {"made by": "cion denoise", "features": str(features)} | denoised.as_dict()
             noise = np.array(denoised.noise)
-            write_atomically(out, lambda path: write_labelling(path, denoised.labels, made_for, made_by, noise=noise))
+            write_atomically(
+                out, lambda path: write_labelling(path, denoised.labels, fingerprint, made_by, noise=noise)
+            )
             _show(denoised)
             nobody = np.count_nonzero(denoised.labels < 0)
             print(f"{out}: {denoised.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
@@ -101,35 +104,36 @@ def _write_report(path: Path, tracked: "TrackedFeatures", denoised: "Denoised", 
 
 
 def _read(features: Path, split: str, settings: Denoising) -> "tuple[TrackedFeatures, str]":
-    """Features and tracklets, and the fingerprint of the images they were made from, if that is known."""
+    """Features with their tracklets, and the fingerprint of the images they were made from, "" if it is not known."""
     from cion_jax.denoise.inputs import TrackedFeatures, read_tracked
     from cion_jax.evaluate.feature_store import fingerprint_of, read_features
 
     if not features.is_dir():
         return read_tracked(features, settings.mirror), ""
     rows, index = read_features(features, split)
-    return TrackedFeatures(rows, *(index[name] for name in TrackedFeatures._fields[1:])), fingerprint_of(
-        features, split
-    )
+    tracked = TrackedFeatures(rows, *(index[name] for name in TrackedFeatures._fields[1:]))
+    return tracked, fingerprint_of(features, split)
 
 
-def _records(images: Path, split: str, features: Path, made_for: str) -> "Records":
+def _records(images: Path, split: str, features: Path, fingerprint: str) -> "Records":
     from cion_jax.data.records import Records
 
     records = Records(images, split)
-    if records.card.fingerprint != made_for:
+    if records.card.fingerprint != fingerprint:
         raise UserError(f"--images {images}: not the data that {features} was made from; name that")
     return records
 
 
 def _show(denoised: "Denoised") -> None:
-    """The noise before and after each level, as a table, and how tau was found."""
+    """Print the noise before and after each level, as a table, and how tau was found."""
     names = ("images", "identities", "beyond sigma", "pairs nearer than tau")
     table = Table("", *(Column(name, justify="right") for name in names))
     for level, noise in enumerate(denoised.noise):
         table.add_row(f"level {level}" if level else "raw tracklets", *(f"{count:,}" for count in noise))
     Console().print(table)
-    settings, evidence, tracklets = denoised.settings, denoised.evidence, denoised.clusters.tracklets
+    settings = denoised.settings
+    evidence = denoised.evidence
+    tracklets = denoised.clusters.tracklets
     print(f"{tracklets.tracklet[-1] + 1:,} tracklets in {tracklets.video[-1] + 1:,} videos")
     if evidence is not None and settings.tau == evidence.tau and settings.tau:
         print(f"{evidence.links:,.0f} pairs of tracklets are near, {evidence.false:,.0f} of them by chance")

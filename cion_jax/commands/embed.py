@@ -29,12 +29,12 @@ def embed(
     OUT gets a folder for each split with the features in shards (unit vectors, .npy) and the labels of their images.
 
     Args:
-        weights: A run of `cion pretrain`, whose teacher is taken, or a file that `cion import` wrote.
+        weights: A run of `cion pretrain`, for its teacher, or a file that `cion import` wrote.
         data: The images.
         out: Folder to write.
         split: Embed this split only; without it all of them.
         flip: Add the features of each image's mirror image.
-        match_colours: Match the colours of each video to those of its split; DATA must have videos and tracklets.
+        match_colours: Match the colours of each video to those of its split; this needs videos and tracklets.
         batch: Images that the devices take together.
         precision: What the network computes in; features are float32 in any case.
         image_size: Height and width to which images are resized; without it those that the weights were made for.
@@ -44,7 +44,7 @@ def embed(
     from cion_jax.hosts import is_main, join_job
 
     with join_job(hosts):
-        found = weights_of(weights)
+        loaded = weights_of(weights)
         splits = open_images(data, split)
         if match_colours and any(part.names for part in splits.values()):
             raise UserError(
@@ -54,17 +54,17 @@ def embed(
         card = write_features(
             out,
             splits,
-            found.backbone,
-            found.variables,
-            image_size=image_size or found.backbone.image_size,
+            loaded.backbone,
+            loaded.variables,
+            image_size=image_size or loaded.backbone.image_size,
             flip=flip,
             match_colours=match_colours,
             precision=precision,
             batch=batch,
         )
         counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
-        as_they_are = [name for name, part in splits.items() if match_colours and not part.has_tracklets()]
+        unmatched = [name for name, part in splits.items() if match_colours and not part.has_tracklets()]
         if is_main():
-            if as_they_are:
-                print(f"{out}: no tracklets in {' and '.join(as_they_are)}: colours there are left as they are")
+            if unmatched:
+                print(f"{out}: no tracklets in {' and '.join(unmatched)}: colours there are left as they are")
             print(f"{out}: features, {card['width']} wide: {counts}")

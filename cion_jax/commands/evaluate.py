@@ -16,12 +16,13 @@ from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cion_jax.evaluate.distances import Distances
-    from cion_jax.evaluate.fairness import Audit, Groups
+    from cion_jax.evaluate.fairness import Audit
+    from cion_jax.evaluate.group_table import Groups
     from cion_jax.evaluate.query_gallery import QueryGallery
     from cion_jax.evaluate.retrieval import QueryResults
 
-#: Share of wrong pairs that are matched, over all people, where groups are compared.
-FALSE_MATCHES = 1e-3
+#: The false match rate over all people at which groups are compared.
+FALSE_MATCH_RATE = 1e-3
 
 
 def evaluate(
@@ -41,7 +42,7 @@ def evaluate(
     """Score how well queries find their own in a gallery: mAP, CMC, mINP, and true match rates at false match rates.
 
     The protocol is that of Market-1501, MSMT17, DukeMTMC-reID and CUHK03-NP: images of the query's person under its own
-    camera and junk (identity -1) are passed over, distractors (identity 0) are ranked.
+    camera and junk (identity -1) are ignored, distractors (identity 0) are ranked.
 
     DATA is a folder (or its URL in a store) with the splits query and gallery, as `cion data import` writes them.
     Features need no DATA: a folder that `cion embed` wrote of such a set, or an .npz of anybody's features with the
@@ -52,9 +53,9 @@ def evaluate(
         data: The evaluation set. With features: the set that they must have been made from.
         metric: Distance that ranks the gallery.
         rerank: Re-rank by k-reciprocal neighbours (k1 20, k2 6, lambda 0.3).
-        expand: Replace each query by the mean of itself and so many of its nearest before it is asked.
-        groups: A table (CSV) with the columns identity and one or more others, a row for each person: scores and error
-            rates are also told by group. The table is only read; nobody's group is written anywhere.
+        expand: Replace each query by the mean of itself and so many of its nearest images in the gallery.
+        groups: A table (CSV) with the columns identity and one or more others, a row for each person: also print scores
+            and error rates by group. The table is only read; nobody's group is written anywhere.
         min_group: Groups of fewer people are left out.
         flip: Add the features of each image's mirror image.
         precision: What the network computes in.
@@ -62,40 +63,29 @@ def evaluate(
         json: Print JSON instead of tables.
         hosts: How processes find each other, which then share images and queries.
     """
-    from cion_jax.evaluate.fairness import read_groups
+    from cion_jax.evaluate.group_table import read_groups
     from cion_jax.evaluate.retrieval import scores, search
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
     with join_job(hosts):
-        table = None if groups is None else read_groups(groups)  # a mistake in it is told before the work
-        trial = _trial(source, data, flip=flip, precision=precision, batch=batch)
-        distances = _distances(trial, metric, rerank, expand)
-        with progress_bar("ranking", len(trial.query)) as done:
-            found = search(distances, trial.query_labels, trial.gallery_labels, progress=done)
-        told: dict[str, Any] = scores(found).as_dict()
+        table = None if groups is None else read_groups(groups)  # first, so that mistakes in it cost no work
+        pair = _query_gallery(source, data, flip=flip, precision=precision, batch=batch)
+        distances = _distances(pair, metric, rerank, expand)
+        with progress_bar("ranking", len(pair.query)) as progress:
+            results = search(distances, pair.query_labels, pair.gallery_labels, progress=progress)
+        summary: dict[str, Any] = scores(results).as_dict()
         audit = None
         if table is not None:
             try:
-                audit = _audit(table, trial, distances, found, min_group)
+                audit = _audit(table, pair, distances, results, min_group)
             except UserError as error:
                 raise UserError(f"{groups}: {error}") from None
         if is_main():
-            _tell(told, audit, json)
+            _show(summary, audit, json)
 
 
-def _tell(told: dict[str, Any], audit: "Audit | None", json: bool) -> None:
-    from cion_jax.evaluate.fairness import as_json
-
-    if json:
-        print(dumps(told | ({} if audit is None else {"groups": as_json(audit)}), indent=1))
-        return
-    _show(told)
-    if audit is not None:
-        _show_groups(audit)
-
-
-def _trial(source: Path, data: epath.Path | None, **options: Any) -> "QueryGallery":
+def _query_gallery(source: Path, data: epath.Path | None, **options: Any) -> "QueryGallery":
     from cion_jax.commands.sources import weights_of
     from cion_jax.data import dataset
     from cion_jax.evaluate.feature_store import CARD
@@ -114,48 +104,66 @@ def _trial(source: Path, data: epath.Path | None, **options: Any) -> "QueryGalle
     return embed_query_gallery(model, weights.variables, data, image_size=model.image_size, **options)
 
 
-def _distances(trial: "QueryGallery", metric: str, rerank: bool, expand: int) -> "Distances":
+def _distances(pair: "QueryGallery", metric: str, rerank: bool, expand: int) -> "Distances":
     from cion_jax.evaluate.distances import check, cosine, euclidean, unit
     from cion_jax.evaluate.expansion import expanded
     from cion_jax.evaluate.rerank import reranked
     from cion_jax.terminal import progress_bar
 
-    query, gallery = trial.query, trial.gallery
+    query = pair.query
+    gallery = pair.gallery
     check(query, gallery)
     if metric == "cosine":
-        query, gallery = unit(query, "query"), unit(gallery, "gallery")
+        query = unit(query, "query")
+        gallery = unit(gallery, "gallery")
     if expand:
         query = expanded(query, gallery, expand)
     if not rerank:
         return {"cosine": cosine, "euclidean": euclidean}[metric](query, gallery)
-    with progress_bar("re-ranking", len(query) + len(gallery)) as done:
-        return reranked(query, gallery, progress=done)
+    with progress_bar("re-ranking", len(query) + len(gallery)) as progress:
+        return reranked(query, gallery, progress=progress)
 
 
 def _audit(
-    table: "Groups", trial: "QueryGallery", distances: "Distances", found: "QueryResults", min_group: int
+    table: "Groups", pair: "QueryGallery", distances: "Distances", results: "QueryResults", min_group: int
 ) -> "Audit":
+    """The audit by group of those queries that have a right answer."""
     from cion_jax.evaluate.fairness import audit
     from cion_jax.evaluate.retrieval import matches
 
-    pairs = matches(distances, trial.query_labels, trial.gallery_labels, found.pairs, FALSE_MATCHES)
-    scored, each = found.answers > 0, np.ones(len(found.answers))
+    counts = matches(distances, pair.query_labels, pair.gallery_labels, results.pairs, FALSE_MATCH_RATE)
+    ones = np.ones(len(results.answers))
     measures = {
-        "mAP": (found.precision, each),
-        "rank-1 error": (found.first > 1, each),
-        "false non-match rate": (pairs.right - pairs.right_matched, pairs.right),
-        "false match rate": (pairs.wrong_matched, pairs.wrong),
+        "mAP": (results.precision, ones),
+        "rank-1 error": (results.first > 1, ones),
+        "false non-match rate": (counts.right - counts.right_matched, counts.right),
+        "false match rate": (counts.wrong_matched, counts.wrong),
     }
-    some = {name: (one[scored].astype(float), other[scored].astype(float)) for name, (one, other) in measures.items()}
-    return audit(table, trial.query_labels["identity"][scored], some, min_group=min_group)
+    has_answer = results.answers > 0
+    scored = {
+        name: (numerator[has_answer].astype(float), denominator[has_answer].astype(float))
+        for name, (numerator, denominator) in measures.items()
+    }
+    return audit(table, pair.query_labels["identity"][has_answer], scored, min_group=min_group)
 
 
-def _show(told: dict[str, Any]) -> None:
+def _show(summary: dict[str, Any], audit: "Audit | None", json: bool) -> None:
+    from cion_jax.evaluate.fairness import as_json
+
+    if json:
+        print(dumps(summary | ({} if audit is None else {"groups": as_json(audit)}), indent=1))
+        return
+    _show_scores(summary)
+    if audit is not None:
+        _show_groups(audit)
+
+
+def _show_scores(summary: dict[str, Any]) -> None:
     table = Table("", Column("", justify="right"), show_header=False)
-    for name, value in told.items():
+    for name, value in summary.items():
         table.add_row(name, f"{100 * value:.2f} %" if isinstance(value, float) else f"{value:,}")
     Console().print(table)
-    if told["left out"]:
+    if summary["left out"]:
         print("Left out are queries without a right answer in the gallery.")
 
 
@@ -171,5 +179,5 @@ def _show_groups(audit: "Audit") -> None:
             for row in rows:
                 table.add_row(*map(escape, row))
             console.print(table)
-    print(f"Rates of single pairs are at the threshold that matches {FALSE_MATCHES:.1%} of all wrong ones.")
+    print(f"Rates of single pairs are at the threshold that matches {FALSE_MATCH_RATE:.1%} of all wrong ones.")
     print(*notes(audit), sep="\n")

@@ -14,24 +14,25 @@ def report(
     data: epath.Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Write a page about a run of `cion pretrain`: one HTML file, pictures and all, which needs no network.
+    """Write a page about a run of `cion pretrain`: one HTML file with its pictures in it, which needs no network.
 
     It shows settings and curves, who is who, scores, ranked lists, where the network is active in images, and a map of
-    people. What a run has not got (yet) is left out. The page shows images of people: it is as private as they are.
+    people. Parts for which the run has no files (yet) say so. The page shows images of people: keep it as private as
+    they are.
 
     Args:
         run: A folder that `cion pretrain` wrote, or is writing.
-        data: The dataset folder, with query and gallery, in which the teacher seeks people; without it the run's own
+        data: The dataset folder, with query and gallery, on which the teacher is scored; without it the run's own
             evaluation set, or else the data that it was trained on.
         out: The HTML file to write; without it RUN/report.html.
     """
     from cion_jax.atomic import write_atomically
     from cion_jax.report.run import read_run, report
 
-    found = read_run(run)
+    contents = read_run(run)
     path = run / "report.html" if out is None else out
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it first")
-    text = report(found, data)
+    text = report(contents, data)
     write_atomically(path, lambda aside: aside.write_text(text))
     print(f"{path}: written, {len(text) / 1e6:.1f} MB")

@@ -1,4 +1,4 @@
-"""Where commands take weights from: a run, or a file."""
+"""The weights that a command is given: the folder of a run, or a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def weights_of(source: Path) -> "Weights":
-    """The teacher of a run of `cion pretrain`, or what a file of weights holds."""
+    """Load the teacher of a run of `cion pretrain`, or a file of weights."""
     from cion_jax.run.run_dir import TEACHER
     from cion_jax.weights.file import load
 

@@ -24,12 +24,12 @@ def import_(
 
     Args:
         source: The file to read.
-        out: The file to write; its keys are PyTorch's too, and it knows its backbone.
-        backbone: What they are weights of; `cion zoo` lists the names.
+        out: The file to write, .safetensors; it has PyTorch's keys, and names its backbone.
+        backbone: The backbone that the weights are of; `cion zoo` lists the names.
         part: Which network of a training checkpoint to take.
         allow: Keys that may be missing, unexpected or misshapen, as patterns: fc.* head.*
-        adapt: Resample position tables, and change the stem's input channels, where only they do not fit.
-        image_size: Height and width that position tables are to be made for.
+        adapt: Resample position tables and change the stem's input channels, if everything else fits.
+        image_size: Height and width for which position tables are made.
     """
     from cion_jax.models import zoo
     from cion_jax.weights import file as weights
@@ -37,9 +37,9 @@ def import_(
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: our own weights are safetensors; give OUT that ending")
     model = zoo.backbone(backbone, image_size=image_size)
-    found, notes = weights.convert(source, model, part=part, allow=allow, adapt=adapt)
-    weights.save(out, found)
-    print(*notes, f"{out}: {backbone}{' with its head' if found.head else ''}", sep="\n")
+    converted, notes = weights.convert(source, model, part=part, allow=allow, adapt=adapt)
+    weights.save(out, converted)
+    print(*notes, f"{out}: {backbone}{' with its head' if converted.head else ''}", sep="\n")
 
 
 def export(
@@ -50,8 +50,8 @@ def export(
 ) -> None:
     """Write weights for PyTorch: safetensors, or a .pth that torch.load(weights_only=True) reads.
 
-    Plain keys are the backbone's own, for ResNet, GhostNet and VOLO those of torchvision and timm; the layout of
-    ReIDZoo has them under `teacher` with the prefixes that its fine-tuning code strips, and the head beside them.
+    Plain keys are those of torchvision and timm for ResNet, GhostNet and VOLO, and the backbone's own for others. The
+    layout of ReIDZoo has them under `teacher`, with the prefixes that its fine-tuning code strips, and the head too.
 
     Args:
         weights: A file that `cion import` wrote.
@@ -62,13 +62,13 @@ def export(
     from cion_jax.weights import foreign as files
     from cion_jax.weights.file import Weights, load, prefixed, reidzoo
 
-    found = load(weights)
+    loaded = load(weights)
     if fused:
-        found = Weights(*found.backbone.fused(found.variables), found.head)
+        loaded = Weights(*loaded.backbone.fused(loaded.variables), loaded.head)
     if layout == "reidzoo":
         if out.suffix != ".pth":
             raise UserError(f"{out}: ReIDZoo's code loads .pth files; give OUT that ending")
-        files.write_state(out, reidzoo(found), wrap="teacher")
+        files.write_state(out, reidzoo(loaded), wrap="teacher")
     else:
-        files.write_state(out, prefixed(Weights(found.backbone, found.variables), "", ""))
-    print(f"{out}: {found.backbone.name}{' (fused)' if found.backbone.is_fused else ''}, {layout} layout")
+        files.write_state(out, prefixed(Weights(loaded.backbone, loaded.variables), "", ""))
+    print(f"{out}: {loaded.backbone.name}{' (fused)' if loaded.backbone.is_fused else ''}, {layout} layout")

@@ -13,7 +13,7 @@ def zoo(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None, jso
     """List all backbones with their size and cost, or show the layers of one.
 
     Multiply-adds are those of matrix products and convolutions for one image of 256x128, counted from what JAX would
-    run. The columns beside ours are what the CION paper prints; its costs are up to 0.08 G higher, as if norms,
+    run. The columns called "paper" are what the CION paper prints; its costs are up to 0.08 G higher, as if norms,
     activations and pooling were counted too.
 
     Args:
@@ -28,10 +28,10 @@ def zoo(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None, jso
         _show(name, json)
         return
     sizes = []
-    with progress_bar("tracing backbones", len(ZOO)) as advance:
+    with progress_bar("tracing backbones", len(ZOO)) as progress:
         for each in ZOO:
             sizes.append(measure(backbone(each)))
-            advance(1)
+            progress(1)
     if json:
         print(dumps([asdict(size) for size in sizes], indent=1))
         return
@@ -56,13 +56,13 @@ def _show(name: str, json: bool) -> None:
     from cion_jax.models.zoo import backbone
 
     model = backbone(name)
-    rows, size = layers(model), measure(model)
+    rows = layers(model)
+    size = measure(model)
     stages: dict[str, int] = {}
     for row in rows:
         stages[row.stage] = stages.get(row.stage, 0) + row.parameters
     if json:
-        found = {**asdict(size), "stages": stages, "layers": [asdict(row) for row in rows]}
-        print(dumps(found, indent=1))
+        print(dumps({**asdict(size), "stages": stages, "layers": [asdict(row) for row in rows]}, indent=1))
         return
     console = Console()
     table = Table("layer", "shapes", Column("parameters", justify="right"))

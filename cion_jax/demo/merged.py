@@ -1,5 +1,4 @@
-"""The identities that denoising merged of the most tracklets, held against the truth: who is in them, and how much of
-them is nobody."""
+"""The identities that denoising merged from the most tracklets, compared with the truth: whom their images show."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,8 +11,10 @@ from cion_jax.report.page import paragraph
 from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.sheet import spread
 
-#: Identities that are shown, and images of each.
-ROWS, COLUMNS = 6, 10
+#: Identities that are shown.
+ROWS = 6
+#: Images of each.
+COLUMNS = 10
 
 
 class Merged(NamedTuple):
@@ -22,9 +23,9 @@ class Merged(NamedTuple):
     label: int
     tracklets: int
     images: np.ndarray
-    """Their numbers."""
+    """The numbers of its images."""
     main: int
-    """The person whom the most of them show; -1 if all show nobody."""
+    """The person whom most of them show; -1 if all show nobody."""
     of_main: int
     """Images of that person,"""
     of_others: int
@@ -34,12 +35,12 @@ class Merged(NamedTuple):
 
 
 def merged(labels: np.ndarray, tracklet: np.ndarray, truth: np.ndarray) -> list[Merged]:
-    """All identities of several tracklets, those of the most first.
+    """All identities of several tracklets, those of the most tracklets first.
 
     Args:
-        labels: (N,) who each image is said to show; -1 is nobody.
+        labels: (N,) whom each image shows by the labelling; -1 is nobody.
         tracklet: (N,) the tracklet of each image.
-        truth: (N,) whom each image does show; -1 is nobody.
+        truth: (N,) whom each image truly shows; -1 is nobody.
     """
     known = np.flatnonzero(labels >= 0)
     pairs = np.unique(np.stack([labels[known], tracklet[known]]), axis=1)
@@ -57,29 +58,31 @@ def _merged(label: int, tracklets: int, images: np.ndarray, truth: np.ndarray) -
 
 
 def merged_against_truth(records: Records, labels: np.ndarray, truth: np.ndarray) -> Iterator[str]:
-    """What all of them hold, and those of the most tracklets in pictures."""
-    groups = merged(labels, np.array(records.index["tracklet"]), truth)
-    if not groups:
+    """What all merged identities hold, and those of the most tracklets in pictures."""
+    identities = merged(labels, np.array(records.index["tracklet"]), truth)
+    if not identities:
         yield paragraph("No identity has more than one tracklet.")
         return
-    images = sum(len(group.images) for group in groups)
-    counts = zip(*((group.of_main, group.of_others, group.of_nobody) for group in groups), strict=True)
-    main, others, nobody = (percent(sum(each) / images) for each in counts)
+    images = sum(len(identity.images) for identity in identities)
+    main = percent(sum(identity.of_main for identity in identities) / images)
+    others = percent(sum(identity.of_others for identity in identities) / images)
+    nobody = percent(sum(identity.of_nobody for identity in identities) / images)
     yield paragraph(
-        f"{len(groups):,} identities are made of two tracklets or more. Of their {images:,} images {main} show the "
+        f"{len(identities):,} identities are made of two tracklets or more. Of their {images:,} images {main} show the "
         f"identity's main person, {others} other people and {nobody} nobody. Here are those of the most tracklets; a "
         "dashed frame marks an image that does not show the main person."
     )
-    for group in groups[:ROWS]:
-        told = (
-            f"Identity {group.label}, {group.tracklets} tracklets, {len(group.images)} images: {group.of_main} of "
-            f"{whom(group.main)}, {group.of_others} of others, {group.of_nobody} of nobody."
+    for identity in identities[:ROWS]:
+        caption = (
+            f"Identity {identity.label}, {identity.tracklets} tracklets, {len(identity.images)} images: "
+            f"{identity.of_main} of {whom(identity.main)}, {identity.of_others} of others, "
+            f"{identity.of_nobody} of nobody."
         )
-        yield strip(told, _photos(records, group, truth))
+        yield strip(caption, _photos(records, identity, truth))
 
 
-def _photos(records: Records, group: Merged, truth: np.ndarray) -> Iterator[Photo]:
-    for number in spread(group.images, COLUMNS):
-        kind = "right" if truth[number] == group.main >= 0 else "wrong"
+def _photos(records: Records, identity: Merged, truth: np.ndarray) -> Iterator[Photo]:
+    for number in spread(identity.images, COLUMNS):
+        kind = "right" if truth[number] == identity.main >= 0 else "wrong"
         shows = whom(truth[number])
-        yield Photo(photograph(records, number), f"image {number} of identity {group.label}: {shows}", shows, kind)
+        yield Photo(photograph(records, number), f"image {number} of identity {identity.label}: {shows}", shows, kind)

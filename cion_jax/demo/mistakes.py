@@ -1,4 +1,4 @@
-"""The drawn world in pictures: people, and a tracker's mistakes, found with the truth that no training sees."""
+"""The drawn world in pictures: people, and the tracker's mistakes, found with the truth, which no training sees."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -11,8 +11,12 @@ from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.sheet import spread
 from tfrecords_tools.world.walks import Fault
 
-#: Images in a row, people who are shown, and images of each kind of bad box.
-COLUMNS, PEOPLE, BOXES = 10, 2, 2
+#: Images in a row.
+COLUMNS = 10
+#: People who are shown.
+PEOPLE = 2
+#: Images of each kind of bad box.
+BOXES = 2
 _BOXES = {
     Fault.DRIFT: "drifted",
     Fault.CUT: "cut off",
@@ -33,24 +37,32 @@ class Tracked(NamedTuple):
     length: np.ndarray
     """(T,) images of each tracklet."""
     nobody: np.ndarray
-    """(T,) those of them that show nobody."""
+    """(T,) how many of them show nobody."""
     main: np.ndarray
-    """(T,) the person whom the most of them show."""
+    """(T,) the person whom most of them show."""
     others: np.ndarray
-    """(T,) those that show somebody else."""
+    """(T,) how many of them show somebody else."""
     video: np.ndarray
-    """(T,) where each tracklet is."""
+    """(T,) the video of each tracklet."""
 
 
 def tracked(records: Records, person: np.ndarray, fault: np.ndarray) -> Tracked:
-    """Count who is in which tracklet."""
+    """Count whom the images of each tracklet show."""
     tracklet = np.array(records.index["tracklet"])
-    counts = np.zeros((tracklet.max() + 1, person.max() + 2), int)
+    counts = np.zeros((tracklet.max() + 1, person.max() + 2), int)  # the first column is nobody
     np.add.at(counts, (tracklet, person + 1), 1)
-    nobody, people = counts[:, 0], counts[:, 1:]
-    video = np.array(records.index["video"])[np.unique(tracklet, return_index=True)[1]]
-    others = people.sum(axis=1) - people.max(axis=1)
-    return Tracked(records, person, fault, counts.sum(axis=1), nobody, people.argmax(axis=1), others, video)
+    people = counts[:, 1:]
+    first_image = np.unique(tracklet, return_index=True)[1]
+    return Tracked(
+        records,
+        person,
+        fault,
+        length=counts.sum(axis=1),
+        nobody=counts[:, 0],
+        main=people.argmax(axis=1),
+        others=people.sum(axis=1) - people.max(axis=1),
+        video=np.array(records.index["video"])[first_image],
+    )
 
 
 def whom(person: int) -> str:
@@ -93,14 +105,14 @@ def _people(seen: Tracked) -> Iterator[str]:
     pairs = np.unique(np.stack([seen.person[good], video[good]]), axis=1)
     videos = np.bincount(pairs[0])
     for person in np.argsort(-videos, kind="stable")[:PEOPLE]:
-        mine = good[seen.person[good] == person]
-        one_each = mine[np.unique(video[mine], return_index=True)[1]]
-        told = f"Person {person}, in {videos[person]} videos. Only looks can tell that this is one person."
-        yield strip(told, _photos(seen, one_each[:COLUMNS], lambda number: f"video {video[number]}"))
+        images = good[seen.person[good] == person]
+        one_each = images[np.unique(video[images], return_index=True)[1]]
+        caption = f"Person {person}, in {videos[person]} videos. Only looks can tell that this is one person."
+        yield strip(caption, _photos(seen, one_each[:COLUMNS], lambda number: f"video {video[number]}"))
 
 
 def _switch(seen: Tracked) -> Iterator[str]:
-    """The tracklet that shows the most of other people."""
+    """The tracklet with the most images of other people than its main one."""
     worst = int(seen.others.argmax())
     if seen.others[worst]:
         numbers = _images(seen, worst)
@@ -112,7 +124,7 @@ def _switch(seen: Tracked) -> Iterator[str]:
 
 
 def _fragment(seen: Tracked) -> Iterator[str]:
-    """Two tracklets of one person in one video; the shorter is the longest of its kind."""
+    """Two tracklets of one person in one video: the pair whose shorter tracklet is the longest."""
     pair = max(_fragments(seen), key=lambda pair: seen.length[pair[1]], default=None)
     if pair:
         first, second = sorted(pair)
@@ -137,7 +149,7 @@ def _fragments(seen: Tracked) -> Iterator[tuple[int, int]]:
 
 
 def _background(seen: Tracked) -> Iterator[str]:
-    """The tracklet that shows much of one person and much of nobody."""
+    """The tracklet with many images of one person and many of nobody."""
     both = np.minimum(seen.nobody, seen.length - seen.nobody)
     clearest = int(np.where(seen.others == 0, both, 0).argmax())
     if seen.nobody[clearest]:
@@ -168,7 +180,7 @@ def _photos(
     caption: Callable[[int], str],
     expected: int | None = None,
 ) -> Iterator[Photo]:
-    """Photographs with captions; where somebody is expected, frames tell whether an image shows that person."""
+    """Photographs with captions; with `expected`, their frames say whether an image shows that person."""
     for number in numbers:
         person = seen.person[number]
         kind = "" if expected is None else "right" if person == expected else "wrong"

@@ -1,4 +1,4 @@
-"""The demo's page: the tables of all stories, and the first of them in pictures."""
+"""The demo's page: tables over all worlds, and pictures of the first world."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from cion_jax.data.records import Records
 from cion_jax.demo.merged import merged_against_truth
 from cion_jax.demo.mistakes import drawn_world, tracked
 from cion_jax.demo.plan import Plan
-from cion_jax.demo.story import HISTOGRAMS, RANDOM, RUNS, WHITENED, Story
+from cion_jax.demo.run_world import HISTOGRAMS, RANDOM, RUNS, WHITENED, WorldResults
 from cion_jax.demo.tables import AGREEMENT, SCORES, about_differences, agreement_rows, difference_rows, score_rows
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import open_query_gallery
@@ -59,52 +59,52 @@ cion export RUN/teacher.safetensors weights.pth                 # for PyTorch
 """
 
 
-def page_of(plan: Plan, stories: Sequence[Story]) -> str:
+def page_of(plan: Plan, worlds: Sequence[WorldResults]) -> str:
     """The page, as HTML."""
-    return page("From tracklets to people, in a drawn world", _parts(plan, stories))
+    return page("From tracklets to people, in a drawn world", _parts(plan, worlds))
 
 
-def _parts(plan: Plan, stories: Sequence[Story]) -> Iterator[str]:
-    story = stories[0]
-    records = Records(story.folder / "world")
-    truth = read_labelling(story.folder / "world" / "truth.npz", records.card.fingerprint)
-    run = read_run(story.folder / story.best())
-    yield paragraph(_summary(stories))
+def _parts(plan: Plan, worlds: Sequence[WorldResults]) -> Iterator[str]:
+    world = worlds[0]
+    records = Records(world.folder / "world")
+    truth = read_labelling(world.folder / "world" / "truth.npz", records.card.fingerprint)
+    run = read_run(world.folder / world.best())
+    yield paragraph(_summary(worlds))
     yield heading("The drawn world, and what its tracker gets wrong")
     yield from drawn_world(tracked(records, truth, _faults(plan, run)))
     yield heading("Words")
     yield definitions(_WORDS)
     yield heading("Scores")
-    yield from _scores(stories, run)
-    yield heading(f"What queries find: {RUNS[story.best()]}")
-    yield from _ranked(story)
+    yield from _scores(worlds, run)
+    yield heading(f"What queries find: {RUNS[world.best()]}")
+    yield from _ranked(world)
     yield heading("Who is who in training")
-    yield from _who_is_who(stories, records, truth)
+    yield from _label_quality(worlds, records, truth)
     yield heading("Training at the identity level")
-    yield from training_of(read_run(story.folder / "identity"))
+    yield from training_of(read_run(world.folder / "identity"))
     if run.teacher is not None and has_map(run.teacher):
         yield heading("Where the network is active")
-        yield from activity(run.teacher, open_query_gallery(story.folder / "world")[0])
+        yield from activity(run.teacher, open_query_gallery(world.folder / "world")[0])
     yield heading("Your own video")
     yield from _your_own()
-    yield folded("What was run", "".join(what_was_run(read_run(story.folder / "identity"))))
-    yield folded("The data", "".join(data_card("The world", story.folder / "world")))
+    yield folded("What was run", "".join(what_was_run(read_run(world.folder / "identity"))))
+    yield folded("The data", "".join(data_card("The world", world.folder / "world")))
 
 
-def _summary(stories: Sequence[Story]) -> str:
-    """What this is, and what was found."""
+def _summary(worlds: Sequence[WorldResults]) -> str:
+    """What was done in the worlds, and the main scores."""
 
     def percent(contestant: str) -> str:
         return (
-            f"{mean(100 * story.scores(contestant).mean_average_precision for story in stories):.1f}\N{NO-BREAK SPACE}%"
+            f"{mean(100 * world.scores(contestant).mean_average_precision for world in worlds):.1f}\N{NO-BREAK SPACE}%"
         )
 
     def f1(labels: str) -> str:
-        return f"{mean(story.who.agreements[labels].f1 for story in stories):.2f}"
+        return f"{mean(world.labels.agreements[labels].f1 for world in worlds):.2f}"
 
-    raw, *_, newest = stories[0].who.agreements
-    gained = difference_rows(stories)[0][1]
-    worlds = f" Numbers are means over {len(stories)} drawn worlds; pictures are of the first." if stories[1:] else ""
+    raw, *_, newest = worlds[0].labels.agreements
+    gained = difference_rows(worlds)[0][1]
+    means = f" Numbers are means over {len(worlds)} drawn worlds; pictures are of the first." if worlds[1:] else ""
     return (
         "A small network learned to know people again in videos of a drawn world, where a tracker cuts them out and "
         "makes mistakes. Nobody told it who is who. Then it sought people whom it had never seen, under other cameras. "
@@ -113,7 +113,7 @@ def _summary(stories: Sequence[Story]) -> str:
         "the network finds out, while it learns, which tracklets are one person. With the true labels it is "
         f"{percent(RUNS['truth'])}. Without training, random weights reach {percent(RANDOM)}, colour histograms "
         f"{percent(HISTOGRAMS)}, and whitened histograms {percent(WHITENED)}. Held against the truth, raw tracklets "
-        f"have an F1 of {f1(raw)}, and the last labels that the network made {f1(newest)}.{worlds}"
+        f"have an F1 of {f1(raw)}, and the last labels that the network made {f1(newest)}.{means}"
     )
 
 
@@ -122,51 +122,53 @@ def _faults(plan: Plan, run: Run) -> np.ndarray:
     return build(replace(plan.world, seed=run.settings["seed"]))["train"].shots["fault"]
 
 
-def _scores(stories: Sequence[Story], run: Run) -> Iterator[str]:
-    epochs, steps = run.settings["epochs"], run.settings["epoch_steps"]
-    spread = " Mean and standard deviation over the worlds." if stories[1:] else ""
+def _scores(worlds: Sequence[WorldResults], run: Run) -> Iterator[str]:
+    epochs = run.settings["epochs"]
+    steps = run.settings["epoch_steps"]
+    spread = " Mean and standard deviation over the worlds." if worlds[1:] else ""
     yield paragraph(
         "In per cent, for people who were not in training. All four trainings begin with the same weights and take "
         f"{epochs * steps:,} steps, {epochs} epochs of {steps:,}.{spread} Histograms are whitened with the mean and "
         "covariance of those of the training images. True labels are the ceiling of such training: nobody has them."
     )
-    yield table(("", *SCORES), score_rows(stories))
+    yield table(("", *SCORES), score_rows(worlds))
     yield paragraph(
         "Drawn people differ above all in the colours of their clothes. That is what whitened histograms count, and a "
         "network that was trained for minutes need not be better."
     )
     yield subheading("Differences, in points")
     yield table(
-        ("", *SCORES), [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in difference_rows(stories)]
+        ("", *SCORES), [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in difference_rows(worlds)]
     )
-    yield paragraph(about_differences(len(stories)))
-    yield cmc(stories[0].found)
+    yield paragraph(about_differences(len(worlds)))
+    yield cmc(worlds[0].results)
 
 
-def _ranked(story: Story) -> Iterator[str]:
-    contestant, (query, gallery) = RUNS[story.best()], open_query_gallery(story.folder / "world")
-    trial = story.trials[contestant]
+def _ranked(world: WorldResults) -> Iterator[str]:
+    contestant = RUNS[world.best()]
+    query, gallery = open_query_gallery(world.folder / "world")
+    features = world.features[contestant]
     yield paragraph(
         "A query, and the ten images of the gallery that are nearest to it. A tick and a green frame: the same person. "
-        "Images of that person under the query's own camera are passed over, as on Market-1501."
+        "Images of that person under the query's own camera are ignored, as on Market-1501."
     )
-    yield from ranked(query, gallery, cosine(trial.query, trial.gallery), story.found[contestant])
+    yield from ranked(query, gallery, cosine(features.query, features.gallery), world.results[contestant])
 
 
-def _who_is_who(stories: Sequence[Story], records: Records, truth: np.ndarray) -> Iterator[str]:
-    who = stories[0].who
+def _label_quality(worlds: Sequence[WorldResults], records: Records, truth: np.ndarray) -> Iterator[str]:
+    labels = worlds[0].labels
     yield paragraph(
-        "Labels, held against the truth. The levels of denoising are those that the features of the identity level's "
-        "final network lead to. Below them stand the labels that the run itself made, at all levels, and trained with "
-        "from that epoch on."
+        "Labels, held against the truth. The levels of denoising are those of the features of the identity level's "
+        "final network. Below them are the labels that the run itself made, at all levels, and trained with from that "
+        "epoch on."
     )
-    yield table(("", *AGREEMENT), agreement_rows(stories))
+    yield table(("", *AGREEMENT), agreement_rows(worlds))
     yield subheading("The most merged identities")
-    yield from merged_against_truth(records, who.denoised.labels, truth)
+    yield from merged_against_truth(records, labels.denoised.labels, truth)
     yield subheading("Images that were dropped")
-    yield from dropped_images(who.tracked, who.denoised, records)
+    yield from dropped_images(labels.tracked, labels.denoised, records)
     yield subheading("Denoising in numbers")
-    yield from denoising_sections(who.tracked, who.denoised, title=subheading)
+    yield from denoising_sections(labels.tracked, labels.denoised, title=subheading)
 
 
 def _your_own() -> Iterator[str]:

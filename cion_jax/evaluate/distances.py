@@ -1,4 +1,4 @@
-"""Distances between queries and a gallery, some queries at a time: no array of all of them is ever made.
+"""Distances between queries and a gallery, for some queries at a time: all distances are never in memory at once.
 
 The devices of this host share the queries.
 """
@@ -16,18 +16,20 @@ from cion_jax.errors import UserError
 
 
 class Distances(NamedTuple):
-    """How far the gallery is from each query."""
+    """The distances of the gallery from each query, computed when they are asked for."""
 
     of: Callable[[int, int], Array | np.ndarray]
-    """Float32 (stop - start, G) of the queries start to stop."""
+    """`of(start, stop)`: float32 (stop - start, G), the distances of the queries from start to before stop."""
     queries: int
+    """Q, how many queries there are."""
     gallery: int
-    most: float
+    """G, how many images the gallery has."""
+    upper_bound: float
     """No distance is larger."""
 
 
 def cosine(query: np.ndarray, gallery: np.ndarray) -> Distances:
-    """1 - cosine of features (Q, D) and (G, D), whatever their lengths."""
+    """1 - cosine of features (Q, D) and (G, D) of any lengths."""
     check(query, gallery)
     return _between(unit(query, "query"), unit(gallery, "gallery"), _one_minus_cosine, 2.0)
 
@@ -40,35 +42,37 @@ def euclidean(query: np.ndarray, gallery: np.ndarray) -> Distances:
 
 
 def unit(features: np.ndarray, what: str) -> np.ndarray:
-    """The features, each divided by its length; one that has none is refused."""
+    """The features, each divided by its length; a feature that is all 0 is refused."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     if not lengths.all():
         raise UserError(f"{what}: the feature of image {lengths.argmin()} is all 0; embed the images again")
     return features / lengths
 
 
-def _between(query: np.ndarray, gallery: np.ndarray, rule: Callable[..., Array], most: float) -> Distances:
+def _between(query: np.ndarray, gallery: np.ndarray, metric: Callable[..., Array], upper_bound: float) -> Distances:
     mesh = Mesh(np.array(jax.local_devices()), "queries")
-    everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("queries",)))
-    searched = jax.device_put(np.asarray(gallery, np.float32), everywhere)
-    asked = np.asarray(query, np.float32)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    by_query = NamedSharding(mesh, PartitionSpec("queries"))
+    query_QxD = np.asarray(query, np.float32)
+    gallery_GxD = jax.device_put(np.asarray(gallery, np.float32), replicated)
 
     def of(start: int, stop: int) -> Array:
-        rows = asked[start:stop]
-        return rule(jax.device_put(rows, everywhere if len(rows) % mesh.size else shared), searched)
+        rows = query_QxD[start:stop]
+        divides = len(rows) % mesh.size == 0
+        return metric(jax.device_put(rows, by_query if divides else replicated), gallery_GxD)
 
-    return Distances(of, len(query), len(gallery), most)
+    return Distances(of, len(query), len(gallery), upper_bound)
 
 
 def check(query: np.ndarray, gallery: np.ndarray) -> None:
-    """Refuse features between which there is no distance."""
+    """Refuse features that have no distances: of other shapes, of two widths, or with values that are not finite."""
     for what, features in (("query", query), ("gallery", gallery)):
         if features.ndim != 2 or not features.size:
             raise UserError(f"{what}: features {features.shape}; a row for each image is needed, and at least one")
         broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(broken):
             raise UserError(
-                f"{what}: the feature of image {broken[0]} is not of finite numbers; embed the images again"
+                f"{what}: the feature of image {broken[0]} has NaN or infinite values; embed the images again"
             )
     if query.shape[1] != gallery.shape[1]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From images to features: a unit vector per image, computed on all devices of this process."""
+"""From images to features: a unit vector for each image, computed on all devices of this process."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cion_jax.config import MEAN, STD
 from cion_jax.data.images import ImageError, decode_into
+from cion_jax.data.pixels import normalise, to_float
 from cion_jax.errors import UserError
 from cion_jax.hosts import all_gather, local_part
 from cion_jax.models.zoo import Backbone, Variables
@@ -22,11 +22,12 @@ from cion_jax.terminal import Progress, no_progress
 
 Precision = Literal["float32", "bfloat16"]
 
-_MOST_THREADS = 16  # each decodes a batch of its own, and as many wait in memory
+#: Each thread decodes a batch of its own, and as many wait in memory.
+_MOST_THREADS = 16
 
 
 class Images(Protocol):
-    """Images that can be had by number, from any thread; `data.records.Records` is one."""
+    """Images that any thread can read by number, as `data.records.Records`."""
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -37,12 +38,12 @@ class Images(Protocol):
         ...
 
     def where(self, number: SupportsIndex) -> str:
-        """Where the image stands, for messages."""
+        """The place of an image, for messages."""
         ...
 
 
 class ImageFolder:
-    """The JPEG and PNG files anywhere below a folder, in the order of their paths; hidden ones are left out."""
+    """The JPEG and PNG files anywhere below a folder, in the order of their paths, without hidden ones."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -81,30 +82,32 @@ def _images_below(folder: Path) -> Iterator[str]:
 
 Embedder = Callable[..., Array]
 
-#: Scale and shift of the channels of each image, both float32 (N, 3): values 0 to 1 become clip(x * scale + shift).
+#: Scale and shift of the channels of each image, both float32 (N, 3): a value x from 0 to 1 becomes
+#: clip(x * scale + shift, 0, 1).
 Colours = tuple[np.ndarray, np.ndarray]
 
 
 def embedder(
     model: Backbone, variables: Variables, *, flip: bool = False, precision: Precision = "float32"
 ) -> Embedder:
-    """The function from pixels, uint8 (N, H, W, 3), to unit vectors, float32 (N, width), that stay on the devices.
+    """The function from pixels, uint8 (N, H, W, 3), to unit vectors, float32 (N, width).
 
-    N is a multiple of the number of local devices, which share the images. The call returns before the work is done.
-    To change the colours of the images first, give it two arrays more: the scale and the shift of `Colours`.
+    N is a multiple of the number of local devices, which share the images. The call returns before the work is done,
+    and the vectors stay on the devices. Two further arguments change the colours of the images first: the scale and
+    the shift of `Colours`.
 
     Args:
         model: The backbone.
-        variables: Its variables; they are copied to every local device.
-        flip: Add the features of the mirror image before the length is made 1.
+        variables: Its variables; every local device gets a copy.
+        flip: Add the features of the mirror image, before the vector is divided by its length.
         precision: What the backbone computes in.
     """
     mesh = jax.make_mesh((jax.local_device_count(),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
-    everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    variables = jax.device_put(variables, everywhere)
+    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    by_image = NamedSharding(mesh, PartitionSpec("data"))
 
     def run(pixels: np.ndarray, *colours: np.ndarray) -> Array:
-        return _forward(model.apply, variables, *jax.device_put((pixels, colours), shared), flip, precision)
+        return _forward(model.apply, variables, *jax.device_put((pixels, colours), by_image), flip, precision)
 
     return run
 
@@ -119,12 +122,11 @@ def _forward(
     precision: Precision,
 ) -> Array:
     """One program for all calls with the same backbone and shapes: a trainer that embeds again compiles nothing."""
-    images = pixels.astype(jnp.float32) / 255
+    values = to_float(pixels)
     if colours:
         scale, shift = (each[:, None, None] for each in colours)
-        images = jnp.clip(images * scale + shift, 0, 1)
-    images = (images - jnp.array(MEAN)) / jnp.array(STD)
-    images = images.astype(precision)
+        values = jnp.clip(values * scale + shift, 0, 1)
+    images = normalise(values).astype(precision)
     features_NxD = apply(variables, images).astype(jnp.float32)
     if flip:
         features_NxD += apply(variables, images[:, :, ::-1]).astype(jnp.float32)
@@ -142,29 +144,30 @@ def embed(
 ) -> Iterator[np.ndarray]:
     """The features of each span of image numbers, in order, float32 (len(span), width).
 
-    Every span is filled up to the same number of rows, so that all are one program. Threads decode some spans ahead,
-    and the next is on its way to the devices while one is computed.
+    Every span is padded to the same number of rows, so that one program serves them all. Threads decode some spans
+    ahead, and the next span travels to the devices while one is computed.
 
     Args:
         run: What `embedder` returned.
         images: Where the pixels come from.
-        spans: Consecutive numbers of images, at most `batch` at a time, as `cut` makes them.
+        spans: Consecutive numbers of images, at most `batch` in each, as `batched` makes them.
         image_size: Height and width to which images are resized.
         batch: Images that the devices take together.
-        colours: How to change the colours of each image, by its number; `colours.matched` makes it.
+        colours: How to change the colours of each image, with a row for each of `images`, as `colours.matched`
+            returns it.
     """
     rows = -(-batch // jax.local_device_count()) * jax.local_device_count()
 
     def decode(span: range) -> tuple[np.ndarray, ...]:
         pixels = np.zeros((rows, *image_size, 3), np.uint8)
-        for place, number in zip(pixels, span, strict=False):
-            images.pixels_into(place, number)
-        return pixels, *(_filled_up(each[span.start : span.stop], rows) for each in colours or ())
+        for row, number in zip(pixels, span, strict=False):
+            images.pixels_into(row, number)
+        return pixels, *(_padded(each[span.start : span.stop], rows) for each in colours or ())
 
     batches = in_threads(decode, spans)
     computing = [run(*next(batches))] if spans else []
     for number, span in enumerate(spans, 1):
-        computing += [run(*next(batches))] if number < len(spans) else []
+        computing += [run(*next(batches))] if number < len(spans) else []  # before the wait for the one in front
         features = np.asarray(computing.pop(0))[: len(span)]
         broken = not_unit(features)
         if len(broken):
@@ -175,8 +178,8 @@ def embed(
         yield features
 
 
-def _filled_up(values: np.ndarray, rows: int) -> np.ndarray:
-    """An array with rows of zeros behind its own."""
+def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+    """An array with rows of zeros behind its own, `rows` in all."""
     return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]), values.dtype)])
 
 
@@ -188,12 +191,12 @@ def in_threads(work: Callable[[range], Any], spans: Sequence[range]) -> Iterator
 
 
 def batched(numbers: range, most: int) -> list[range]:
-    """Consecutive numbers in spans of at most so many."""
+    """The numbers in consecutive spans of at most `most`."""
     return [numbers[start : start + most] for start in range(0, len(numbers), most)]
 
 
 def not_unit(features: np.ndarray) -> np.ndarray:
-    """The rows that are no unit vectors: those with a NaN or an infinity, and those of another length."""
+    """The numbers of the rows that are not unit vectors: those of another length, and those with NaN or infinity."""
     squares = np.einsum("nd,nd->n", features, features)
     return np.flatnonzero(~(np.abs(squares - 1) < 1e-3))
 
@@ -210,15 +213,16 @@ def embed_all(
     colours: Colours | None = None,
     progress: Progress = no_progress,
 ) -> np.ndarray:
-    """The features of all images, float32 (N, width), in memory; for what they are see `embedder` and `embed`.
+    """The features of all images, float32 (N, width), in memory; `embedder` and `embed` explain the arguments.
 
-    Hosts share the images. `progress` is called with the number of further images that are embedded here.
+    Hosts share the images. `progress` is called with the number of further images that this host has embedded.
     """
-    mine, run = local_part(range(len(images))), embedder(model, variables, flip=flip, precision=precision)
-    spans, first = batched(mine, batch), mine.start
-    found = np.empty((len(mine), model.width(image_size)), np.float32)
+    local = local_part(range(len(images)))
+    run = embedder(model, variables, flip=flip, precision=precision)
+    spans = batched(local, batch)
+    features = np.empty((len(local), model.width(image_size)), np.float32)
     parts = embed(run, images, spans, image_size=image_size, batch=batch, colours=colours)
     for span, rows in zip(spans, parts, strict=True):
-        found[span.start - first : span.stop - first] = rows
+        features[span.start - local.start : span.stop - local.start] = rows
         progress(len(span))
-    return all_gather(found)
+    return all_gather(features)

@@ -1,11 +1,11 @@
-"""Features as a folder, written in shards: a killed run that is repeated takes up what is whole.
+"""A folder of features, written in shards: after a kill, the same call keeps the shards that are whole.
 
 OUT/features.json                              the card, written last: what was embedded, and with what
 OUT/train/features-00000-of-00003.npy ...      float32, a unit vector per image
 OUT/train/index.npy                            number and labels of each image, in the same order
 OUT/train/names.json                           paths of the images, where they came from a folder of files
 
-While it is written, OUT/.unfinished holds the card to be and whatever is not whole.
+While the folder is written, OUT/.unfinished holds the card and the files that are not whole yet.
 """
 
 import functools
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cion_jax.atomic import write_atomically
+from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.data import dataset
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.data.labels import FIELDS, LABELS
@@ -42,23 +42,23 @@ _AGAIN = "embed the images again, into another folder"
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with what is known of them."""
+    """Images with their labels."""
 
     images: Images
     labels: np.ndarray
     """A row with the fields of LABELS for each image."""
     fingerprint: str
-    """Digest of what the images are."""
+    """Digest that tells these images from others."""
     names: Sequence[str] = ()
-    """A name for each image, where the labels do not tell where it came from."""
+    """The path of each image of a folder of files; datasets have none."""
 
     def has_tracklets(self) -> bool:
-        """Whether the video and the tracklet of any image are known."""
+        """Whether any image has a known video and a known tracklet."""
         return bool(matchable(self.labels["video"], self.labels["tracklet"]).any())
 
 
 def open_images(data: Folder, split: str | None = None) -> dict[str, Labelled]:
-    """The splits of a dataset (all of them, or one), or those of a folder of image files: one, called images."""
+    """The splits of a dataset, or the one that is asked for. A folder of image files has one split, called images."""
     if is_remote(data) or dataset.is_dataset(data):
         names = [split] if split else [*dataset.read_card(data)[0]]
         return {name: _from_records(Records(data, name)) for name in names}
@@ -89,12 +89,12 @@ def write_features(
 ) -> dict[str, Any]:
     """Embed images into a new folder, or finish what a killed run of the same call began. Returns the card.
 
-    The same call gives the same bytes however often it was interrupted. Hosts share the shards of each split, in a
-    folder that must be the same for all of them. How many images and devices work together is no part of what a folder
-    is: another `batch` may finish it, and changes features by no more than rounding.
+    The same call gives the same bytes, however often it was interrupted. Another `batch`, or another number of devices,
+    may finish a folder: they change features by no more than rounding. Hosts share the shards of each split; `out` must
+    be the same folder for all of them.
 
-    `match_colours` matches the colours of each video to those of its split (see `colours.matched`); a split without
-    tracklets is left as it is.
+    `match_colours` matches the colours of each video to those of its split (see `colours.matched`). A split without
+    tracklets keeps its colours.
     """
     if batch < 1 or images_per_shard < 1:
         raise UserError(f"batch {batch}, images per shard {images_per_shard}: both must be positive")
@@ -117,8 +117,8 @@ def write_features(
         run = embedder(model, variables, flip=flip, precision=precision)
         for name, split in splits.items():
             colours = _matched(name, split, image_size) if match_colours and split.has_tracklets() else None
-            how = functools.partial(embed, run, image_size=image_size, batch=batch, colours=colours)
-            _write_split(out, name, split, card, how, batch)
+            embed_spans = functools.partial(embed, run, image_size=image_size, batch=batch, colours=colours)
+            _write_split(out, name, split, card, embed_spans, batch)
         barrier()  # the card says that all shards are there
         on_main(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(card))))
     on_main(lambda: shutil.rmtree(_unfinished(out), ignore_errors=True))
@@ -126,7 +126,7 @@ def write_features(
 
 
 def _matched(name: str, split: Labelled, image_size: tuple[int, int]) -> Colours:
-    """How the colours of the images of a split change; all of them are read for it."""
+    """The scales and shifts that match the colours of a split; this reads all its images."""
     with progress_bar(f"colours of {name}", len(local_part(range(len(split.images))))) as advance:
         colours = image_colours(split.images, image_size, progress=advance)
     return matched(colours, split.labels["video"], split.labels["tracklet"])
@@ -139,7 +139,7 @@ def digest(variables: Variables) -> str:
 
 
 def read_features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The features of a split, float32 (N, width), and a row of INDEX for each; what is not whole is refused."""
+    """The features of a split, float32 (N, width), and a row of INDEX for each. Damaged files are refused."""
     card = _read_card(folder / CARD)
     images = _part(folder, card, split)["images"]
     index = _read(folder / split / "index.npy", (images,), INDEX)
@@ -150,7 +150,7 @@ def read_features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fingerprint_of(folder: Path, split: str) -> str:
-    """The fingerprint of the images that the features of a split were made from."""
+    """The fingerprint of the images from which the features of a split were made."""
     return _part(folder, _read_card(folder / CARD), split)["fingerprint"]
 
 
@@ -171,56 +171,55 @@ def _write_split(
     name: str,
     split: Labelled,
     card: Mapping[str, Any],
-    embed: Callable[..., Iterator[np.ndarray]],
+    embed_spans: Callable[..., Iterator[np.ndarray]],
     batch: int,
 ) -> None:
-    """Write this host's shards that are missing or not whole; index and names are quickly written again."""
+    """Write those of this host's shards that are missing or damaged. Index and names are always written, quickly."""
     index = np.empty(len(split.images), INDEX)
     index["number"] = np.arange(len(index))
     for field in FIELDS:
         index[field] = split.labels[field]
 
-    def describe() -> None:
+    def write_labels() -> None:
         (out / name).mkdir(exist_ok=True)
         _write(out, out / name / "index.npy", functools.partial(_save, array=index))
         if split.names:
             _write(out, out / name / "names.json", lambda path: path.write_text(json.dumps(split.names, indent=0)))
 
-    on_main(describe)
-    mine = local_part(_shards(out, name, card))
-    missing = [(path, span) for path, span in mine if not _is_whole(path, span, card["width"])]
-    with progress_bar(f"embedding {name}", sum(len(span) for _, span in mine)) as advance:
-        advance(sum(len(span) for _, span in mine) - sum(len(span) for _, span in missing))
-
-        def counted(found: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-            for rows in found:
-                advance(len(rows))
-                yield rows
-
-        found = counted(embed(split.images, [part for _, span in missing for part in batched(span, batch)]))
+    on_main(write_labels)
+    local = local_part(_shards(out, name, card))
+    missing = [(path, span) for path, span in local if not _is_whole(path, span, card["width"])]
+    images = sum(len(span) for _, span in local)
+    images_missing = sum(len(span) for _, span in missing)
+    # One stream of features runs through all missing shards, so that the devices never wait for a file to be written.
+    features = embed_spans(split.images, [part for _, span in missing for part in batched(span, batch)])
+    with progress_bar(f"embedding {name}", images) as progress:
+        progress(images - images_missing)
         for path, span in missing:
-            shard = np.concatenate([next(found) for _ in batched(span, batch)])
-            _write(out, path, functools.partial(_save, array=shard))
+            parts = []
+            for _ in batched(span, batch):
+                parts.append(next(features))
+                progress(len(parts[-1]))
+            _write(out, path, functools.partial(_save, array=np.concatenate(parts)))
 
 
 def _claim(out: Path, card: dict[str, Any]) -> None:
-    """Make the folder ours; somebody else's is refused untouched."""
-    advice = "choose another folder or delete this one"
-    for path in (out / CARD, _unfinished(out) / CARD):
-        if path.exists():
-            if differences := _differences(_read_card(path), card):
-                raise UserError(f"{out}: holds features made otherwise: {'; '.join(differences)}; {advice}")
-            return
-    if out.exists() and (not out.is_dir() or any(path != _unfinished(out) for path in out.iterdir())):
-        raise UserError(f"{out}: already holds something else; {advice}")
+    """Put the card into a new folder, or accept one that has it. Any other folder is refused, and stays as it is."""
     for name in card["splits"]:
         if Path(name).name != name or name.startswith("."):
             raise UserError(f"{out}: a split called {name!r} cannot be a folder; rename it")
-    _unfinished(out).mkdir(parents=True, exist_ok=True)
-    _write(out, _unfinished(out) / CARD, lambda path: path.write_text(_as_json(card)))
+
+    def check(note: Path) -> None:
+        if differences := _differences(_read_card(note), card):
+            remedy = "choose another folder or delete this one"
+            raise UserError(f"{out}: holds features made in another way: {'; '.join(differences)}; {remedy}")
+
+    if claim_folder(out, (out / CARD, _unfinished(out) / CARD), check) is None:
+        _write(out, _unfinished(out) / CARD, lambda path: path.write_text(_as_json(card)))
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What two cards differ in, for a message."""
     flat = [{**card, **{f"split {name}": split for name, split in card["splits"].items()}} for card in (there, here)]
     keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if key != "splits"]
     return [
@@ -252,14 +251,14 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A memory-mapped array that must have this shape and type. Nothing that is pickled is run: it cannot be mapped."""
+    """A memory-mapped array that must have this shape and type. Pickled objects cannot be mapped, so none is run."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-        found = f"{array.dtype} {array.shape}"
+        kind = f"{array.dtype} {array.shape}"
     except Exception as error:  # numpy promises no more about damaged files
         raise UserError(f"{path}: missing or damaged ({' '.join(str(error).split())[:80]}); {_AGAIN}") from None
     if array.shape != shape or array.dtype != dtype:
-        raise UserError(f"{path}: holds {found}, not {np.dtype(dtype)} {shape}; {_AGAIN}")
+        raise UserError(f"{path}: holds {kind}, not {np.dtype(dtype)} {shape}; {_AGAIN}")
     return array
 
 

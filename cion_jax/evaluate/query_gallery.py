@@ -1,4 +1,4 @@
-"""A trial: queries and a gallery as features, with who and where each image is, from wherever they come."""
+"""Queries and a gallery as features with labels, from a dataset, from `cion embed`, or from anybody's .npz."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +19,9 @@ from cion_jax.terminal import ProgressBar, progress_bar
 SPLITS = ("query", "gallery")
 _FIELDS = ("identity", "camera")
 
-#: Shows work of so many pieces while it lasts; what it yields is called with how many more are done.
-
 
 class QueryGallery(NamedTuple):
-    """One row per image; labels have the fields `identity` and `camera`."""
+    """Features and labels with a row for each image; labels have the fields `identity` and `camera`."""
 
     query: np.ndarray
     gallery: np.ndarray
@@ -52,11 +50,12 @@ def embed_query_gallery(
     batch: int = 256,
     bar: ProgressBar = progress_bar,
 ) -> QueryGallery:
-    """The query and gallery of a dataset folder as a backbone sees them; for the options see `embed.embedder`."""
-    sides, found = open_query_gallery(data), []
+    """Embed the query and the gallery of a dataset folder; `embed.embedder` explains the options."""
+    sides = open_query_gallery(data)
+    features = []
     for split, records in zip(SPLITS, sides, strict=True):
-        with bar(f"embedding {split}", len(records)) as done:
-            some = embed_all(
+        with bar(f"embedding {split}", len(records)) as progress:
+            rows = embed_all(
                 model,
                 variables,
                 records.in_order(),
@@ -64,29 +63,32 @@ def embed_query_gallery(
                 flip=flip,
                 precision=precision,
                 batch=batch,
-                progress=done,
+                progress=progress,
             )
-        found.append(some)
-    return QueryGallery(*found, *(np.array(records.index) for records in sides))
+        features.append(rows)
+    return QueryGallery(*features, *(np.array(records.index) for records in sides))
 
 
 def load_features(folder: Path, data: Folder | None = None) -> QueryGallery:
-    """What `cion embed` wrote of an evaluation set; if that is named too, it must be the one they were made from."""
-    (query, asked), (gallery, searched) = (read_features(folder, split) for split in SPLITS)
+    """What `cion embed` wrote of an evaluation set. With `data`: refuse features that were not made from it."""
+    query, query_labels = read_features(folder, "query")
+    gallery, gallery_labels = read_features(folder, "gallery")
     if data is not None:
         for split, records in zip(SPLITS, open_query_gallery(data), strict=True):
             if records.card.fingerprint != fingerprint_of(folder, split):
                 raise UserError(f"{folder}: the features of {split} were not made from {data}; embed that again")
-    return QueryGallery(query, gallery, asked, searched)
+    return QueryGallery(query, gallery, query_labels, gallery_labels)
 
 
 def load_npz(path: Path) -> QueryGallery:
     """Anybody's features: an .npz with query (Q, D), query_identity (Q), query_camera (Q), and the same of gallery."""
-    arrays = read_npz(path, [*SPLITS, *(f"{split}_{field}" for split in SPLITS for field in _FIELDS)])
+    needed = [*SPLITS, *(f"{split}_{field}" for split in SPLITS for field in _FIELDS)]
+    arrays = read_npz(path, needed, expected="an .npz or a folder that `cion embed` wrote")
     return QueryGallery(*(arrays[split] for split in SPLITS), *(_labels(path, arrays, split) for split in SPLITS))
 
 
 def _labels(path: Path, arrays: dict[str, np.ndarray], split: str) -> np.ndarray:
+    """The labels of a split of an .npz; fields that it does not have are -1."""
     images = len(arrays[split]) if arrays[split].ndim else 0
     labels = np.full(images * len(FIELDS), -1, np.int32).view(LABELS)
     for field in _FIELDS:

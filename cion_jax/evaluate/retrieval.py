@@ -1,16 +1,17 @@
 """How well queries find their own in a gallery: the protocol of Market-1501 (Zheng et al., "Scalable Person
 Re-identification: A Benchmark", ICCV 2015), which is also that of MSMT17, DukeMTMC-reID and CUHK03-NP.
 
-A query ranks the gallery by distance, the nearest first; equal ones stay in the order of the gallery. What shows the
-same identity under the same camera is passed over, and so is junk (identity -1), whoever asks. Distractors (identity 0)
-are ranked; they are right answers only to a query of identity 0. What is left with the query's identity is right.
+A query ranks the gallery by distance, the nearest first; equal distances stay in the order of the gallery. Two kinds of
+images are ignored: those of the query's identity under the query's camera, and junk (identity -1). Distractors
+(identity 0) are ranked; they are right answers only to a query of identity 0. Of the ranked images, those of the
+query's identity are right, the others wrong.
 
     average precision = mean over the right answers of (right answers up to its rank) / (its rank)
     inverse penalty   = (right answers) / (rank of the last of them), Ye et al., arXiv 2001.04193
-    true match rate   = share of the right pairs that are nearer than a threshold at which that is so for a given share
-                        of the wrong ones: TPR at FPR
+    true match rate   = share of the right pairs that are nearer than a threshold, at the threshold at which a given
+                        share of the wrong pairs is nearer: TPR at FPR
 
-Nothing is sorted: the rank of a right answer is 1 + the number of those before it, and on CPUs XLA counts ten times
+Nothing is sorted: the rank of a right answer is 1 + the number of images before it, and on CPUs XLA counts ten times
 faster than it sorts.
 """
 
@@ -28,14 +29,14 @@ from cion_jax.evaluate.embed import batched
 from cion_jax.hosts import all_gather, local_part
 from cion_jax.terminal import Progress, no_progress
 
-#: Shares of wrong pairs at which true match rates are told.
+#: False match rates at which scores give the true match rate.
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4)
-#: Distances are counted in so many steps between 0 and the largest: true match rates are exact to one of them.
-STEPS = 1 << 14
+#: Bins of the histogram of distances, from 0 to the upper bound: true match rates are exact to one bin.
+BINS = 1 << 14
 
 
 class QueryResults(NamedTuple):
-    """What each query found; 0 throughout for a query without a right answer."""
+    """The results of each query, (Q,) each. A query without a right answer has 0 everywhere."""
 
     precision: np.ndarray
     """Average precision."""
@@ -46,7 +47,8 @@ class QueryResults(NamedTuple):
     answers: np.ndarray
     """Number of right answers."""
     pairs: np.ndarray
-    """Wrong and right pairs of a query and an image that it ranks, by distance: (2, STEPS)."""
+    """(2, BINS): over all queries, histograms of the distances of wrong pairs and of right pairs; a pair is a query and
+    an image that it ranks."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Scores:
     rank_1: float
     """Share of queries with a right answer in the first place."""
     rank_5: float
-    """The same for the first five places, and so on."""
+    """Share of queries with a right answer among the first five, and so on."""
     rank_10: float
     rank_20: float
     mean_inverse_penalty: float
@@ -69,11 +71,10 @@ class Scores:
     """Queries without one."""
 
     def as_dict(self) -> dict[str, float | int]:
-        """The scores by the names that people know."""
+        """The scores by their usual names: mAP, rank 1, mINP, ..."""
         ranks = {f"rank {k}": getattr(self, f"rank_{k}") for k in (1, 5, 10, 20)}
-        matches = {
-            f"TPR at FPR {rate:g}": found for rate, found in zip(FALSE_MATCH_RATES, self.true_match_rates, strict=True)
-        }
+        rates = zip(FALSE_MATCH_RATES, self.true_match_rates, strict=True)
+        matches = {f"TPR at FPR {false:g}": true for false, true in rates}
         shares = {"mAP": self.mean_average_precision, **ranks, "mINP": self.mean_inverse_penalty, **matches}
         return shares | {"queries": self.queries, "left out": self.left_out}
 
@@ -92,60 +93,67 @@ def search(
         distances: From `distances.cosine`, `distances.euclidean` or `rerank.reranked`.
         query_labels: A row for each query with its `identity` and `camera`.
         gallery_labels: The same for the gallery.
-        block: Queries that are ranked together; beside the features nothing is larger than some times block x G.
-        progress: Called with the number of further queries that are ranked here: hosts share them.
+        block: Queries that are ranked together. Beside the features, memory holds a few arrays of block x G.
+        progress: Called with the number of further queries that this host has ranked: hosts share the queries.
     """
     _check(distances, query_labels, gallery_labels)
-    answers = right_answers(query_labels, gallery_labels)
-    ranks, pairs = [np.empty((0, answers.shape[1]), np.int64)], np.zeros((1, 2, STEPS), np.int64)
-    who = jnp.asarray(identities_and_cameras(gallery_labels))
+    answers_QxP = right_answers(query_labels, gallery_labels)
+    gallery_ids = jnp.asarray(identities_and_cameras(gallery_labels))
+    bins_per_unit = BINS / distances.upper_bound
+    ranks = [np.empty((0, answers_QxP.shape[1]), np.int64)]
+    pairs = np.zeros((1, 2, BINS), np.int64)
     for rows in batched(local_part(range(distances.queries)), block):
-        some = distances.of(rows.start, rows.stop)
-        asking, wanted = identities_and_cameras(query_labels[rows]), answers[rows]
-        ranks.append(np.asarray(_ranks(some, asking, who, wanted), np.int64))
-        pairs += np.asarray(_count_pairs(some, asking, who, STEPS / distances.most))
+        distance_BxG = distances.of(rows.start, rows.stop)
+        query_ids = identities_and_cameras(query_labels[rows])
+        ranks.append(np.asarray(_ranks(distance_BxG, query_ids, gallery_ids, answers_QxP[rows]), np.int64))
+        pairs += np.asarray(_count_pairs(distance_BxG, query_ids, gallery_ids, bins_per_unit))
         progress(len(rows))
-    ranked = all_gather(np.concatenate(ranks))
-    return QueryResults(*_judge(np.where(answers < 0, 0, ranked)), all_gather(pairs).sum(axis=0))
+    rank_QxP = all_gather(np.concatenate(ranks))
+    per_query = _summarise(np.where(answers_QxP < 0, 0, rank_QxP))
+    return QueryResults(*per_query, pairs=all_gather(pairs).sum(axis=0))
 
 
-def scores(found: QueryResults) -> Scores:
-    """Means of what queries found."""
-    counts = found.answers > 0
-    if not counts.any():
+def scores(results: QueryResults) -> Scores:
+    """Mean scores of what `search` returned."""
+    has_answer = results.answers > 0
+    if not has_answer.any():
         raise UserError("no query has its identity in the gallery under another camera; check identities and cameras")
-    first = found.first[counts]
+    first = results.first[has_answer]
     return Scores(
-        mean_average_precision=float(found.precision[counts].mean()),
+        mean_average_precision=float(results.precision[has_answer].mean()),
         rank_1=float(np.mean(first <= 1)),
         rank_5=float(np.mean(first <= 5)),
         rank_10=float(np.mean(first <= 10)),
         rank_20=float(np.mean(first <= 20)),
-        mean_inverse_penalty=float(np.mean(found.answers[counts] / found.last[counts])),
-        true_match_rates=tuple(true_match_rates(found.pairs, np.array(FALSE_MATCH_RATES)).tolist()),
-        queries=int(counts.sum()),
-        left_out=int((~counts).sum()),
+        mean_inverse_penalty=float(np.mean(results.answers[has_answer] / results.last[has_answer])),
+        true_match_rates=tuple(true_match_rates(results.pairs, np.array(FALSE_MATCH_RATES)).tolist()),
+        queries=int(has_answer.sum()),
+        left_out=int((~has_answer).sum()),
     )
 
 
 def roc_curve(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true match rates at each threshold, from none matched to all: the ROC curve."""
+    """The ROC curve: false and true match rates at each threshold, from none matched to all.
+
+    Args:
+        pairs: (2, BINS) histograms of wrong and right pairs, from `search`.
+    """
     wrong, right = np.cumsum(np.pad(pairs, ((0, 0), (1, 0))), axis=1)
     return wrong / max(wrong[-1], 1), right / max(right[-1], 1)
 
 
-def true_match_rates(pairs: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The largest true match rate with a false match rate not above each of these."""
-    return roc_curve(pairs)[1][_steps_within(pairs, at)]
+def true_match_rates(pairs: np.ndarray, false_match_rates: np.ndarray) -> np.ndarray:
+    """For each false match rate, the largest true match rate at which it is kept."""
+    return roc_curve(pairs)[1][_bins_within(pairs, false_match_rates)]
 
 
-def _steps_within(pairs: np.ndarray, at: float | np.ndarray) -> np.ndarray:
-    """How many steps of distance match no larger a share of the wrong pairs than this."""
-    return np.searchsorted(roc_curve(pairs)[0], at, side="right") - 1
+def _bins_within(pairs: np.ndarray, false_match_rate: float | np.ndarray) -> np.ndarray:
+    """The number of bins that a threshold may let pass so that the false match rate is kept."""
+    return np.searchsorted(roc_curve(pairs)[0], false_match_rate, side="right") - 1
 
 
 class Matches(NamedTuple):
-    """Of each query: the pairs that it makes with what it ranks, and those of them that are within a threshold."""
+    """For each query, (Q,) each: the pairs that it makes with the images it ranks, and those within a threshold."""
 
     right: np.ndarray
     right_matched: np.ndarray
@@ -162,21 +170,19 @@ def matches(
     *,
     block: int = 64,
 ) -> Matches:
-    """Count pairs, query by query, at the threshold at which a share `rate` of all wrong pairs is matched at most.
+    """Count pairs, query by query, at the largest threshold that matches at most a share `rate` of all wrong pairs.
 
-    `pairs` is what `search` found for the same distances and labels.
+    `pairs` are those of the `QueryResults` of the same distances and labels.
     """
     _check(distances, query_labels, gallery_labels)
-    steps = int(_steps_within(pairs, rate))
-    who, scale = jnp.asarray(identities_and_cameras(gallery_labels)), STEPS / distances.most
-    counts = [
-        np.asarray(
-            _count_matches(
-                distances.of(rows.start, rows.stop), identities_and_cameras(query_labels[rows]), who, scale, steps
-            )
-        )
-        for rows in batched(range(distances.queries), block)
-    ]
+    bins = int(_bins_within(pairs, rate))
+    gallery_ids = jnp.asarray(identities_and_cameras(gallery_labels))
+    bins_per_unit = BINS / distances.upper_bound
+    counts = []
+    for rows in batched(range(distances.queries), block):
+        distance_BxG = distances.of(rows.start, rows.stop)
+        query_ids = identities_and_cameras(query_labels[rows])
+        counts.append(np.asarray(_count_matches(distance_BxG, query_ids, gallery_ids, bins_per_unit, bins)))
     return Matches(*np.concatenate(counts, axis=1))
 
 
@@ -192,75 +198,89 @@ def _check(distances: Distances, query_labels: np.ndarray, gallery_labels: np.nd
 
 
 def identities_and_cameras(labels: np.ndarray) -> np.ndarray:
-    """As `passed_over` takes them: (N, 2)."""
+    """(N, 2): what `ignored` takes."""
     return np.stack([labels["identity"], labels["camera"]], axis=1)
 
 
 def right_answers(query_labels: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
-    """Numbers of the gallery's images that are right, a row for each query, filled up with -1."""
-    order = np.argsort(gallery_labels["identity"], kind="stable")
-    sorted_, asked = gallery_labels["identity"][order], query_labels["identity"]
-    spans = zip(np.searchsorted(sorted_, asked), np.searchsorted(sorted_, asked, side="right"), strict=True)
-    rows = [
-        same[gallery_labels["camera"][same] != one["camera"]] if one["identity"] != -1 else same[:0]
-        for one, same in zip(query_labels, (order[begin:end] for begin, end in spans), strict=True)
-    ]
-    answers = np.full((len(rows), max(1, *(len(row) for row in rows))), -1, np.int32)
-    for place, row in zip(answers, rows, strict=True):
-        place[: len(row)] = row
-    return answers
+    """The right answers to each query, (Q, P): numbers of images of the gallery, filled up with -1."""
+    order = np.argsort(gallery_labels["identity"], kind="stable")  # puts the images of an identity side by side
+    identity_sorted = gallery_labels["identity"][order]
+    begins = np.searchsorted(identity_sorted, query_labels["identity"])
+    ends = np.searchsorted(identity_sorted, query_labels["identity"], side="right")
+    rows = []
+    for query, begin, end in zip(query_labels, begins, ends, strict=True):
+        same_identity = order[begin:end] if query["identity"] != -1 else order[:0]
+        other_camera = gallery_labels["camera"][same_identity] != query["camera"]
+        rows.append(same_identity[other_camera])
+    answers_QxP = np.full((len(rows), max(1, *(len(row) for row in rows))), -1, np.int32)
+    for padded, row in zip(answers_QxP, rows, strict=True):
+        padded[: len(row)] = row
+    return answers_QxP
 
 
-def ignored(asking: Array | np.ndarray, who: Array | np.ndarray) -> Array:
-    """What is not ranked (B, G), from identities and cameras of queries (B, 2) and of the gallery (G, 2)."""
-    asking, who = jnp.asarray(asking), jnp.asarray(who)
-    same_BxG, near_BxG = (asking[:, None, column] == who[:, column] for column in range(2))
-    return (same_BxG & near_BxG) | (who[:, 0] == -1)
-
-
-@jax.jit
-def _ranks(distance: Array, asking: Array, who: Array, answers: Array) -> Array:
-    """The rank of each answer (B, P), from 1; anything for those that are -1."""
-    distance = jnp.where(ignored(asking, who), jnp.inf, distance)
-    place_G = jnp.arange(distance.shape[1])
-
-    def count(number: Array, ranks: Array) -> Array:
-        answer = answers[:, number, None]
-        own = jnp.take_along_axis(distance, jnp.maximum(answer, 0), axis=1)
-        before = (distance < own) | ((distance == own) & (place_G < answer))
-        return ranks.at[:, number].set(1 + before.sum(axis=1, dtype=jnp.int32))
-
-    most = jnp.max((answers >= 0).sum(axis=1))
-    return lax.fori_loop(0, most, count, jnp.zeros(answers.shape, jnp.int32))
+def ignored(query_ids: Array | np.ndarray, gallery_ids: Array | np.ndarray) -> Array:
+    """Which images a query does not rank, (B, G), from identities and cameras of queries (B, 2) and gallery (G, 2)."""
+    query_ids = jnp.asarray(query_ids)
+    gallery_ids = jnp.asarray(gallery_ids)
+    same_identity_BxG = query_ids[:, None, 0] == gallery_ids[:, 0]
+    same_camera_BxG = query_ids[:, None, 1] == gallery_ids[:, 1]
+    is_junk_G = gallery_ids[:, 0] == -1
+    return (same_identity_BxG & same_camera_BxG) | is_junk_G
 
 
 @jax.jit
-def _count_pairs(distance: Array, asking: Array, who: Array, scale: Array) -> Array:
-    """How many wrong and right pairs lie in each step of distance: (2, STEPS)."""
-    step = _step_of(distance, scale)
-    right = asking[:, None, 0] == who[:, 0]
-    kind = jnp.where(ignored(asking, who), 2, right)
-    return jnp.bincount((step + STEPS * kind).ravel(), length=3 * STEPS).reshape(3, STEPS)[:2]
+def _ranks(distance_BxG: Array, query_ids: Array, gallery_ids: Array, answers_BxP: Array) -> Array:
+    """The rank of each right answer, (B, P), from 1; where the answer is -1 the rank has no meaning."""
+    distance_BxG = jnp.where(ignored(query_ids, gallery_ids), jnp.inf, distance_BxG)  # behind all that is ranked
+    place_G = jnp.arange(distance_BxG.shape[1])
 
+    def count(column: Array, ranks_BxP: Array) -> Array:
+        answer_Bx1 = answers_BxP[:, column, None]
+        own_Bx1 = jnp.take_along_axis(distance_BxG, jnp.maximum(answer_Bx1, 0), axis=1)
+        # Of equal distances, the image that comes first in the gallery is before the other.
+        before_BxG = (distance_BxG < own_Bx1) | ((distance_BxG == own_Bx1) & (place_G < answer_Bx1))
+        return ranks_BxP.at[:, column].set(1 + before_BxG.sum(axis=1, dtype=jnp.int32))
 
-def _step_of(distance: Array, scale: Array) -> Array:
-    return jnp.clip((distance * scale).astype(jnp.int32), 0, STEPS - 1)
+    most_answers = jnp.max((answers_BxP >= 0).sum(axis=1))
+    return lax.fori_loop(0, most_answers, count, jnp.zeros(answers_BxP.shape, jnp.int32))
 
 
 @jax.jit
-def _count_matches(distance: Array, asking: Array, who: Array, scale: Array, steps: Array) -> Array:
-    """Right pairs, those of them in the first `steps` steps, and the same of wrong ones, for each query: (4, B)."""
-    ranked, right = ~ignored(asking, who), asking[:, None, 0] == who[:, 0]
-    near = _step_of(distance, scale) < steps
-    kinds = ranked & right, ranked & right & near, ranked & ~right, ranked & ~right & near
+def _count_pairs(distance_BxG: Array, query_ids: Array, gallery_ids: Array, bins_per_unit: Array) -> Array:
+    """Histograms of the distances of wrong and of right pairs, (2, BINS)."""
+    bin_BxG = _bin_of(distance_BxG, bins_per_unit)
+    is_right_BxG = query_ids[:, None, 0] == gallery_ids[:, 0]
+    kind_BxG = jnp.where(ignored(query_ids, gallery_ids), 2, is_right_BxG)  # 0 wrong, 1 right, 2 not ranked
+    return jnp.bincount((bin_BxG + BINS * kind_BxG).ravel(), length=3 * BINS).reshape(3, BINS)[:2]
+
+
+def _bin_of(distance: Array, bins_per_unit: Array) -> Array:
+    return jnp.clip((distance * bins_per_unit).astype(jnp.int32), 0, BINS - 1)
+
+
+@jax.jit
+def _count_matches(
+    distance_BxG: Array, query_ids: Array, gallery_ids: Array, bins_per_unit: Array, bins: Array
+) -> Array:
+    """The columns of `Matches`, (4, B), where a pair matches if it lies in the first `bins` bins."""
+    is_ranked = ~ignored(query_ids, gallery_ids)
+    is_right = query_ids[:, None, 0] == gallery_ids[:, 0]
+    is_near = _bin_of(distance_BxG, bins_per_unit) < bins
+    right = is_ranked & is_right
+    wrong = is_ranked & ~is_right
+    kinds = (right, right & is_near, wrong, wrong & is_near)
     return jnp.stack([kind.sum(axis=1, dtype=jnp.int32) for kind in kinds])
 
 
-def _judge(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision, first and last rank, and the number of answers, from ranks (Q, P) of which 0 is none."""
-    answers = (ranks > 0).sum(axis=1)
-    ranks = np.sort(np.where(ranks > 0, ranks, np.iinfo(ranks.dtype).max), axis=1)
-    real = np.arange(ranks.shape[1]) < answers[:, None]
-    precision = np.where(real, (1 + np.arange(ranks.shape[1])) / ranks, 0).sum(axis=1) / np.maximum(answers, 1)
-    last = np.take_along_axis(ranks, np.maximum(answers - 1, 0)[:, None], axis=1)[:, 0]
-    return precision, np.where(answers, ranks[:, 0], 0), np.where(answers, last, 0), answers
+def _summarise(rank_QxP: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Average precision, first rank, last rank and number of the right answers, from their ranks; 0 is no answer."""
+    answers = (rank_QxP > 0).sum(axis=1)
+    # Ranks in rising order, with what is no answer behind them.
+    rank_QxP = np.sort(np.where(rank_QxP > 0, rank_QxP, np.iinfo(rank_QxP.dtype).max), axis=1)
+    is_answer_QxP = np.arange(rank_QxP.shape[1]) < answers[:, None]
+    up_to_rank_P = 1 + np.arange(rank_QxP.shape[1])
+    precision = np.where(is_answer_QxP, up_to_rank_P / rank_QxP, 0).sum(axis=1) / np.maximum(answers, 1)
+    first = rank_QxP[:, 0]
+    last = np.take_along_axis(rank_QxP, np.maximum(answers - 1, 0)[:, None], axis=1)[:, 0]
+    return precision, np.where(answers, first, 0), np.where(answers, last, 0), answers

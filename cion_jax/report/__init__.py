@@ -1,1 +1,1 @@
-"""Pages that one can look at: one HTML file each, with everything in it."""
+"""Reports: pages of one HTML file each, with their pictures in them."""

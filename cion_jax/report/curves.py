@@ -1,7 +1,7 @@
-"""The curves of a run: what its journal wrote down step by step, and the noise that each relabelling left.
+"""The curves of a run: the rows of its journal, and the noise before and after each relabelling.
 
 A run of a million steps is drawn as fast as one of a thousand: of each stretch of steps only the lowest and the highest
-value are kept, which is all that a screen could show of them.
+value are drawn, and a screen could not show more.
 """
 
 import math
@@ -15,12 +15,12 @@ from matplotlib.ticker import MaxNLocator
 
 from cion_jax.report.page import beside, paragraph, picture
 
-#: Points of a curve that are drawn at the most.
+#: The most points of a curve that are drawn.
 POINTS = 1000
 #: The smooth line is the mean over this share of the steps.
 SMOOTH = 0.02
 
-#: What is drawn, with its label and what there is to know of it.
+#: The values of a journal that are drawn, each with its label and a note on what it is.
 _CURVES = {
     "loss": ("loss", "Cross-entropy between teacher and student, the mean over pairs of views."),
     "entropy": ("entropy, nats", "Of the teacher's distributions over prototypes; near 0 all images are on one."),
@@ -28,62 +28,67 @@ _CURVES = {
     "learning_rate": ("learning rate", "As scheduled, for the whole batch."),
     "images_per_second": ("images/s", "Over all devices, as a mean of the last steps."),
 }
-_PALE, _BLUE, _RED = "#bbbbbb", "#225588", "#cc3311"
+_PALE = "#bbbbbb"
+_BLUE = "#225588"
+_RED = "#cc3311"
 _SCORES = {"mAP": ("mAP", "o-", _BLUE), "rank_1": ("rank 1", "s--", _RED)}
 
 
-class Course(NamedTuple):
-    """What a journal says of a run."""
+class Curves(NamedTuple):
+    """The journal of a run in columns."""
 
     steps: int
-    """Steps that it tells of."""
+    """Steps that are in the journal."""
     epoch: float
-    """Passes over the data until the last of them."""
-    curves: dict[str, np.ndarray]
-    """Epochs and values (2, N) by name, of the steps that have a finite one."""
+    """The epoch of the last step, with a fraction."""
+    values: dict[str, np.ndarray]
+    """By name, (2, N): epochs and values of the steps whose value is finite."""
     warnings: list[tuple[int, str]]
-    """Steps at which the journal warned, and of what."""
+    """Steps at which the journal has a warning, and its text."""
 
 
-def course(rows: Iterable[Mapping[str, Any]]) -> Course:
-    """Bring the rows of a journal into columns; they are looked at one by one."""
-    found: dict[str, tuple[array, array]] = {name: (array("d"), array("d")) for name in (*_CURVES, *_SCORES)}
-    warnings, steps, epoch = [], 0, 0.0
+def read_curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
+    """Turn the rows of a journal into columns; rows are read one by one and not kept."""
+    columns: dict[str, tuple[array, array]] = {name: (array("d"), array("d")) for name in (*_CURVES, *_SCORES)}
+    warnings = []
+    steps = 0
+    epoch = 0.0
     for row in rows:
-        steps, epoch = steps + 1, row.get("epoch", epoch)
+        steps += 1
+        epoch = row.get("epoch", epoch)
         if "warning" in row:
             warnings.append((row["step"], row["warning"]))
-        for name, (epochs, values) in found.items():
+        for name, (epochs, values) in columns.items():
             if math.isfinite(value := row.get(name, math.nan)):
                 epochs.append(epoch)
                 values.append(value)
-    return Course(steps, epoch, {name: np.array(both) for name, both in found.items() if both[0]}, warnings)
+    return Curves(steps, epoch, {name: np.array(pair) for name, pair in columns.items() if pair[0]}, warnings)
 
 
-def training(told: Course, marks: Sequence[int] = ()) -> Iterator[str]:
-    """The curves of training, with the epochs marked at which labels were made anew."""
-    window = max(1, round(SMOOTH * told.steps))
+def training(curves: Curves, marks: Sequence[int] = ()) -> Iterator[str]:
+    """The curves of training; `marks` are the epochs at which labels were made anew."""
+    window = max(1, round(SMOOTH * curves.steps))
     mean = f"Dark lines are means over {window:,} steps, pale ones" if window > 1 else "Lines are"
     marked = " Dotted: labels were made anew." if marks else ""
     yield paragraph(f"{mean} single steps.{marked}")
     yield beside(
         *(
             picture(
-                _curve(told.curves[name], label, window, marks),
-                f"Curve of {label} over {told.epoch:.3g} epochs, from {_ends(told.curves[name][1])}",
+                _curve(curves.values[name], label, window, marks),
+                f"Curve of {label} over {curves.epoch:.3g} epochs, from {_ends(curves.values[name][1])}",
                 note,
             )
             for name, (label, note) in _CURVES.items()
-            if name in told.curves
+            if name in curves.values
         )
     )
-    for step, text in told.warnings:
+    for step, text in curves.warnings:
         yield paragraph(f"Warning at step {step:,}: {text}")
 
 
-def evaluations(told: Course) -> Iterator[str]:
-    """Scores by epoch, where the run was evaluated on its way."""
-    scores = {name: told.curves[name] for name in _SCORES if name in told.curves}
+def evaluations(curves: Curves) -> Iterator[str]:
+    """Scores by epoch, if the run was evaluated on its way."""
+    scores = {name: curves.values[name] for name in _SCORES if name in curves.values}
     if not scores:
         return
     figure, axes = _small("score")
@@ -98,7 +103,7 @@ def evaluations(told: Course) -> Iterator[str]:
 
 
 def relabellings(noise: Mapping[int, np.ndarray]) -> Iterator[str]:
-    """The noise before and after each relabelling, by its epoch: a row of denoise.noise.Noise for each level."""
+    """The noise before and after each relabelling, by its epoch; the rows of an array are `Noise`, level by level."""
     if not noise:
         return
     kinds = {2: "images beyond sigma", 3: "pairs nearer than tau"}
@@ -115,19 +120,21 @@ def relabellings(noise: Mapping[int, np.ndarray]) -> Iterator[str]:
 
 
 def decimated(x: np.ndarray, y: np.ndarray, most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points of a curve, in order: its first and its last, and the extremes of stretches between."""
+    """At most `most` points of a curve, in order: the first, the last, and the extremes of stretches between them."""
     if len(x) <= most:
         return x, y
     stretches = np.array_split(np.arange(len(x)), (most - 2) // 2)
-    extremes = [some[place] for some in stretches for place in (y[some].argmin(), y[some].argmax())]
+    extremes = [points[place] for points in stretches for place in (y[points].argmin(), y[points].argmax())]
     kept = np.unique([0, *extremes, len(x) - 1])
     return x[kept], y[kept]
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Means over about so many neighbours; at the ends there are fewer."""
-    sums, place = np.cumsum(np.concatenate([[0.0], values])), np.arange(len(values))
-    first, stop = np.maximum(place - window // 2, 0), np.minimum(place + window // 2 + 1, len(values))
+    """Means over a window of neighbours around each value; at the ends the window is cut off."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    place = np.arange(len(values))
+    first = np.maximum(place - window // 2, 0)
+    stop = np.minimum(place + window // 2 + 1, len(values))
     return (sums[stop] - sums[first]) / (stop - first)
 
 

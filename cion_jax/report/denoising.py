@@ -1,4 +1,4 @@
-"""What denoising saw and did: the noise of each level, how tau was chosen, distances, and who was found."""
+"""The report of denoising: noise after each level, how tau was chosen, distances, and identities in pictures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
@@ -14,8 +14,10 @@ from cion_jax.report.photos import Photo, photograph, strip
 from cion_jax.report.tau import choice_of_tau, distances_seen
 from tfrecords_tools.sheet import spread
 
-#: Rows, and images in a row, of a sheet.
-ROWS, COLUMNS = 6, 10
+#: Identities that are shown under a heading.
+ROWS = 6
+#: Images of each.
+COLUMNS = 10
 _LEVELS = ("raw tracklets", "1: in a tracklet", "2: in a video", "3: across videos")
 _SPACES = {
     "total": "after whitening, so that images vary alike in every direction",
@@ -25,7 +27,7 @@ _SPACES = {
 
 
 def denoising(tracked: TrackedFeatures, denoised: Denoised, records: Records | None = None) -> str:
-    """The page, as HTML; with the images' records it shows what was done to them."""
+    """The page, as HTML. With the records of the images it also shows pictures."""
     return page("Who is who among tracklets", denoising_sections(tracked, denoised, records))
 
 
@@ -56,8 +58,10 @@ def denoising_sections(
 
 
 def _summary(denoised: Denoised) -> str:
-    settings, clusters = denoised.settings, denoised.clusters
-    tracklets, kept = len(clusters.found.names), np.count_nonzero(denoised.labels >= 0)
+    settings = denoised.settings
+    clusters = denoised.clusters
+    tracklets = len(clusters.members.names)
+    kept = np.count_nonzero(denoised.labels >= 0)
     return (
         f"{tracklets:,} tracklets of {len(np.unique(clusters.video)):,} videos became {denoised.labels.max() + 1:,} "
         f"identities; {kept:,} of {len(denoised.labels):,} images were kept. An image farther than sigma = "
@@ -83,17 +87,17 @@ def _about_noise(denoised: Denoised) -> str:
 
 
 def noise_table(noise: Iterable[Sequence[int]]) -> str:
-    """Rows of denoise.noise.Noise: of the raw tracklets, and after each level."""
+    """A table of `Noise` of denoise: of the raw tracklets, and after each level."""
     names = ("", "images", "identities", "beyond sigma", "pairs nearer than tau")
     return table(names, [(name, *map(int, row)) for name, row in zip(_LEVELS, noise, strict=False)])
 
 
 def sheets(records: Records, labels: np.ndarray) -> Iterator[str]:
-    """Some of the people that a labelling of a split has, with images of theirs.
+    """The largest and the most merged identities of a labelling, with some images of each.
 
     Args:
         records: The split.
-        labels: Who each image shows; -1 is nobody.
+        labels: (N,) whom each image shows; -1 is nobody.
     """
     known = np.flatnonzero(labels >= 0)
     names, member, images = np.unique(labels[known], return_inverse=True, return_counts=True)

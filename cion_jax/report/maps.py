@@ -1,9 +1,9 @@
-"""Two kinds of maps: where in an image a network is active, and where people lie among one another.
+"""Two kinds of maps: where in an image a network is active, and how people lie in the space of features.
 
     activity of a place = root mean square over the channels of the last feature map
     plane of people     = the first two principal components of their features
 
-The former says where features come from, the latter whether they keep people apart.
+The first says where features come from, the second whether they keep people apart.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from cion_jax.config import MEAN, STD
 from cion_jax.data.images import resize
+from cion_jax.data.pixels import normalise, to_float
 from cion_jax.data.records import Records
 from cion_jax.models.zoo import Variables
 from cion_jax.report.page import paragraph, picture
@@ -29,38 +29,42 @@ from cion_jax.report.photos import HEIGHT, WIDTH, Photo, photograph, strip
 from cion_jax.weights.file import Weights
 from tfrecords_tools.sheet import spread
 
-#: Images whose activity is shown, and people in the plane.
-IMAGES, PEOPLE = 11, 12
+#: Images whose activity is shown.
+IMAGES = 11
+#: People in the plane.
+PEOPLE = 12
 #: Rows and columns of the smallest feature map that is worth a picture.
-LEAST = 4, 2
-_HEAT, _MARKERS, _DARK = "inferno", "osD^v<>pP*Xh", "#222222"
+SMALLEST_MAP = (4, 2)
+_HEAT = "inferno"
+_MARKERS = "osD^v<>pP*Xh"
+_DARK = "#222222"
 
 
 def has_map(weights: Weights) -> bool:
-    """Whether the last feature map has places enough to show where in an image a network is active."""
+    """Whether the last feature map has enough places to show where in an image a network is active."""
     pixels = jax.ShapeDtypeStruct((1, *weights.backbone.image_size, 3), jnp.uint8)
-    found = jax.eval_shape(partial(_activity, weights.backbone.apply), weights.variables, pixels)
-    return found is not None and found.shape[1] >= LEAST[0] and found.shape[2] >= LEAST[1]
+    maps = jax.eval_shape(partial(activity_maps, weights.backbone.apply), weights.variables, pixels)
+    return maps is not None and maps.shape[1] >= SMALLEST_MAP[0] and maps.shape[2] >= SMALLEST_MAP[1]
 
 
 def activity(weights: Weights, records: Records) -> Iterator[str]:
-    """Where the network is active in images that are evenly spread over a split."""
+    """Where the network is active, in images evenly spread over a split."""
     numbers = spread(np.arange(len(records)), IMAGES)
     pixels = np.stack([resize(records.pixels(number), *weights.backbone.image_size) for number in numbers])
-    found = _activity(weights.backbone.apply, weights.variables, pixels)
-    if found is None:
+    maps = activity_maps(weights.backbone.apply, weights.variables, pixels)
+    if maps is None:
         yield paragraph(f"{weights.backbone.name} has no last feature map that could be laid over an image.")
         return
-    rows, columns = found.shape[1:]
+    rows, columns = maps.shape[1:]
     yield strip(
         "Above the image, below it where the last feature map is active: dark the least, bright the most active of "
         f"its {rows} x {columns} places.",
-        (_over(records, number, places) for number, places in zip(numbers, np.asarray(found), strict=True)),
+        (_over(records, number, places) for number, places in zip(numbers, np.asarray(maps), strict=True)),
     )
 
 
 def plane(features: np.ndarray, labels: np.ndarray) -> Iterator[str]:
-    """The people with the most images in a split, as points in the plane in which their features differ the most."""
+    """A plot of the people with the most images in a split, in the plane in which their features vary the most."""
     names, counts = np.unique(labels["identity"][labels["identity"] > 0], return_counts=True)
     names = np.sort(names[np.argsort(-counts, kind="stable")[:PEOPLE]])
     shown = np.isin(labels["identity"], names)
@@ -81,7 +85,7 @@ def plane(features: np.ndarray, labels: np.ndarray) -> Iterator[str]:
 def flattened(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 2) in the plane in which the features vary the most, and each axis's share of the variance.
 
-    The farthest point along an axis is on its positive side: no rotation of the features turns the picture around.
+    The farthest point along an axis is on its positive side, so that the picture does not depend on signs by chance.
     """
     left, sizes, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
     points = (left * sizes)[:, :2]
@@ -90,16 +94,15 @@ def flattened(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _activity(apply: Callable[..., Any], variables: Variables, pixels: Array) -> Array | None:
-    """(N, rows, columns), or None where the network keeps nothing that has rows and columns."""
-    images = (pixels.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
-    _, kept = apply(variables, images, return_features=True)
+def activity_maps(apply: Callable[..., Any], variables: Variables, pixels: Array) -> Array | None:
+    """How active the last feature map is at each place, (N, rows, columns); None if the network keeps no such map."""
+    _, kept = apply(variables, normalise(to_float(pixels)), return_features=True)
     last = _last_map([*kept.values()], pixels.shape[1] / pixels.shape[2])
     return None if last is None else jnp.sqrt(jnp.mean(jnp.square(last.astype(jnp.float32)), axis=-1))
 
 
 def _last_map(kept: list[Array], height_to_width: float) -> Array | None:
-    """(N, rows, columns, C): the last map that a network keeps, or else its tokens."""
+    """(N, rows, columns, C): the last map that a network keeps, or else its tokens in rows and columns."""
     maps = [values for values in kept if values.ndim == 4]
     if maps or not kept:
         return maps[-1] if maps else None
@@ -107,7 +110,7 @@ def _last_map(kept: list[Array], height_to_width: float) -> Array | None:
 
 
 def _laid_out(tokens: Array, height_to_width: float) -> Array | None:
-    """Tokens (N, T, C), with a class token in front or without, in rows and columns, if they are square patches."""
+    """Tokens (N, T, C) in rows and columns, if they are square patches; a class token may stand in front of them."""
     if tokens.ndim != 3:
         return None
     for patches in (tokens.shape[1] - 1, tokens.shape[1]):
@@ -119,7 +122,7 @@ def _laid_out(tokens: Array, height_to_width: float) -> Array | None:
 
 
 def _over(records: Records, number: int, places: np.ndarray) -> Photo:
-    """An image above itself with the activity of its places laid over."""
+    """A photograph, and below it the same in grey with the activity of its places laid over."""
     image = np.asarray(photograph(records, number))
     active = (places - places.min()) / max(np.ptp(places), 1e-30)
     fine = Image.fromarray(active.astype(np.float32)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
@@ -127,8 +130,10 @@ def _over(records: Records, number: int, places: np.ndarray) -> Photo:
     grey = image.mean(axis=2, keepdims=True)
     both = np.concatenate([image, np.uint8(0.4 * grey + 0.6 * heat)])
     row = records.index[number]
-    who = f"identity {row['identity']}, camera {row['camera']}"
-    return Photo(Image.fromarray(both), f"image {number}, {who}, and below it where the network is active", f"{number}")
+    says = (
+        f"image {number}, identity {row['identity']}, camera {row['camera']}, and below it where the network is active"
+    )
+    return Photo(Image.fromarray(both), says, f"{number}")
 
 
 def _plane(points: np.ndarray, shares: np.ndarray, labels: np.ndarray) -> Figure:
@@ -142,10 +147,10 @@ def _plane(points: np.ndarray, shares: np.ndarray, labels: np.ndarray) -> Figure
         axes.scatter(points[some, 0], points[some, 1], marker=marker, c=colours[person[some]], **look)
         axes.scatter([], [], marker=marker, c="white", label=f"camera {camera}", **look)
     for number, name in enumerate(names):
-        mine = points[person == number]
-        across, up = mine[np.linalg.norm(mine - mine.mean(axis=0), axis=1).argmin()]
-        written = axes.annotate(str(name), (across, up), (3, 3), textcoords="offset points", weight="bold")
-        written.set_path_effects([withStroke(linewidth=3, foreground="white")])
+        own = points[person == number]
+        middlemost = own[np.linalg.norm(own - own.mean(axis=0), axis=1).argmin()]
+        text = axes.annotate(str(name), middlemost, (3, 3), textcoords="offset points", weight="bold")
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
         axes.scatter([], [], marker="o", c=colours[number, None], label=f"identity {name}", **look)
     axes.set(xlabel=f"first axis, {shares[0]:.0%} of the variance", ylabel=f"second axis, {shares[1]:.0%}")
     axes.set_aspect("equal", adjustable="datalim")

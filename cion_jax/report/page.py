@@ -1,4 +1,4 @@
-"""One HTML file with its pictures in it: needs no network, and reads on a phone, in the dark and on paper."""
+"""A page of one HTML file with its pictures in it: it needs no network, and suits phones, dark mode and paper."""
 
 import base64
 import io
@@ -37,8 +37,10 @@ summary { cursor: pointer; margin: .5rem 0; }
 @media print { body { max-width: none; } figure, table, .row { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 
-#: Pixels to an inch of a drawing, and how many of them a screen of usual density shows as one.
-_DENSITY, _FINER = 192, 2
+#: Pixels per inch of a drawing.
+_DENSITY = 192
+#: Its pixels per pixel of the page, so that screens of high density show it sharp.
+_FINER = 2
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -65,25 +67,25 @@ def paragraph(text: str) -> str:
 
 
 def definitions(meanings: Mapping[str, str]) -> str:
-    """Words and what they mean."""
+    """A list of words with their meanings."""
     pairs = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in meanings.items())
     return f"<dl>{pairs}</dl>"
 
 
 def commands(lines: str) -> str:
-    """Lines to be typed in a terminal, as they stand."""
+    """Lines for a terminal, to be copied as they are."""
     return f'<pre class="wide">{escape(lines)}</pre>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table; whole numbers get commas, the first column is at the left."""
+    """A table; whole numbers get commas, and the first column is left-aligned."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def folded(summary: str, inside: str) -> str:
-    """Something that is shown when one asks for it, by a click on its summary."""
+    """A part that is hidden until its summary is clicked."""
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 
@@ -92,19 +94,21 @@ def _cell(value: Any) -> str:
 
 
 def picture(drawn: Figure | Image.Image, says: str, caption: str = "") -> str:
-    """A picture with the text that stands for it where it cannot be seen; at most 4.4 inches wide, a phone shows it
-    as it is."""
+    """A picture with a caption; `says` is its text for those who cannot see it.
+
+    Drawings should be at most 4.4 inches wide: phones show them without scaling.
+    """
     under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{image(drawn, says)}{under}</figure>"
 
 
 def beside(*parts: str) -> str:
-    """Pictures or tables side by side, where there is room for that."""
+    """Pictures or tables side by side, as far as the screen has room."""
     return f'<div class="beside">{"".join(parts)}</div>'
 
 
 def image(drawn: Figure | Image.Image, says: str) -> str:
-    """A picture by itself: drawings as PNG, photographs as JPEG."""
+    """A picture without a caption: drawings as PNG, photographs as JPEG."""
     file = io.BytesIO()
     if isinstance(drawn, Figure):
         drawn.savefig(file, format="png", dpi=_DENSITY)

@@ -1,4 +1,4 @@
-"""Photographs of people in strips: as many side by side as a screen has room for, each with what is known of it."""
+"""Strips of photographs of people: as many side by side as the screen has room for, each with a caption."""
 
 from collections.abc import Iterable
 from html import escape
@@ -10,7 +10,7 @@ from cion_jax.data.images import resize
 from cion_jax.data.records import Records
 from cion_jax.report.page import image
 
-#: Pixels of a photograph.
+#: Height and width of a photograph in pixels.
 HEIGHT, WIDTH = 144, 72
 
 
@@ -19,21 +19,21 @@ class Photo(NamedTuple):
 
     drawn: Image.Image
     says: str
-    """The text that stands for it where it cannot be seen."""
+    """The text for those who cannot see it."""
     caption: str
     kind: str = ""
-    """A "right" answer or a "wrong" one: their frames differ in colour and in kind."""
+    """"right" or "wrong", for answers to a query: their frames differ in colour and in line."""
 
 
 def photograph(records: Records, number: int) -> Image.Image:
-    """An image of a split, at the size at which pages show people."""
+    """An image of a split, at the size of a `Photo`."""
     return Image.fromarray(resize(records.pixels(number), HEIGHT, WIDTH))
 
 
-def strip(told: str, photos: Iterable[Photo]) -> str:
-    """Photographs under what is told of them all."""
+def strip(caption: str, photos: Iterable[Photo]) -> str:
+    """Photographs under a caption for all of them."""
     figures = "".join(
-        f'<figure class="{kind}">{image(drawn, says)}<figcaption>{escape(caption)}</figcaption></figure>'
-        for drawn, says, caption, kind in photos
+        f'<figure class="{kind}">{image(drawn, says)}<figcaption>{escape(own_caption)}</figcaption></figure>'
+        for drawn, says, own_caption, kind in photos
     )
-    return f'<div class="row"><p>{escape(told)}</p><div class="strip">{figures}</div></div>'
+    return f'<div class="row"><p>{escape(caption)}</p><div class="strip">{figures}</div></div>'

@@ -1,6 +1,6 @@
-"""One page about a pre-training: what was run, how it went, who it takes for one person, and what it finds.
+"""The page about a run of pre-training: settings, curves, the identities of its labels, and retrieval.
 
-A part for which something is missing says so; all the others are there.
+A part whose files are missing says so; the other parts are there.
 """
 
 import json
@@ -17,7 +17,7 @@ from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import SPLITS, embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import search
 from cion_jax.npz import read_npz
-from cion_jax.report.curves import Course, course, evaluations, relabellings, training
+from cion_jax.report.curves import Curves, evaluations, read_curves, relabellings, training
 from cion_jax.report.denoising import noise_table, sheets
 from cion_jax.report.maps import activity, plane
 from cion_jax.report.page import beside, folded, heading, page, paragraph, table
@@ -36,32 +36,33 @@ _COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "
 
 
 class Run(NamedTuple):
-    """What a run has left in its folder, so far."""
+    """What the folder of a run holds so far."""
 
     folder: Path
     settings: dict[str, Any]
     origin: dict[str, Any]
     """Empty where it is not known."""
-    course: Course | None
+    curves: Curves | None
     labels: dict[int, Path]
     """The labels that were made on the way, by epoch."""
     teacher: Weights | None
 
 
 def read_run(folder: Path) -> Run:
-    """Read the folder of a run; what is there must be whole."""
+    """Read the folder of a run. Files may be missing, but those that are there must be whole."""
     if not (folder / SETTINGS).exists():
         raise UserError(f"{folder}: not a run ({SETTINGS} is missing); name a folder that `cion pretrain` wrote")
     settings = _read_json(folder / SETTINGS)
     if "backbone" not in settings or "level" not in settings:
         raise UserError(f"{folder / SETTINGS}: no settings of a pre-training; name a folder that `cion pretrain` wrote")
-    metrics, weights = folder / METRICS, folder / TEACHER
+    metrics = folder / METRICS
+    weights = folder / TEACHER
     paths = {epoch: labels_path(folder, epoch) for epoch in range(settings.get("epochs", 0))}
     return Run(
         folder,
         settings,
         _read_json(folder / ORIGIN) if (folder / ORIGIN).exists() else {},
-        course(read_metrics(metrics)) if metrics.exists() else None,
+        read_curves(read_metrics(metrics)) if metrics.exists() else None,
         {epoch: path for epoch, path in paths.items() if path.exists()},
         load(weights) if weights.exists() else None,
     )
@@ -71,9 +72,9 @@ def report(run: Run, data: Path | None = None) -> str:
     """The page, as HTML.
 
     Args:
-        run: What it is about.
-        data: The dataset folder in which people are sought; without it that of the run's own evaluations, or else the
-            one that it was trained on.
+        run: The run, from `read_run`.
+        data: The dataset folder, with query and gallery, on which the teacher is scored; without it that of the run's
+            own evaluations, or else the one that it was trained on.
     """
     train, test = _folders(run, data)
     return page(f"Pre-training: {run.folder.resolve().name}", _parts(run, train, test))
@@ -97,35 +98,39 @@ def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
 
 
 def what_was_run(run: Run) -> Iterator[str]:
-    """Settings and surroundings of a run."""
+    """Settings and environment of a run."""
     first = {name: run.settings[name] for name in _FIRST if name in run.settings}
-    around = {"began": run.origin.get("began", "unknown"), **run.origin.get("environment", {"environment": "unknown"})}
-    yield beside(table(("setting", "value"), _flat(first)), table(("environment", ""), _flat(around)))
+    environment = {
+        "began": run.origin.get("began", "unknown"),
+        **run.origin.get("environment", {"environment": "unknown"}),
+    }
+    yield beside(table(("setting", "value"), _flat(first)), table(("environment", ""), _flat(environment)))
     yield folded("All settings", table(("setting", "value"), _flat(run.settings)))
 
 
 def data_card(title: str, folder: Path) -> Iterator[str]:
     """What the splits of a dataset hold."""
-    found = statistics(folder)
+    splits = statistics(folder)
     yield paragraph(f"{title} {folder}:")
-    yield table(("", *found), [(name, *(split[name] for split in found.values())) for name in _COUNTS])
+    yield table(("", *splits), [(name, *(split[name] for split in splits.values())) for name in _COUNTS])
 
 
 def training_of(run: Run) -> Iterator[str]:
     """The curves of the journal, of evaluations on the way and of relabellings."""
-    if run.course is None or not run.course.steps:
+    if run.curves is None or not run.curves.steps:
         yield paragraph("No step has been written down yet.")
         return
-    told, epochs = run.course, run.settings.get("epochs")
-    unfinished = ", still under way or stopped" if isinstance(epochs, int) and told.epoch < epochs else ""
-    yield paragraph(f"{told.steps:,} steps, {told.epoch:.4g} of {epochs} epochs{unfinished}.")
-    yield from training(told, [*run.labels])
-    yield from evaluations(told)
+    curves = run.curves
+    epochs = run.settings.get("epochs")
+    unfinished = ", still under way or stopped" if isinstance(epochs, int) and curves.epoch < epochs else ""
+    yield paragraph(f"{curves.steps:,} steps, {curves.epoch:.4g} of {epochs} epochs{unfinished}.")
+    yield from training(curves, [*run.labels])
+    yield from evaluations(curves)
     yield from relabellings({epoch: read_npz(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
 
 
 def people_of(run: Run, data: Path | None) -> Iterator[str]:
-    """The newest labelling: its noise, and some of its people, if the data are those that it was made for."""
+    """The newest labelling: its noise, and some of its people, if `data` are what it was made for."""
     given = run.settings.get("labels")
     path = [*run.labels.values()][-1] if run.labels else Path(given) if given else None
     if path is None:
@@ -147,7 +152,7 @@ def people_of(run: Run, data: Path | None) -> Iterator[str]:
 
 
 def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
-    """What the teacher's queries find in an evaluation set, in numbers and in pictures."""
+    """Retrieval with the teacher's features on an evaluation set, in numbers and in pictures."""
     if run.teacher is None:
         yield paragraph("There are no weights yet: a run writes them after its first epoch.")
         return
@@ -157,40 +162,41 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
         return
     query, gallery = open_query_gallery(test)
     model = run.teacher.backbone
-    trial = embed_query_gallery(model, run.teacher.variables, test, image_size=model.image_size)
-    distances = cosine(trial.query, trial.gallery)
-    found = search(distances, trial.query_labels, trial.gallery_labels)
-    contestant = {f"{model.name}, {run.settings['level']} level": found}
+    features = embed_query_gallery(model, run.teacher.variables, test, image_size=model.image_size)
+    distances = cosine(features.query, features.gallery)
+    results = search(distances, features.query_labels, features.gallery_labels)
+    contestant = {f"{model.name}, {run.settings['level']} level": results}
     yield score_table(contestant)
     yield beside(cmc(contestant), roc(contestant))
     yield heading("Ranked lists")
-    yield from ranked(query, gallery, distances, found)
+    yield from ranked(query, gallery, distances, results)
     yield heading("Where the network is active")
     yield from activity(run.teacher, query)
     yield heading("A map of people")
-    yield from plane(trial.gallery, trial.gallery_labels)
+    yield from plane(features.gallery, features.gallery_labels)
 
 
 def _folders(run: Run, data: Path | None) -> tuple[Path | None, Path | None]:
-    """Where the data are that the run was trained on, and those to try it on; None for what is not there (any more)."""
+    """The dataset that the run was trained on, and the one to score it on; None for one that is not there any more."""
     if data is not None:
-        read_card(data)  # a mistake in what was asked for is told
+        read_card(data)  # refuses a folder that is not a dataset
     named = [data, run.settings.get("evaluate"), run.origin.get("data")]
-    there = [located(folder) if folder and is_dataset(folder) else None for folder in named]
-    return there[2], there[0] or there[1] or there[2]
+    given, evaluated, trained = [located(folder) if folder and is_dataset(folder) else None for folder in named]
+    return trained, given or evaluated or trained
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-        return found
+        contents = json.loads(path.read_text())
+        if not isinstance(contents, dict):
+            raise ValueError("not an object")
+        return contents
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable ({error}); name a run whose files are whole") from None
 
 
 def _flat(settings: dict[str, Any], group: str = "") -> Iterator[tuple[str, str]]:
+    """Rows of names and values; those of a nested group begin with its name."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{group}{name}: ")

@@ -1,4 +1,4 @@
-"""How tau was chosen, what other values of it would do, and the distances with sigma and tau among them."""
+"""How tau was chosen, what other values of tau would do, and histograms of distances with sigma and tau marked."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,16 +16,19 @@ from cion_jax.denoise.thresholds import Evidence
 from cion_jax.denoise.vectors import distances
 from cion_jax.report.page import beside, paragraph, picture, table
 
-#: Pairs of tracklets whose distances are drawn, at the most.
+#: The most pairs of tracklets whose distances are drawn.
 PAIRS = 1 << 16
-#: Numbers of the steps that stand in the table.
+#: The steps of the sweep that are in the table.
 _ROWS = (4, 8, 12, 14, UP_TO_TAU, 18, 20, 22, VALUES)
-_PALE, _BLUE, _RED = "#bbbbbb", "#225588", "#cc3311"
+_PALE = "#bbbbbb"
+_BLUE = "#225588"
+_RED = "#cc3311"
 
 
 def choice_of_tau(denoised: Denoised) -> Iterator[str]:
-    """The links that the data show, those by chance among them, and the identities at other values of tau."""
-    tau, evidence = float(denoised.settings.tau), denoised.evidence
+    """The links that the data show, how many of them are by chance, and what other values of tau would do."""
+    tau = float(denoised.settings.tau)
+    evidence = denoised.evidence
     steps = sweep(denoised.clusters, tau, evidence)
     yield paragraph(_why(denoised))
     pictures = []
@@ -57,7 +60,8 @@ def _at(tau: float) -> str:
 
 def _why(denoised: Denoised) -> str:
     """How tau was chosen, in plain words."""
-    tau, evidence = float(denoised.settings.tau), denoised.evidence
+    tau = float(denoised.settings.tau)
+    evidence = denoised.evidence
     if not tau:
         return f"tau is 0: no tracklet was linked to another. {_why_nothing(evidence)}"
     text = ""
@@ -67,7 +71,8 @@ def _why(denoised: Denoised) -> str:
         return f"{text}tau was given: links by chance were not counted, and nobody knows how many there are below it."
     if tau > evidence.steps[-1]:
         return f"{text}tau was given, and lies beyond the distances at which links by chance are estimated."
-    links, chance = (np.interp(tau, evidence.steps, counts) for counts in (evidence.near, evidence.by_chance))
+    links = np.interp(tau, evidence.steps, evidence.near)
+    chance = np.interp(tau, evidence.steps, evidence.by_chance)
     text += f"{links:,.0f} pairs of tracklets are nearer than tau, and may be one person. "
     text += f"About {chance:,.0f} of them are expected to be that near by chance."
     if tau != evidence.tau:
@@ -105,9 +110,8 @@ def _links(evidence: Evidence, tau: float) -> Figure:
 def _swept(steps: list[Step], tau: float) -> Figure:
     figure, panels = _figure(3)
     values = [step.tau for step in steps]
-    for axes, name, label in zip(
-        panels, ("identities", "merged", "stability"), ("identities", "merged pairs", "stability"), strict=True
-    ):
+    labels = {"identities": "identities", "merged": "merged pairs", "stability": "stability"}
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
         axes.plot(values, [getattr(step, name) for step in steps], ".-", color=_BLUE)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(label)
@@ -116,9 +120,9 @@ def _swept(steps: list[Step], tau: float) -> Figure:
 
 
 def _table_of(steps: list[Step], denoised: Denoised) -> Iterator[str]:
-    """Some rows of the sweep, or why there is none."""
+    """Some steps of the sweep in a table, or why there are none."""
     tau = float(denoised.settings.tau)
-    count = len(denoised.clusters.found.names)
+    count = len(denoised.clusters.members.names)
     if not steps:
         if count > LARGEST:
             yield paragraph(f"Other values of tau were not tried: {count:,} tracklets are more than {LARGEST:,}.")
@@ -128,14 +132,11 @@ def _table_of(steps: list[Step], denoised: Denoised) -> Iterator[str]:
     if len(steps) <= VALUES:
         yield paragraph(f"Above {steps[-1].tau:.4g} too many pairs of tracklets are near to try more values of tau.")
     names = ("tau", "identities", "merged pairs", "links forbidden by a frame", "stability")
-    rows = [steps[number] for number in _ROWS if number < len(steps)]
-    yield table(
-        names,
-        [
-            (f"{step.tau:#.4g}{', chosen' if step.tau == tau else ''}", *step[1:4], f"{step.stability:.2f}")
-            for step in rows
-        ],
-    )
+    rows = []
+    for step in (steps[number] for number in _ROWS if number < len(steps)):
+        chosen = ", chosen" if step.tau == tau else ""
+        rows.append((f"{step.tau:#.4g}{chosen}", step.identities, step.merged, step.forbidden, f"{step.stability:.2f}"))
+    yield table(names, rows)
     yield paragraph(
         "Merged pairs: pairs of tracklets of one identity. Links forbidden by a frame: pairs of tracklets nearer than "
         "tau that one frame shows both of, so that they are two people. Stability: the share of the merged pairs that "
@@ -144,7 +145,7 @@ def _table_of(steps: list[Step], denoised: Denoised) -> Iterator[str]:
 
 
 def distances_seen(denoised: Denoised) -> Iterator[str]:
-    """Distances of images from their tracklets, and between tracklets, with sigma and tau among them."""
+    """Histograms of the distances of images from their tracklets, and between tracklets; sigma and tau are marked."""
     pictures = [
         picture(
             _inside(denoised),
@@ -184,26 +185,28 @@ def _inside(denoised: Denoised) -> Figure:
 
 
 def _between(clusters: Clusters) -> dict[str, np.ndarray]:
-    """Distances of some pairs of tracklets, by what is known of them."""
+    """Distances of some pairs of tracklets: of those that share a frame, and of the others."""
     random = np.random.default_rng(0)
-    pairs = random.integers(len(clusters.found.names), size=(PAIRS, 2))
+    pairs = random.integers(len(clusters.members.names), size=(PAIRS, 2))
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     kinds = {"others": pairs[~share_frame(clusters, pairs)], "sharing a frame": _of_one_frame(clusters, random)}
     vectors = clusters.vectors
-    return {name: distances(vectors[some[:, 0]], vectors[some[:, 1]]) for name, some in kinds.items() if len(some)}
+    return {name: distances(vectors[kind[:, 0]], vectors[kind[:, 1]]) for name, kind in kinds.items() if len(kind)}
 
 
 def _of_one_frame(clusters: Clusters, random: np.random.Generator) -> np.ndarray:
-    """Some pairs of tracklets (pairs, 2) that a frame shows both of."""
-    found = clusters.found
-    moment = clusters.tracklets.moment[found.images]
-    images = np.flatnonzero(moment != UNKNOWN)
-    images = images[np.argsort(moment[images], kind="stable")]
-    at = moment[images]
-    first, end = np.searchsorted(at, at), np.searchsorted(at, at, side="right")
-    some = random.permutation(len(images))[:PAIRS]
-    other = random.integers(first[some], end[some])
-    pairs = found.row[np.stack([images[some], images[other]], axis=1)]
+    """Some pairs of tracklets that share a frame, (pairs, 2)."""
+    kept = clusters.members
+    frame_key = clusters.tracklets.frame_key[kept.images]
+    images = np.flatnonzero(frame_key != UNKNOWN)
+    images = images[np.argsort(frame_key[images], kind="stable")]
+    # The images of a frame are neighbours now: each of some images is paired with any one of its frame.
+    key = frame_key[images]
+    first = np.searchsorted(key, key)
+    end = np.searchsorted(key, key, side="right")
+    one = random.permutation(len(images))[:PAIRS]
+    other = random.integers(first[one], end[one])
+    pairs = kept.row[np.stack([images[one], images[other]], axis=1)]
     return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
 
 
@@ -228,7 +231,7 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def _finished(figure: Figure, name: str, value: float) -> Figure:
-    """The figure with a threshold marked in each panel; one of 0 is none."""
+    """The figure with a threshold marked in each panel, unless it is 0, and with a legend."""
     for axes in figure.axes:
         if value:
             axes.axvline(value, color="black", linestyle=":", label=f"{name} = {value:.3g}")

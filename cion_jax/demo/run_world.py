@@ -1,10 +1,10 @@
-"""One story: a drawn world, four trainings in it, and what each of them finds.
+"""One drawn world, the four trainings in it, and their scores.
 
 OUT/world                                    the drawn world as records, and beside them the truth
 OUT/instance, tracklet, identity, truth      the four runs
 
 All runs begin with the same weights and train the same number of steps. The identity level starts from raw tracklets
-and makes its labels itself, on the way; the run with the true labels is a ceiling that nobody has in life.
+and makes its labels itself, on the way; the run with the true labels is a ceiling, which real data do not have.
 """
 
 from dataclasses import replace
@@ -26,11 +26,10 @@ from cion_jax.evaluate.clustering_metrics import Agreement, agreement
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import QueryGallery, embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import QueryResults, Scores, scores, search
-from cion_jax.pretrain.state import fresh, teacher_of
-from cion_jax.run.plan import model_of, relabel_epochs
+from cion_jax.pretrain.state import init_state, teacher_of
+from cion_jax.run.pretraining import model_of, pretrain, relabel_epochs
 from cion_jax.run.relabel import labels_path, tracked_features
 from cion_jax.run.run_dir import TEACHER
-from cion_jax.run.trainer import pretrain
 from cion_jax.terminal import progress_bar
 from cion_jax.weights.file import Weights, load
 from tfrecords_tools import commands as data
@@ -43,8 +42,11 @@ RUNS: dict[Run, str] = {
     "identity": "identity level",
     "truth": "true labels (ceiling)",
 }
-HISTOGRAMS, WHITENED, RANDOM = "colour histograms", "histograms, whitened", "random weights"
-#: What a story does, in this order.
+#: The other contestants.
+HISTOGRAMS = "colour histograms"
+WHITENED = "histograms, whitened"
+RANDOM = "random weights"
+#: What is done in a world, in this order.
 PARTS = (
     "draw a world of walking people, with a tracker's mistakes, and write it as records",
     "colour histograms and random weights: what is found without any training",
@@ -56,63 +58,65 @@ PARTS = (
 )
 
 
-class WhoIsWho(NamedTuple):
-    """Who is who in the training images."""
+class LabelQuality(NamedTuple):
+    """How right labels of the training images are."""
 
     tracked: TrackedFeatures
     """The images as the identity level's final teacher sees them."""
     denoised: Denoised
-    """What these features tell after all three levels."""
+    """What denoising makes of these features, after all three levels."""
     agreements: dict[str, Agreement]
-    """With the truth: of raw tracklets, after each level, and of the labels that the run made and trained with."""
+    """Agreement with the truth of raw tracklets, of the labels after each level, and of the labels that the run made
+    and trained with."""
 
 
-class Story(NamedTuple):
-    """What came of it."""
+class WorldResults(NamedTuple):
+    """The results of one drawn world."""
 
     folder: Path
-    found: dict[str, QueryResults]
-    """What the queries found, by contestant."""
-    trials: dict[str, QueryGallery]
-    who: WhoIsWho
+    results: dict[str, QueryResults]
+    """The results of the queries, by contestant."""
+    features: dict[str, QueryGallery]
+    """Features of the query and the gallery, by contestant."""
+    labels: LabelQuality
 
     def best(self) -> Run:
-        """The run whose queries find the most, but never the ceiling: nobody has true labels."""
+        """The run with the highest mAP, without the ceiling: nobody has true labels."""
         names: list[Run] = [run for run in RUNS if run != "truth"]
         return max(names, key=lambda run: self.scores(RUNS[run]).mean_average_precision)
 
     def scores(self, contestant: str) -> Scores:
-        """What the queries of a contestant found, as means."""
-        return scores(self.found[contestant])
+        """Mean scores of a contestant."""
+        return scores(self.results[contestant])
 
 
-def tell(out: Path, plan: Plan, seed: int) -> Story:
-    """Run it all, or what a killed run has left to do."""
+def run_world(out: Path, plan: Plan, seed: int) -> WorldResults:
+    """Draw a world, train all runs in it and score them. After a kill, the same call does what is left to do."""
     world = out / "world"
     _announce(1)
     data.synth(world, replace(plan.world, seed=seed), Writing(images_per_shard=1024))  # shards enough for every core
     _announce(2)
-    trials = by_histograms(world, plan.training.image_size)
+    features = histogram_features(world, plan.training.image_size)
     settings = {run: settings_of(run, plan, seed, world) for run in RUNS}
-    trials[RANDOM] = _tried(first_weights(settings["instance"]), world)
+    features[RANDOM] = _embed(first_weights(settings["instance"]), world)
     for part, (run, contestant) in enumerate(RUNS.items(), 3):
         _announce(part)
-        trials[contestant] = _tried(train(out, run, settings[run]), world)
+        features[contestant] = _embed(train(out, run, settings[run]), world)
     _announce(7)
-    who = who_is_who(out, settings["identity"])
-    return Story(out, {name: _found(trial) for name, trial in trials.items()}, trials, who)
+    labels = measure_labels(out, settings["identity"])
+    return WorldResults(out, {name: _search(each) for name, each in features.items()}, features, labels)
 
 
 def settings_of(run: Run, plan: Plan, seed: int, world: Path) -> Pretraining:
-    """The settings of a run: runs differ only in who counts as one person, not in first weights nor in steps."""
+    """The settings of a run. Runs differ only in who counts as one person: first weights and steps are the same."""
     level: Literal["instance", "tracklet", "identity"] = "identity" if run == "truth" else run
     labels = world / "truth.npz" if run == "truth" else None
     steps = -(-len(Records(world)) // plan.training.batch)
     return replace(plan.training, seed=seed, epoch_steps=steps, level=level, labels=labels)
 
 
-def by_histograms(world: Path, image_size: tuple[int, int]) -> dict[str, QueryGallery]:
-    """The queries by colour histograms: plain, and whitened with what the training images have in common."""
+def histogram_features(world: Path, image_size: tuple[int, int]) -> dict[str, QueryGallery]:
+    """Colour histograms as features: plain, and whitened by those of the training images."""
     sides = open_query_gallery(world)
     query, gallery = (histograms(side, image_size) for side in sides)
     whiten = whitening(histograms(Records(world), image_size))
@@ -126,7 +130,7 @@ def by_histograms(world: Path, image_size: tuple[int, int]) -> dict[str, QueryGa
 def first_weights(settings: Pretraining) -> Weights:
     """The weights that every run begins with."""
     model = model_of(settings)
-    state = fresh(model, settings.head, settings.optimization, jax.random.key(settings.seed))
+    state = init_state(model, settings.head, settings.optimization, jax.random.key(settings.seed))
     return Weights(model, teacher_of(state)[0])
 
 
@@ -137,10 +141,12 @@ def train(out: Path, run: Run, settings: Pretraining) -> Weights:
     return load(out / run / TEACHER)
 
 
-def who_is_who(out: Path, settings: Pretraining) -> WhoIsWho:
-    """Denoise with the features of the identity level's final teacher, and hold all labels against the truth."""
-    records, run = Records(out / "world"), out / "identity"
-    weights, made_for = load(run / TEACHER), records.card.fingerprint
+def measure_labels(out: Path, settings: Pretraining) -> LabelQuality:
+    """Denoise the features of the identity level's final teacher, and compare all labels with the truth."""
+    records = Records(out / "world")
+    fingerprint = records.card.fingerprint
+    run = out / "identity"
+    weights = load(run / TEACHER)
     tracked = tracked_features(settings, weights.backbone, weights.variables, records, progress_bar)
     one, two, three = (denoise(*tracked, replace(settings.denoising, levels=level)) for level in (1, 2, 3))
     labels = {
@@ -150,17 +156,18 @@ def who_is_who(out: Path, settings: Pretraining) -> WhoIsWho:
         "level 3: across videos": three.labels,
     }
     for epoch in relabel_epochs(settings, records):
-        labels[f"in the run, from epoch {epoch}"] = read_labelling(labels_path(run, epoch), made_for)
-    truth = read_labelling(out / "world" / "truth.npz", made_for)
-    return WhoIsWho(tracked, three, {name: agreement(each, truth) for name, each in labels.items()})
+        labels[f"in the run, from epoch {epoch}"] = read_labelling(labels_path(run, epoch), fingerprint)
+    truth = read_labelling(out / "world" / "truth.npz", fingerprint)
+    return LabelQuality(tracked, three, {name: agreement(each, truth) for name, each in labels.items()})
 
 
-def _tried(weights: Weights, world: Path) -> QueryGallery:
+def _embed(weights: Weights, world: Path) -> QueryGallery:
     return embed_query_gallery(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
 
 
-def _found(trial: QueryGallery) -> QueryResults:
-    return search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels)
+def _search(features: QueryGallery) -> QueryResults:
+    distances = cosine(features.query, features.gallery)
+    return search(distances, features.query_labels, features.gallery_labels)
 
 
 def _announce(part: int) -> None:
