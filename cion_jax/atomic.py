@@ -1,8 +1,10 @@
-"""Files are written beside their place and then moved there: nobody ever meets half a file."""
+"""Output that nobody meets half made: files are written whole or not at all, and a folder belongs to one thing."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from cion_jax.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], aside: Path | None = None) -> None:
@@ -16,3 +18,25 @@ def write_atomically(path: Path, write: Callable[[Path], object], aside: Path | 
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def claim_folder(out: Path, notes: Sequence[Path], check: Callable[[Path], None]) -> Path | None:
+    """Make a folder one's own, or see that it is the same thing that was begun; any other is refused untouched.
+
+    Args:
+        out: The folder, which need not be there yet.
+        notes: The files in it, or in a folder in it, that may say what it holds; the first that is there counts.
+        check: Reads that file, and raises a UserError if it speaks of another thing.
+
+    Returns:
+        The note that was there. None if there was none: then the folders are made, and the caller writes the last note.
+    """
+    for note in notes:
+        if note.exists():
+            check(note)
+            return note
+    own = {note.parent for note in notes}  # perhaps made by a call that was killed before it wrote its note
+    if out.exists() and (not out.is_dir() or any(path not in own for path in out.iterdir())):
+        raise UserError(f"{out}: already holds something else; choose another folder or delete this one")
+    notes[-1].parent.mkdir(parents=True, exist_ok=True)
+    return None

@@ -14,31 +14,31 @@ from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
 
-#: Of each kind of nonsense in the labels this many are listed: one cause often spoils them all.
+#: So many examples of each kind of mistake in the labels are listed: one cause often spoils them all.
 _EXAMPLES = 20
 
 
 def problems(folder: Path) -> Iterator[str]:
     """One line for each thing that is wrong: shards, checksums, images, index, labels, and labellings beside them.
 
-    A folder that is no dataset at all, or whose card or index cannot be read, is a UserError.
+    A folder that is not a dataset, or whose card or index cannot be read, is a UserError.
     """
     splits = [Records(folder, split) for split in dataset.read_card(folder)[0]]
     with progress_bar("checking images", sum(map(len, splits))) as advance, ThreadPoolExecutor() as pool:
         for records in splits:
             yield from _index_problems(records)
-            for images_done, found in pool.map(
-                functools.partial(_shard_problems, records), range(len(records.card.shards))
-            ):
+            check_shard = functools.partial(_shard_problems, records)
+            for images_done, lines in pool.map(check_shard, range(len(records.card.shards))):
                 advance(images_done)
-                yield from found
+                yield from lines
             yield from _label_problems(records)
     for path in sorted(folder.glob("*.npz")):
         yield from _labelling_problems(path, splits)
 
 
 def _index_problems(records: Records) -> Iterator[str]:
-    path, index = dataset.index_path(records.folder, records.split), records.index
+    path = dataset.index_path(records.folder, records.split)
+    index = records.index
     if dataset.fingerprint(index) != records.card.fingerprint:
         yield f"{path}: not the content that {dataset.CARD} describes (fingerprints differ)"
     if not np.array_equal(index["shard"], np.repeat(np.arange(len(records.card.shards)), records.card.shards)):
@@ -47,21 +47,23 @@ def _index_problems(records: Records) -> Iterator[str]:
 
 def _shard_problems(records: Records, shard: int) -> tuple[int, list[str]]:
     """Images looked at and what is wrong: records must stand end to end as the index says, each whole and decodable."""
-    path, numbers = records.shard_path(shard), range(*np.searchsorted(records.index["shard"], [shard, shard + 1]))
+    path = records.shard_path(shard)
+    numbers = range(*np.searchsorted(records.index["shard"], [shard, shard + 1]))
     try:
         size = path.stat().st_size
     except OSError as error:
         return len(numbers), [f"{path} at byte 0: {error.strerror}; its {len(numbers)} images are lost"]
-    found, end = [], 0
+    lines = []
+    end = 0
     for number in numbers:
         row = records.index[number]
         if row["offset"] != end:
-            found.append(f"{records.where(number)}: the record before it ends at byte {end}")
+            lines.append(f"{records.where(number)}: the record before it ends at byte {end}")
         end = int(row["offset"]) + int(row["length"]) + HEADER_BYTES + FOOTER_BYTES
-        found.extend(_record_problems(records, number))
+        lines.extend(_record_problems(records, number))
     if size != end:
-        found.append(f"{path} at byte {min(size, end)}: the shard has {size} bytes where the index describes {end}")
-    return len(numbers), found
+        lines.append(f"{path} at byte {min(size, end)}: the shard has {size} bytes where the index describes {end}")
+    return len(numbers), lines
 
 
 def _record_problems(records: Records, number: int) -> Iterator[str]:
@@ -87,12 +89,14 @@ def _label_problems(records: Records) -> Iterator[str]:
     for name in FIELDS:
         for number in np.flatnonzero(index[name] < -1)[:_EXAMPLES]:
             yield f"{records.where(number)}: {name} {index[name][number]} is below -1"
+
     known = np.flatnonzero(index["tracklet"] >= 0)
     for name in ("video", "camera"):
         order = known[np.lexsort((index[name][known], index["tracklet"][known]))]
         same = index["tracklet"][order][1:] == index["tracklet"][order][:-1]
         for place in np.flatnonzero(same & (index[name][order][1:] != index[name][order][:-1]))[:_EXAMPLES]:
             yield f"{records.where(order[place + 1])}: tracklet {index['tracklet'][order[place]]} has several {name}s"
+
     framed = known[index["frame"][known] >= 0]
     order = framed[np.lexsort((index["frame"][framed], index["tracklet"][framed]))]
     pairs = index[order][["tracklet", "frame"]]

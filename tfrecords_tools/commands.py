@@ -1,4 +1,4 @@
-"""The `cion data` commands: each reads its arguments, calls one tool and says what came of it."""
+"""The `cion data` commands: each reads its arguments, calls one tool and prints the outcome."""
 
 import inspect
 from collections.abc import Callable
@@ -26,23 +26,28 @@ Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
 Out = Annotated[Positional[Path], arg(metavar="OUT")]
 
 
-def synth(out: Out, world: World = World(), writing: Writing = Writing()) -> None:
+def synth(out: Out, world: World = World(), writing: Writing = Writing(), settings: Path | None = None) -> None:
     """Draw a world of walking people and write it as a dataset.
 
     The splits are train (tracklets with a tracker's mistakes, no identities), query and gallery (held-out people, in
-    the Market-1501 protocol). Who is who in train is kept apart, in OUT/truth.npz. `--settings FILE` starts from the
-    World that a Python file builds, as experiments/crowded_world.py does; further options override it.
+    the Market-1501 protocol). Who is who in train is kept apart, in OUT/truth.npz.
 
     Args:
         out: Folder to write; a run that was killed is finished by the same command.
+        settings: A Python file to start from, which is run and builds a World as its `settings`, as
+            experiments/crowded_world.py does; the other options override it. `cion_jax.cli` has read it.
     """
     from tfrecords_tools.world import build, truth
 
     sources = build(world)
     splits = write_dataset(out, sources, writing)
     if "train" in splits:
-        made = splits["train"].fingerprint, {"made by": "cion data synth", "seed": world.seed}
-        write_atomically(out / "truth.npz", lambda path: write_labelling(path, truth(sources["train"]), *made))
+        people = truth(sources["train"])
+        made_by = {"made by": "cion data synth", "seed": world.seed}
+        write_atomically(
+            out / "truth.npz",
+            lambda path: write_labelling(path, people, splits["train"].fingerprint, made_by),
+        )
     _announce(out, splits)
 
 
@@ -56,11 +61,12 @@ def check(folder: Folder) -> int:
     """
     from tfrecords_tools.check import problems
 
-    found = 0
-    for found, problem in enumerate(problems(folder), start=1):  # noqa: B007
+    count = 0
+    for problem in problems(folder):
         print(problem)
-    print(f"{folder}: {found} problem{'s' if found != 1 else ''} found")
-    return 1 if found else 0
+        count += 1
+    print(f"{folder}: {count} problem{'s' if count != 1 else ''} found")
+    return 1 if count else 0
 
 
 def stats(folder: Folder, picture: Path | None = None, json: bool = False) -> None:
@@ -73,13 +79,13 @@ def stats(folder: Folder, picture: Path | None = None, json: bool = False) -> No
     """
     from tfrecords_tools.stats import draw, statistics
 
-    found = statistics(folder)
+    splits = statistics(folder)
     if json:
-        print(dumps(found, indent=1))
+        print(dumps(splits, indent=1))
     else:
-        table = Table(Column(no_wrap=True), *(Column(split, overflow="fold") for split in found))
-        for name in dict.fromkeys(name for split in found.values() for name in split):
-            table.add_row(name, *(_cell(split.get(name)) for split in found.values()))
+        table = Table(Column(no_wrap=True), *(Column(split, overflow="fold") for split in splits))
+        for name in dict.fromkeys(name for rows in splits.values() for name in rows):
+            table.add_row(name, *(_cell(rows.get(name)) for rows in splits.values()))
         Console().print(
             table, "a/b/c: minimum, median and maximum, where they differ; image sizes are those of up to 1,000 images"
         )
@@ -115,7 +121,7 @@ def sheet(
     if by not in ("identity", "tracklet", "video", "camera"):
         raise UserError(f"--by {by}: must be identity, tracklet, video or camera")
     if rows < 1 or columns < 1:
-        raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing")
+        raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing; both must be at least 1")
     values = np.asarray(records.index[by]) if labels is None else read_labelling(labels, records.card.fingerprint)
     drawn = sheet_of(records, rows_of(values, only, rows, columns))
     write_atomically(out, lambda path: drawn.save(path, format="PNG"))
@@ -159,8 +165,8 @@ def repack(
         size: Height and width to resize images to; they are encoded again as JPEG. Without it no byte of them changes.
         labels: A labelling of the train split to group by; it is carried over to OUT/labels.npz.
     """
-    found = repacking.repack(folder, out, order=order, seed=seed, size=size, labelling=labels, writing=writing)
-    _announce(out, found)
+    splits = repacking.repack(folder, out, order=order, seed=seed, size=size, labelling=labels, writing=writing)
+    _announce(out, splits)
 
 
 def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
@@ -170,7 +176,8 @@ def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
         _announce(out, write_dataset(out, importer(source, **options), writing))
 
     own = inspect.signature(importer, eval_str=True).parameters
-    place, option = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    option = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("source", place, annotation=Annotated[Positional[Path], arg(metavar="SOURCE")]),
         inspect.Parameter("out", place, annotation=Out),

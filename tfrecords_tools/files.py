@@ -19,7 +19,7 @@ from cion_jax.terminal import progress_bar
 #: Text of any length in an array; a Python string per image would not fit in memory.
 TEXT = np.dtypes.StringDType()
 
-#: What `inspect` finds out about an image.
+#: What `inspect` reads of an image.
 FACTS = np.dtype([("bytes", "<i8"), ("height", "<i4"), ("width", "<i4")])
 
 #: No image that is small enough to be decoded needs a larger file (four bytes per pixel and nothing compressed).
@@ -117,13 +117,13 @@ def _digest(paths: np.ndarray, *arrays: np.ndarray) -> str:
 def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected: str) -> Files:
     """One split of image files, ordered by video, tracklet, frame and path.
 
-    Whatever would be refused while writing is refused here, as far as headers show it.
+    What would be refused while writing is refused here already, as far as headers show it.
 
     Args:
-        source: The folder that the paths are relative to, and that no image may lie outside of.
+        source: The folder that the paths are relative to; all images must lie in it.
         paths: Where the images are, an array of TEXT.
         labels: Their labels, in the same order.
-        expected: What images are looked for, to tell a user who has none.
+        expected: Which images are looked for, for the message if there are none.
     """
     if not len(paths):
         raise UserError(f"no images found under {source}; expected {expected}")
@@ -162,16 +162,20 @@ def inspect(source: Path, paths: np.ndarray) -> np.ndarray:
         except ValueError as error:  # an ImageError, or a null character in the path
             return f"{path!r} in {source}: {error}"
 
-    facts, refused, refusals = np.empty(len(paths), FACTS), "", 0
+    facts = np.empty(len(paths), FACTS)
+    refused = ""
+    refusals = 0
     starts = range(0, len(paths), _CHUNK)
     with ThreadPoolExecutor(_THREADS) as pool, progress_bar("checking images", len(paths)) as advance:
-        for start, found in zip(starts, pool.map(lambda i: [*map(check, paths[i : i + _CHUNK])], starts), strict=True):
-            for row, fact in enumerate(found, start):
+        chunks = pool.map(lambda start: [*map(check, paths[start : start + _CHUNK])], starts)
+        for start, checked in zip(starts, chunks, strict=True):
+            for row, fact in enumerate(checked, start):
                 if isinstance(fact, str):
-                    refused, refusals = refused or fact, refusals + 1
+                    refused = refused or fact
+                    refusals += 1
                 else:
                     facts[row] = fact
-            advance(len(found))
+            advance(len(checked))
     if refusals:
         raise UserError(f"{refused}{_more(refusals)}; mend it or leave it out")
     return facts

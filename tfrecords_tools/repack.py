@@ -51,7 +51,7 @@ class Repacked:
 
 
 def new_order(labels: np.ndarray, order: Order, seed: int) -> np.ndarray:
-    """Image numbers in the order to write them: as they are, shuffled, or shuffled identities each in one piece.
+    """Image numbers in the order to write them: as they are, shuffled, or by identity, identities shuffled.
 
     In a grouped order images without an identity come last.
     """
@@ -82,15 +82,16 @@ def repack(
         if "train" not in splits:
             raise UserError(f"{folder}: has no train split for the labels in {labelling}")
         labels["train"] = read_labelling(labelling, splits["train"].card.fingerprint)
-    if order == "grouped" and all((found < 0).all() for found in labels.values()):
+    if order == "grouped" and all((identities < 0).all() for identities in labels.values()):
         raise UserError(f"{folder}: no image has an identity to be grouped by; give --labels FILE")
     numbers = {split: new_order(labels[split], order, seed) for split in splits}
     sources = {split: Repacked(records, numbers[split], size) for split, records in splits.items()}
     written = write_dataset(out, sources, writing)
     if labelling is not None:
-        carried, source = labels["train"][numbers["train"]], {"carried over from": labelling.name}
+        carried = labels["train"][numbers["train"]]
+        settings = {"carried over from": labelling.name}
         write_atomically(
             out / "labels.npz",
-            lambda path: write_labelling(path, carried, written["train"].fingerprint, source),
+            lambda path: write_labelling(path, carried, written["train"].fingerprint, settings),
         )
     return written

@@ -9,7 +9,10 @@ from cion_jax.data import images
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 
-_GAP, _CAPTION, _INK, _PAPER = 4, 64, (60, 60, 60), (250, 250, 248)
+_GAP = 4
+_CAPTION = 64
+_INK = (60, 60, 60)
+_PAPER = (250, 250, 248)
 
 
 def rows_of(labels: np.ndarray, chosen: Sequence[int], rows: int, columns: int) -> dict[int, np.ndarray]:

@@ -12,7 +12,7 @@ from cion_jax.data.records import Records
 #: Image sizes are not in the index; this many records, evenly spread, are opened to learn them.
 _SAMPLE = 1000
 
-#: The distributions that are told of, and what each of them counts.
+#: The distributions, and what each of them counts.
 _KINDS = {
     "images per tracklet": "tracklets",
     "images per identity": "identities",
@@ -69,7 +69,7 @@ def draw(folder: Path, path: Path) -> None:
     from matplotlib.figure import Figure  # slow to import, and only this picture needs it
 
     splits = {split: _distributions(Records(folder, split)) for split in dataset.read_card(folder)[0]}
-    names = [name for name in _KINDS if any(len(np.unique(found[name])) > 1 for found in splits.values())]
+    names = [name for name in _KINDS if any(len(np.unique(split[name])) > 1 for split in splits.values())]
     figure = Figure(figsize=(2 + 3 * len(names), 1 + 2.2 * len(splits)), layout="constrained")
     for place, (split, name) in enumerate(itertools.product(splits, names)):
         axes = figure.add_subplot(len(splits), len(names), place + 1)

@@ -14,7 +14,8 @@ from cion_jax.data import images
 from cion_jax.data.augment import multi_crop
 from cion_jax.data.records import Records
 
-_GAP, _PAPER = 4, (250, 250, 248)
+_GAP = 4
+_PAPER = (250, 250, 248)
 
 
 def draw_views(records: Records, crops: Crops, path: Path, *, rows: int, seed: int) -> None:
@@ -24,7 +25,8 @@ def draw_views(records: Records, crops: Crops, path: Path, *, rows: int, seed: i
     originals = np.stack([images.resize(records.pixels(number), *crops.global_size) for number in chosen])
     make = jax.jit(partial(multi_crop, crops=crops, dtype=jnp.float32))
     views = [_as_pixels(view, crops) for view in make(originals, jax.random.key(seed))]
-    width, narrow = crops.global_size[1], crops.local_size[1]
+    width = crops.global_size[1]
+    narrow = crops.local_size[1]
     pitch = _GAP + max(view.shape[2] for view in views if view.shape[1])
     size = (_GAP + 3 * (width + _GAP) + crops.local_crops * (narrow + _GAP), _GAP + len(chosen) * pitch)
     picture = Image.new("RGB", size, _PAPER)

@@ -1,1 +1,1 @@
-"""Records on disk, the order in which training meets them, and the host pipeline that decodes them."""
+"""Records on disk or in a store, the sampler of training batches, and the host pipeline that decodes them."""

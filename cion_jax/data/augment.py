@@ -2,18 +2,21 @@
 
 The views are those that published ReID pre-training makes with torchvision and Pillow: random resized crop, flip,
 colour jitter in a random order, grey, Gaussian blur, solarize. What a view is like is drawn first (`sample`), then it
-is made (`render`). Both are about one image; `multi_crop` maps them over the batch, so that no row can depend on
-another one, nor on how many devices share the rows.
+is made (`render`). Both are about one image; `multi_crop` maps them over the batch. So a row depends on no other
+row, and not on how many devices share the rows.
 
-Between two steps a picture is float32 of whole numbers 0 to 255, as Pillow would hand them on: so every step can be
-held against Pillow's. Its shape is (h, 3, w), a line of red, one of green, one of blue: three channels in the innermost
-place would leave vector units idle, and in this order both resampling products are plain ones.
+Between two steps a picture `rgb` is float32 of whole numbers 0 to 255, as Pillow would hand them on: so every step can
+be held against Pillow's. Its shape is (h, 3, w), a line of red, one of green, one of blue: three channels in the
+innermost place would leave vector units idle, and in this order both resampling products are plain ones.
+
+Shapes in names: B images, V views of an image, H and W an image's sides, h and w a crop's, T tries for a box.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +26,12 @@ from jax.typing import ArrayLike, DTypeLike
 from cion_jax.config import MEAN, STD, Crops
 from cion_jax.data.resample import blur, resize, whole
 
-_TRIES = 10  # for a box that fits
+_TRIES = 10  # T
+_BOX_NUMBERS = 2 * _TRIES + 2  # an area and an aspect for each try, and a place
+_OTHER_NUMBERS = 11  # of a view, see _views
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _ORDERS = tuple(permutations(range(4)))
-_NOTHING = (1.0, 1.0, 1.0, 0.0)
+_UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 
 
 class View(NamedTuple):
@@ -48,42 +53,55 @@ class View(NamedTuple):
     """Whether values of 128 and above are inverted."""
 
 
-def multi_crop(images: Array, key: Array, crops: Crops, dtype: DTypeLike) -> tuple[Array, Array]:
+def multi_crop(
+    images: Array, key: Array, crops: Crops, dtype: DTypeLike, *, one_by_one: bool = False
+) -> tuple[Array, Array]:
     """Global crops (B, 2, h, w, 3) and local crops (B, n, h', w', 3) of uint8 images (B, H, W, 3).
 
-    The same key gives the same crops, on any number of devices. Call it inside jit, with `crops` and `dtype` static.
+    The same key gives the same crops, on any number of devices. Call it inside jit, with all but the first two
+    arguments static. With `one_by_one` each device makes the crops of one image at a time, if the images divide so;
+    a CPU is twice as fast where a crop stays in its cache. Otherwise all images are worked on at once.
     """
 
-    def crop(image: Array, view: View, size: tuple[int, int]) -> Array:
-        return normalise(render(image, view, size, crops.blur_radius[1])).astype(dtype)
+    def crop(image_HxWx3: Array, view: View, size: tuple[int, int]) -> Array:
+        rgb_hx3xw = render(image_HxWx3, view, size, crops.blur_radius[1])
+        return normalise(rgb_hx3xw).astype(dtype)
 
-    def crop_all(image: Array, key: Array) -> tuple[Array, Array]:
-        global_views, local_views = sample(key, image.shape[0], image.shape[1], crops)
-        return (
-            jax.vmap(partial(crop, image, size=crops.global_size))(global_views),
-            jax.vmap(partial(crop, image, size=crops.local_size))(local_views),
-        )
+    def crop_all(image_HxWx3: Array, key: Array) -> tuple[Array, Array]:
+        height, width, _ = image_HxWx3.shape
+        global_views, local_views = sample(key, height, width, crops)
+        global_crops_2xhxwx3 = jax.vmap(partial(crop, image_HxWx3, size=crops.global_size))(global_views)
+        local_crops_nxhxwx3 = jax.vmap(partial(crop, image_HxWx3, size=crops.local_size))(local_views)
+        return global_crops_2xhxwx3, local_crops_nxhxwx3
 
     keys = jax.random.split(key, len(images))
-    if jax.default_backend() != "cpu":
-        return jax.vmap(crop_all)(images, keys)
-    # A CPU is twice as fast where a crop stays in its cache: one image of each device at a time, if rows divide so.
-    together = math.gcd(len(images), jax.device_count())
-    groups = (values.reshape(together, -1, *values.shape[1:]).swapaxes(0, 1) for values in (images, keys))
-    done = jax.lax.map(lambda group: jax.vmap(crop_all)(*group), tuple(groups))
-    global_crops, local_crops = (values.swapaxes(0, 1).reshape(len(images), *values.shape[2:]) for values in done)
-    return global_crops, local_crops
+    at_once = jax.vmap(crop_all)
+    return _one_by_one(at_once, images, keys) if one_by_one else at_once(images, keys)
+
+
+def _one_by_one(make: Callable[[Array, Array], Any], images: Array, keys: Array) -> Any:
+    """The rows of `make(images, keys)`, a group at a time that has one row of each device."""
+    rows = len(images)
+    devices = math.gcd(rows, jax.device_count())
+    # neighbours are on one device: of (devices, rows / devices) a group is a column
+    groups = [values.reshape(devices, -1, *values.shape[1:]).swapaxes(0, 1) for values in (images, keys)]
+    made = jax.lax.map(lambda group: make(*group), tuple(groups))
+    return jax.tree.map(lambda values: values.swapaxes(0, 1).reshape(rows, *values.shape[2:]), made)
 
 
 def sample(key: Array, height: int, width: int, crops: Crops) -> tuple[View, View]:
     """Draw the two global and the n local views of an image of this size."""
     n = crops.local_crops
     # All that is random about an image is drawn at once: one draw for each thing would take XLA seconds to compile.
-    numbers = jax.random.uniform(key, (2 + n, 2 * _TRIES + 2 + 11))
+    numbers = jax.random.uniform(key, (2 + n, _OTHER_NUMBERS + _BOX_NUMBERS))
 
-    def views(numbers: Array, scale: tuple[float, float], blur: tuple[float, ...], solarize: tuple[float, ...]) -> View:
-        boxes = partial(choose_box, height=height, width=width, scale=scale, aspect=crops.aspect)
-        return _views(jax.vmap(boxes)(numbers[:, 11:]), numbers[:, :11].T, jnp.array(blur), jnp.array(solarize), crops)
+    def views(
+        numbers_VxN: Array, scale: tuple[float, float], blur_V: tuple[float, ...], solarize_V: tuple[float, ...]
+    ) -> View:
+        choose = partial(choose_box, height=height, width=width, scale=scale, aspect=crops.aspect)
+        boxes_Vx4 = jax.vmap(choose)(numbers_VxN[:, _OTHER_NUMBERS:])
+        numbers_11xV = numbers_VxN[:, :_OTHER_NUMBERS].T
+        return _views(boxes_Vx4, numbers_11xV, jnp.array(blur_V), jnp.array(solarize_V), crops)
 
     return (
         views(numbers[:2], crops.global_scale, crops.blur[:2], (0, crops.solarize)),
@@ -96,32 +114,35 @@ def choose_box(
 ) -> Array:
     """Top, left, height and width of a random resized crop, from uniform numbers: the first of ten tries that fits
     into the image; if none does, the largest box in its middle whose width / height is allowed."""
-    areas, aspects, place = numbers[:_TRIES], numbers[_TRIES:-2], numbers[-2:]
-    areas = height * width * _between(areas, *scale)
-    aspects = jnp.exp(_between(aspects, math.log(aspect[0]), math.log(aspect[1])))
-    sizes = jnp.round(jnp.sqrt(jnp.stack([areas / aspects, areas * aspects], axis=1))).astype(jnp.int32)
+    areas_T = height * width * _between(numbers[:_TRIES], *scale)
+    aspects_T = jnp.exp(_between(numbers[_TRIES:-2], math.log(aspect[0]), math.log(aspect[1])))
+    sides_Tx2 = jnp.sqrt(jnp.stack([areas_T / aspects_T, areas_T * aspects_T], axis=1))
+    sizes_Tx2 = jnp.round(sides_Tx2).astype(jnp.int32)
     image = jnp.array([height, width])
-    fits = ((sizes > 0) & (sizes <= image)).all(axis=1)
-    size = sizes[jnp.argmax(fits)]
-    corner = jnp.floor(place * (image - size + 1)).astype(jnp.int32)
-    middle = jnp.array([min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))])
-    return jnp.where(fits.any(), jnp.concatenate([corner, size]), jnp.concatenate([(image - middle) // 2, middle]))
+    fits_T = ((sizes_Tx2 > 0) & (sizes_Tx2 <= image)).all(axis=1)
+    size = sizes_Tx2[jnp.argmax(fits_T)]  # the first that fits
+    corner = jnp.floor(numbers[-2:] * (image - size + 1)).astype(jnp.int32)
+    largest = jnp.array([min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))])
+    in_the_middle = jnp.concatenate([(image - largest) // 2, largest])
+    return jnp.where(fits_T.any(), jnp.concatenate([corner, size]), in_the_middle)
 
 
-def _views(boxes: Array, numbers: Array, blur: Array, solarize: Array, crops: Crops) -> View:
+def _views(boxes_Vx4: Array, numbers_11xV: Array, blur_V: Array, solarize_V: Array, crops: Crops) -> View:
     """The views that uniform numbers, eleven for each, stand for."""
-    change, (order, flip, jittered, dropped, blurred, radius, solarized) = numbers[:4].T, numbers[4:]
+    changes_Vx4 = numbers_11xV[:4].T
+    order, flip, jittered, dropped, blurred, radius, solarized = numbers_11xV[4:]
     strength = jnp.array(crops.jitter_strength)
-    middle = jnp.array(_NOTHING)
-    factors = _between(change, (middle - strength).at[:_HUE].max(0), middle + strength)
+    unchanged = jnp.array(_UNCHANGED)
+    lowest = (unchanged - strength).at[:_HUE].max(0)  # no factor but the hue's turn is negative
+    factors_Vx4 = _between(changes_Vx4, lowest, unchanged + strength)
     return View(
-        box=boxes,
+        box=boxes_Vx4,
         flip=flip < crops.flip,
         order=jnp.array(_ORDERS)[(order * len(_ORDERS)).astype(jnp.int32)],
-        factors=jnp.where((jittered < crops.jitter)[:, None], factors, middle),
+        factors=jnp.where((jittered < crops.jitter)[:, None], factors_Vx4, unchanged),
         grey=dropped < crops.grey,
-        radius=jnp.where(blurred < blur, _between(radius, *crops.blur_radius), 0),
-        solarize=solarized < solarize,
+        radius=jnp.where(blurred < blur_V, _between(radius, *crops.blur_radius), 0),
+        solarize=solarized < solarize_V,
     )
 
 
@@ -140,8 +161,9 @@ def render(image: Array, view: View, size: tuple[int, int], largest_radius: floa
 
 def normalise(rgb: Array) -> Array:
     """What a network takes, (h, w, 3), of a picture (h, 3, w)."""
-    mean, deviation = (jnp.array(value)[:, None] for value in (MEAN, STD))
-    return ((rgb / 255 - mean) / deviation).transpose(0, 2, 1)
+    mean_3x1 = jnp.array(MEAN)[:, None]
+    std_3x1 = jnp.array(STD)[:, None]
+    return ((rgb / 255 - mean_3x1) / std_3x1).transpose(0, 2, 1)
 
 
 def luminance(rgb: Array) -> Array:
@@ -156,15 +178,17 @@ def jitter(rgb: Array, factors: Array, order: Array) -> Array:
     Hue is the costly one, so it has one place in the program. The other slots of the order are gone through before it
     and again after it; on the side where a slot does not belong its factor is 1.
     """
-    slots, turn = jnp.arange(4), jnp.argmax(order == _HUE)
+    slots_4 = jnp.arange(4)
+    hue_slot = jnp.argmax(order == _HUE)
 
-    def blend_all(rgb: Array, some: slice, active: Array) -> Array:
-        chosen = order[some], jnp.where(active, factors[order], 1)[some]
-        return jax.lax.scan(lambda rgb, slot: (blend(rgb, *slot), None), rgb, chosen)[0]
+    def blend_all(rgb: Array, slots: slice, active_4: Array) -> Array:
+        factors_4 = jnp.where(active_4, factors[order], 1)
+        rgb, _ = jax.lax.scan(lambda rgb, slot: (blend(rgb, *slot), None), rgb, (order[slots], factors_4[slots]))
+        return rgb
 
-    rgb = blend_all(rgb, slice(0, 3), slots < turn)
+    rgb = blend_all(rgb, slice(0, 3), slots_4 < hue_slot)
     rgb = turn_hue(rgb, factors[_HUE])
-    return blend_all(rgb, slice(1, 4), slots > turn)
+    return blend_all(rgb, slice(1, 4), slots_4 > hue_slot)
 
 
 def blend(rgb: Array, kind: Array, factor: Array) -> Array:
@@ -177,8 +201,10 @@ def blend(rgb: Array, kind: Array, factor: Array) -> Array:
 
 
 def turn_hue(rgb: Array, turn: Array) -> Array:
-    """Turn the colour wheel. Hue and saturation are whole numbers in between, as they are in Pillow's HSV."""
+    """Turn the colour wheel, by a share of it. Hue and saturation are whole numbers in between, as they are in Pillow's
+    HSV."""
     red, green, blue = rgb[:, :1], rgb[:, 1:2], rgb[:, 2:]
+    # to HSV: the value is the largest channel; the hue counts from the corner of that channel, in sixths of the wheel
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     difference = jnp.where(red == value, green - blue, jnp.where(green == value, blue - red, red - green))
@@ -186,6 +212,7 @@ def turn_hue(rgb: Array, turn: Array) -> Array:
     hue = _fraction((corner + difference / jnp.maximum(chroma, 1)) / 6 + 1)
     hue = 256 * _fraction((jnp.floor(255 * hue) + jnp.trunc(255 * turn)) / 256)
     saturation = jnp.floor(255 * chroma / jnp.maximum(value, 1))
+    # and back: each channel falls from the value by the saturation, the farther its corner is from the hue
     distance = 6 * _fraction(jnp.array([5, 3, 1])[:, None] / 6 + hue / 255)
     turned = value - value * saturation / 255 * jnp.clip(jnp.minimum(distance, 4 - distance), 0, 1)
     return jnp.where(turn == 0, rgb, whole(turned))

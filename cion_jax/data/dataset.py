@@ -3,7 +3,7 @@
 cion-train.tfrecord-00000-of-00004 ...   shards
 cion-train.index.npy                     one row per image, memory-mapped
 cion.json                                the card: splits, counts, fingerprints; without it the folder is unfinished
-dataset_info.json, features.json         the same told to TFDS
+dataset_info.json, features.json         the same for TFDS
 """
 
 import hashlib
@@ -23,7 +23,7 @@ NAME = "cion"
 CARD = "cion.json"
 _FORMAT = 1
 
-#: Where the record of an image stands (`length` is its payload's), the payload's checksum, and the image's labels.
+#: Where the record of an image stands (`length` is that of its payload), the checksum of the payload, and the labels.
 INDEX = np.dtype([("offset", "<u8"), ("shard", "<u4"), ("length", "<u4"), ("crc", "<u4"), *LABELS.descr])
 _CONTENT = ("length", "crc", *FIELDS)
 
@@ -57,7 +57,7 @@ def index_path(folder: Path, split: str) -> Path:
 
 
 def digest(*parts: object) -> str:
-    """Hex digest of arrays and of things that their repr tells apart."""
+    """Hex digest of arrays, and of other things by their repr."""
     total = hashlib.sha256()
     for part in parts:
         data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
@@ -68,7 +68,7 @@ def digest(*parts: object) -> str:
 def fingerprint(index: np.ndarray) -> str:
     """Digest of every image's payload checksum and labels, in order, whatever the sharding.
 
-    It tells sets apart that differ by accident or progress; it is no signature against a forger.
+    It differs where sets differ by accident or progress; against a forger it is no signature.
     """
     total = hashlib.sha256()
     for start in range(0, len(index), 1 << 16):
@@ -79,7 +79,7 @@ def fingerprint(index: np.ndarray) -> str:
 
 
 def write_card(path: Path, splits: dict[str, Split], plan: dict) -> None:
-    """Write the card; `plan` is what the writer was asked to do, kept so that a repeated command knows its own work."""
+    """Write the card; `plan` is what the writer was asked to do, by which a repeated command knows its own work."""
     card = {"format": _FORMAT, "splits": {name: asdict(split) for name, split in splits.items()}, "plan": plan}
     path.write_text(json.dumps(card, indent=1) + "\n")
 

@@ -36,7 +36,7 @@ def encode(record: ImageRecord) -> bytes:
 
 
 def decode(payload: bytes) -> ImageRecord:
-    """Payload to record; a payload that is no such Example is a ValueError."""
+    """Payload to record; a ValueError if it is not such an Example."""
     try:
         feature = _Example.FromString(payload).features.feature
         return ImageRecord(**{field.name: _value(feature[field.name], field.type) for field in fields(ImageRecord)})
@@ -60,28 +60,35 @@ def _value(feature: Any, kind: Any) -> Any:
 
 
 def _example_message() -> Any:
-    """`tf.train.Example` declared in a pool of its own, so that TensorFlow may be imported beside it or not at all."""
+    """The class of `tf.train.Example`, declared here so that TensorFlow may be imported beside it or not at all."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="cion_jax/example.proto", package="tensorflow", syntax="proto3")
 
     def add(parent: Any, name: str, *rows: tuple[str, int, int, int, str]) -> Any:
+        """A message below a parent, with a row for each field: name, number, label, type, and name of its message."""
         declared = parent.add(name=name)
         for field_name, number, label, kind, type_name in rows:
             declared.field.add(name=field_name, number=number, label=label, type=kind, type_name=type_name or None)
         return declared
 
-    one, many, sub = field.LABEL_OPTIONAL, field.LABEL_REPEATED, field.TYPE_MESSAGE
+    one = field.LABEL_OPTIONAL
+    many = field.LABEL_REPEATED
+    sub = field.TYPE_MESSAGE
+    # message BytesList { repeated bytes value = 1; }, and so on
     add(file.message_type, "BytesList", ("value", 1, many, field.TYPE_BYTES, ""))
     add(file.message_type, "FloatList", ("value", 1, many, field.TYPE_FLOAT, ""))
     add(file.message_type, "Int64List", ("value", 1, many, field.TYPE_INT64, ""))
+    # message Feature { oneof kind { BytesList, FloatList, Int64List } }
     kinds = (("bytes_list", 1, "BytesList"), ("float_list", 2, "FloatList"), ("int64_list", 3, "Int64List"))
     feature = add(file.message_type, "Feature", *((n, i, one, sub, f".tensorflow.{t}") for n, i, t in kinds))
     feature.oneof_decl.add(name="kind")
     for kind in feature.field:
         kind.oneof_index = 0
+    # message Features { map<string, Feature> feature = 1; }
     features = add(file.message_type, "Features", ("feature", 1, many, sub, ".tensorflow.Features.FeatureEntry"))
     entry = ("key", 1, one, field.TYPE_STRING, ""), ("value", 2, one, sub, ".tensorflow.Feature")
     add(features.nested_type, "FeatureEntry", *entry).options.map_entry = True
+    # message Example { Features features = 1; }
     add(file.message_type, "Example", ("features", 1, one, sub, ".tensorflow.Features"))
 
     pool = descriptor_pool.DescriptorPool()

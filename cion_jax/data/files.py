@@ -28,23 +28,23 @@ def is_remote(path: Folder) -> bool:
 
 def exists(path: Folder) -> bool:
     """Whether there is such a file."""
-    return _asked(path, lambda store, place: store.exists(place)) if is_remote(path) else Path(path).exists()
+    return _from_store(path, lambda store, place: store.exists(place)) if is_remote(path) else Path(path).exists()
 
 
 def read(path: Folder) -> bytes:
     """The whole of a file."""
     if not is_remote(path):
         return Path(path).read_bytes()
-    return _asked(path, lambda store, place: store.cat_file(place))
+    return _from_store(path, lambda store, place: store.cat_file(place))
 
 
 def read_range(path: Folder, start: int, size: int) -> bytes:
     """So many bytes of a file in an object store; fewer where it ends before."""
-    return _asked(path, lambda store, place: store.cat_file(place, start=start, end=start + size))
+    return _from_store(path, lambda store, place: store.cat_file(place, start=start, end=start + size))
 
 
-def _asked(path: Folder, ask: Callable[[Any, str], Any]) -> Any:
-    """What a store answers; it repeats requests that fail in passing by itself."""
+def _from_store(path: Folder, ask: Callable[[Any, str], Any]) -> Any:
+    """What a store answers; fsspec itself repeats requests that fail in passing."""
     try:
         return ask(*fsspec.url_to_fs(str(path)))
     except FileNotFoundError:

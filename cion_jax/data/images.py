@@ -1,4 +1,4 @@
-"""JPEG and PNG bytes to pixels and back; whatever comes in is taken for hostile until its header has been read."""
+"""JPEG and PNG bytes to pixels and back; bytes may be hostile, so that headers are checked before anything else."""
 
 import io
 import struct
@@ -13,7 +13,8 @@ MAX_PIXELS = 1 << 25
 #: How much of a file `header` wants to see; photographs with embedded previews may need all of it.
 HEADER_BYTES = 1 << 16
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageError(ValueError):
@@ -37,7 +38,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def decode_into(out: np.ndarray, data: bytes) -> None:
-    """Decode JPEG or PNG bytes into an array, resized to its height and width where they are others."""
+    """Decode JPEG or PNG bytes into an array, resized if its height and width are others."""
     height, width, colours = _header(data)
     try:
         if colours in ("PNG", "CMYK", "YCCK"):  # print colours are left to Pillow
@@ -60,7 +61,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
 
 
 def _header(data: bytes) -> tuple[int, int, str]:
-    """Height, width and colours, the latter "PNG" for that format; claims of no or too many pixels are refused."""
+    """Height, width and colours ("PNG" for that format); claims of no pixels or too many are refused."""
     height, width, colours = _jpeg_header(data) if data.startswith(_JPEG) else _png_header(data)
     if height * width > MAX_PIXELS:
         raise ImageError(f"claims {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed")

@@ -20,7 +20,7 @@ Fetch = Callable[[np.ndarray], None]
 
 def host_batches(
     records: Records,
-    order: PKSampler,
+    sampler: PKSampler,
     reading: Reading,
     *,
     epochs: int = 1,
@@ -28,25 +28,32 @@ def host_batches(
     stop: int | None = None,
     identities: np.ndarray | None = None,
 ) -> grain.IterDataset:
-    """One host's share of every batch of the epochs 0..epochs-1 of an order, one after the other, as a Grain dataset.
+    """One host's share of every batch of a sampler's epochs, one after the other, as a Grain dataset.
 
-    Batches are counted from the beginning of epoch 0. The first `start` are left out without being read; with `stop`
-    the dataset ends before that batch, wherever in an epoch it is, and `epochs` does not count. `identities` says which
-    of a batch's P identities are this host's, by number and in the order that it wants them; all by default.
+    A batch is a dict of `image` (uint8, rows x height x width x 3), `number` (rows: each image's number in the records)
+    and `damaged` (a scalar: images replaced because their record was damaged); an identity's K images stand in
+    consecutive rows. With a windowed shuffle the chunks of the next window are read while one window is used.
 
-    A batch has `image` (uint8, rows x height x width x 3), `number` (the image's number in the records, rows) and
-    `damaged` (images replaced because their record was damaged, a scalar); an identity's K images stand in
-    consecutive rows. Where the order is a stream the pieces that a window needs are read while the one before is used.
-    `iter(...)` gives an iterator whose `get_state()` and `set_state(state)` save and restore the
-    exact position; a batch is the same whether the ones before were drawn or not.
+    `iter(...)` gives an iterator whose `get_state()` and `set_state(state)` save and restore the exact position. A
+    batch is the same whether the ones before were drawn or not.
+
+    Args:
+        records: The images.
+        sampler: Which images each batch holds.
+        reading: How they are decoded.
+        epochs: How many epochs of the sampler, from epoch 0 on; `stop` overrides it.
+        start: The first batch, counted from the beginning of epoch 0; those before are not read.
+        stop: The batch before which the dataset ends, counted likewise.
+        identities: Which of a batch's P identities are this host's, in the order that it wants them; all by default.
     """
-    if order.images != len(records):
-        raise UserError(f"{order.images} labels for {len(records)} images of {records.folder}; they are not its own")
-    rows = np.arange(order.identities) if identities is None else identities
+    if sampler.images != len(records):
+        raise UserError(f"{sampler.images} labels for {len(records)} images of {records.folder}; they are not its own")
+    rows = np.arange(sampler.identities) if identities is None else identities
     fetch: Fetch | None = None
-    if order.stream is not None:
-        records, fetch = _in_pieces(records, order, order.stream, len(rows))
-    numbers = _Numbers(order, rows, start, epochs * order.batches if stop is None else stop, fetch)
+    if sampler.shuffle is not None:
+        records, fetch = _in_chunks(records, sampler, sampler.shuffle, len(rows))
+    last = epochs * sampler.batches if stop is None else stop
+    numbers = _Numbers(sampler, rows, start, last, fetch)
     # A thread decodes whole batches: smaller ones cost more in hand-overs than they gain
     # (experiments.benchmarks.records).
     threads = reading.threads or len(os.sched_getaffinity(0))
@@ -57,8 +64,11 @@ def host_batches(
 class _Numbers:
     """The image numbers of one batch after the other: the given rows of the batches from `start` to before `stop`."""
 
-    def __init__(self, order: PKSampler, rows: np.ndarray, start: int, stop: int, fetch: Fetch | None):
-        self._order, self._rows, self._start, self._stop = order, rows, start, stop
+    def __init__(self, sampler: PKSampler, rows: np.ndarray, start: int, stop: int, fetch: Fetch | None):
+        self._sampler = sampler
+        self._rows = rows
+        self._start = start
+        self._stop = stop
         self._fetch = fetch
         self._fetched: set[int] = set()
 
@@ -73,16 +83,16 @@ class _Numbers:
 
     def _images(self, batch: int) -> np.ndarray:
         """Image numbers of a batch, counted from the beginning of epoch 0."""
-        return self._order.batch(*divmod(batch, self._order.batches), self._rows)
+        return self._sampler.batch(*divmod(batch, self._sampler.batches), self._rows)
 
     def _window(self, batch: int) -> range:
         """The batches that are mixed with a batch, counted as it is."""
-        within = batch % self._order.batches
-        window = self._order.window(within)
+        within = batch % self._sampler.batches
+        window = self._sampler.window(within)
         return range(batch - within + window.start, batch - within + window.stop)
 
     def _look_ahead(self, fetch: Fetch, batch: int) -> None:
-        """Have this window's pieces and the next one's on their way."""
+        """Have this window's chunks and the next one's on their way."""
         this = self._window(batch)
         for window in (this, self._window(this.stop)):
             if window.start not in self._fetched:
@@ -91,24 +101,27 @@ class _Numbers:
                     fetch(self._images(ahead))
 
 
-def _in_pieces(records: Records, order: PKSampler, stream: WindowedShuffle, rows: int) -> tuple[Records, Fetch]:
-    """Records that are read in the pieces of a stream, and what has them fetched.
+def _in_chunks(records: Records, sampler: PKSampler, shuffle: WindowedShuffle, rows: int) -> tuple[Records, Fetch]:
+    """Records that are read in the chunks of a windowed shuffle, and what has chunks fetched.
 
-    There is room for three windows, one that is used, the one before, of which threads may hold batches, and the next.
+    There is room for three windows: the one that is used, the one before, of which threads may still hold batches, and
+    the next.
     """
-    window = stream.window * rows * order.instances * float(records.index["length"].mean())
-    pieces = ChunkCache(records.shards, records.index, stream.starts, room=int(3 * window) + 16 * CHUNK_BYTES)
-    return records.over(pieces), lambda numbers: pieces.fetch(numbers.ravel())
+    window = shuffle.window * rows * sampler.instances * float(records.index["length"].mean())
+    chunks = ChunkCache(records.shards, records.index, shuffle.starts, room=int(3 * window) + 16 * CHUNK_BYTES)
+    return records.over(chunks), lambda numbers: chunks.fetch(numbers.ravel())
 
 
 class _Decode:
     """Image numbers, an identity per row, to the batch of their pixels. The only work that many threads do."""
 
     def __init__(self, records: Records, reading: Reading):
-        self._records, self._reading = records, reading
+        self._records = records
+        self._reading = reading
 
     def __call__(self, numbers: np.ndarray) -> Batch:
-        found, damaged = np.array(numbers), 0
+        used = np.array(numbers)
+        damaged = 0
         image = np.empty((*numbers.shape, self._reading.height, self._reading.width, 3), np.uint8)
         for place in np.ndindex(numbers.shape):
             try:
@@ -117,11 +130,13 @@ class _Decode:
                 if not self._reading.skip_damaged:
                     raise
                 damaged += 1
-                found[place] = self._substitute(image[place], np.roll(numbers[place[0]], -place[1])[1:], error)
-        return {"image": image.reshape(-1, *image.shape[2:]), "number": found.ravel(), "damaged": np.array(damaged)}
+                identity, instance = place
+                others = np.roll(numbers[identity], -instance)[1:]
+                used[place] = self._substitute(image[place], others, error)
+        return {"image": image.reshape(-1, *image.shape[2:]), "number": used.ravel(), "damaged": np.array(damaged)}
 
     def _substitute(self, out: np.ndarray, others: np.ndarray, error: DamagedRecordError) -> int:
-        """Fill in the next whole image of the same group; where none is left the damage cannot be passed over."""
+        """Fill in the next whole image of the group and return its number; without one the damage is raised."""
         for number in others:
             try:
                 self._records.pixels_into(out, number)

@@ -18,11 +18,14 @@ class DamagedRecordError(UserError):
 
 
 class Records:
-    """One split of a dataset, in a folder or an object store. Safe to share between threads, and to pickle to another
-    process."""
+    """One split of a dataset, in a folder or an object store.
+
+    Safe to share between threads, and to pickle to another process.
+    """
 
     def __init__(self, folder: Folder, split: str = "train"):
-        self.folder, self.split = located(folder), split
+        self.folder = located(folder)
+        self.split = split
         splits, _ = dataset.read_card(self.folder)
         if split not in splits:
             raise UserError(f"{folder}: no split {split!r}; it has {', '.join(splits)}")
@@ -40,13 +43,13 @@ class Records:
         return Records, (self.folder, self.split)  # descriptors and memory maps belong to one process
 
     def over(self, shards: Bytes) -> "Records":
-        """The same records, with their bytes from somewhere else, as from pieces of the same shards."""
+        """The same records, with their bytes from somewhere else, such as chunks of the same shards."""
         other = Records.__new__(Records)  # a copy as pickle makes it would open everything again
         other.__dict__.update(self.__dict__, shards=shards)
         return other
 
     def in_order(self) -> "Records":
-        """The same records for a reader who goes through them in order: a store is then read in pieces, before use."""
+        """The same records for a reader who goes through them in order: a store is read in chunks, ahead of use."""
         if not is_remote(self.folder):
             return self
         return self.over(ChunkCache(self.shards, self.index, chunk_starts(self.index), room=32 * CHUNK_BYTES, ahead=4))

@@ -15,26 +15,34 @@ _product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 def resize(image: Array, box: Array, size: tuple[int, int], flip: Array) -> Array:
     """The box of a (H, W, 3) image at another size, (h, 3, w): bicubic, antialiased, perhaps mirrored."""
-    lines = image.transpose(0, 2, 1).astype(jnp.float32)
+    top, left, height, width = box
+    lines_Hx3xW = image.transpose(0, 2, 1).astype(jnp.float32)
     targets = jnp.arange(size[1])
-    columns = _bicubic(jnp.arange(image.shape[1]), jnp.where(flip, targets[::-1], targets), box[1], box[3], size[1])
-    return whole(_resize_rows(whole(_product("HcW,wW->Hcw", lines, columns)), box[0], box[2], size[0]))
+    mirrored = jnp.where(flip, targets[::-1], targets)
+    weights_wxW = _bicubic(jnp.arange(image.shape[1]), mirrored, left, width, size[1])
+    lines_Hx3xw = whole(_product("HcW,wW->Hcw", lines_Hx3xW, weights_wxW))
+    return whole(_resize_rows(lines_Hx3xw, top, height, size[0]))
 
 
-def _resize_rows(lines: Array, start: Array, length: Array, size: int) -> Array:
-    """Weights are zero far from the diagonal, so blocks of rows are made from what they need: half the work in all."""
-    shrink = lines.shape[0] / size
+def _resize_rows(lines_Hx3xw: Array, start: Array, length: Array, size: int) -> Array:
+    """Rows (size, 3, w) from the rows start..start+length.
+
+    Weights are zero far from the diagonal, so a block of rows is made from the window of rows that it needs: half the
+    work in all.
+    """
+    rows, *line = lines_Hx3xw.shape
+    shrink = rows / size
     block = math.gcd(size, 32)
-    window = min(lines.shape[0], math.ceil((block - 1) * shrink + 4 * max(shrink, 1)) + 1)
+    window = min(rows, math.ceil((block - 1) * shrink + 4 * max(shrink, 1)) + 1)
 
     def make(first: Array) -> Array:
         step = length / size
         lowest = jnp.ceil(start + (first + 0.5) * step - 2 * jnp.maximum(step, 1) - 0.5).astype(jnp.int32)
-        lowest = jnp.clip(lowest, 0, lines.shape[0] - window)
-        rows = _bicubic(lowest + jnp.arange(window), first + jnp.arange(block), start, length, size)
-        return _product("hH,Hcw->hcw", rows, jax.lax.dynamic_slice_in_dim(lines, lowest, window))
+        lowest = jnp.clip(lowest, 0, rows - window)
+        weights = _bicubic(lowest + jnp.arange(window), first + jnp.arange(block), start, length, size)
+        return _product("hH,Hcw->hcw", weights, jax.lax.dynamic_slice_in_dim(lines_Hx3xw, lowest, window))
 
-    return jax.vmap(make)(jnp.arange(0, size, block)).reshape(size, *lines.shape[1:])
+    return jax.vmap(make)(jnp.arange(0, size, block)).reshape(size, *line)
 
 
 def _bicubic(sources: Array, targets: Array, start: Array, length: Array, size: int) -> Array:
@@ -43,7 +51,8 @@ def _bicubic(sources: Array, targets: Array, start: Array, length: Array, size: 
     step = length / size
     centers = start + (targets + 0.5) * step
     x = jnp.abs(sources + 0.5 - centers[:, None]) / jnp.maximum(step, 1)
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    near = (1.5 * x - 2.5) * x * x + 1  # Keys' cubic with a = -0.5, below a distance of 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2  # and below 2
     inside = (sources >= start) & (sources < start + length)
     weights = jnp.where(inside & (x < 2), jnp.where(x < 1, near, far), 0)
     return weights / weights.sum(axis=1, keepdims=True)
@@ -60,10 +69,11 @@ def blur(rgb: Array, radius: Array, largest_radius: float) -> Array:
     reach = len(weights) - 1
 
     def box_filter(axis: int, lines: Array) -> Array:
-        first, last = (jax.lax.slice_in_dim(lines, i, i + 1, axis=axis) for i in (0, lines.shape[axis] - 1))
+        length = lines.shape[axis]
+        first, last = (jax.lax.slice_in_dim(lines, i, i + 1, axis=axis) for i in (0, length - 1))
         # The barrier has it padded once: fused into the sum, XLA would work out the padding for each of the shifts.
         padded = jax.lax.optimization_barrier(jnp.concatenate([first] * reach + [lines] + [last] * reach, axis))
-        shifted = (jax.lax.slice_in_dim(padded, i, i + lines.shape[axis], axis=axis) for i in range(2 * reach + 1))
+        shifted = (jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * reach + 1))
         return whole(sum((weights[abs(i - reach)] * part for i, part in enumerate(shifted)), jnp.zeros(())))
 
     for axis in (2, 0):
@@ -75,8 +85,8 @@ def _box_weights(radius: Array, largest_radius: float) -> Array:
     """The box filter's weights at distances 0, 1, ...; its outermost pixels count in part, so that three filters
     together have the radius as their standard deviation."""
     reach = int((math.sqrt(4 * largest_radius**2 + 1) - 1) / 2) + 1
-    variance = radius**2 / 3
-    inner = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
+    variance = radius**2 / 3  # of each of the three boxes
+    inner = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)  # the last distance of weight 1
     part = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
     distances = jnp.arange(reach + 1)
     weights = jnp.where(distances <= inner, 1, jnp.where(distances == inner + 1, part, 0))

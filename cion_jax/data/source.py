@@ -1,4 +1,4 @@
-"""What a writer needs of a set of images that do not stand in records yet."""
+"""What the writer needs to know of images that are not in records yet."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Source(Protocol):
-    """Images in a fixed order. A source is plain data: `part` is pickled to a writing process, so keep parts small."""
+    """Images in a fixed order. A part is pickled for a writing process, so keep sources small and plain."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -27,5 +27,5 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Hex digest of whatever the bytes depend on: equal digests promise equal bytes."""
+        """Hex digest of all that the bytes depend on: equal digests promise equal bytes."""
         ...

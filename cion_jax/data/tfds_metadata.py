@@ -1,4 +1,4 @@
-"""The dataset told to TFDS, so that `tfds.builder_from_directory(folder)` opens it. Works without TensorFlow."""
+"""Metadata with which `tfds.builder_from_directory(folder)` opens a dataset. Works without TensorFlow."""
 
 import os
 from pathlib import Path

@@ -7,8 +7,10 @@ import struct
 
 import google_crc32c
 
-_LENGTH, _CRC = struct.Struct("<Q"), struct.Struct("<I")
-HEADER_BYTES, FOOTER_BYTES = _LENGTH.size + _CRC.size, _CRC.size
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _LENGTH.size + _CRC.size
+FOOTER_BYTES = _CRC.size
 
 
 class FrameError(ValueError):
@@ -23,7 +25,8 @@ def masked_crc(data: bytes) -> int:
 
 def frame(payload: bytes) -> tuple[bytes, int]:
     """Payload as a framed record, and the checksum of the payload."""
-    length, crc = _LENGTH.pack(len(payload)), masked_crc(payload)
+    length = _LENGTH.pack(len(payload))
+    crc = masked_crc(payload)
     return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(crc))), crc
 
 
@@ -41,7 +44,8 @@ def unframe(data: bytes) -> tuple[bytes, int]:
     length = _payload_length(data[:HEADER_BYTES])
     if len(data) < HEADER_BYTES + length + FOOTER_BYTES:
         raise FrameError("the shard ends within a record")
-    payload, crc = data[HEADER_BYTES : HEADER_BYTES + length], _CRC.unpack_from(data, HEADER_BYTES + length)[0]
+    payload = data[HEADER_BYTES : HEADER_BYTES + length]
+    crc = _CRC.unpack_from(data, HEADER_BYTES + length)[0]
     if masked_crc(payload) != crc:
         raise FrameError("the checksum of the payload does not match")
     return payload, crc

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cion_jax.atomic import write_atomically
+from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
@@ -66,21 +66,21 @@ def _shard_count(source: Source, images_per_shard: int) -> int:
 
 
 def _claim(out: Path, plan: dict) -> bool:
-    """Make the folder ours. True if there is something left to write; somebody else's folder is refused untouched."""
-    plan_path, advice = _unfinished(out) / "plan.json", "choose another folder or delete this one"
-    if (out / dataset.CARD).exists():
-        if dataset.read_card(out)[1] != plan:
+    """Make the folder ours. True if there is something left to write; the folder of another dataset is refused."""
+    card = out / dataset.CARD
+    begun = _unfinished(out) / "plan.json"
+
+    def check(note: Path) -> None:
+        advice = "choose another folder or delete this one"
+        if note == card and dataset.read_card(out)[1] != plan:
             raise UserError(f"{out}: already holds another dataset; {advice}")
-        return False
-    if plan_path.exists():
-        if plan_path.read_text() != json.dumps(plan):
+        if note == begun and note.read_text() != json.dumps(plan):
             raise UserError(f"{out}: holds the beginning of another dataset; {advice}")
-        return True
-    if out.exists() and (not out.is_dir() or any(path != _unfinished(out) for path in out.iterdir())):
-        raise UserError(f"{out}: already holds something else; {advice}")
-    _unfinished(out).mkdir(parents=True, exist_ok=True)
-    write_atomically(plan_path, lambda path: path.write_text(json.dumps(plan)))
-    return True
+
+    note = claim_folder(out, (card, begun), check)
+    if note is None:
+        write_atomically(begun, lambda path: path.write_text(json.dumps(plan)))
+    return note != card
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
 
 
 def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) -> None:
-    tasks, total = _tasks(out, sources, writing), sum(map(len, sources.values()))
+    tasks = _tasks(out, sources, writing)
+    total = sum(map(len, sources.values()))
     shards = sum(_shard_count(source, writing.images_per_shard) for source in sources.values())
     workers = min(writing.workers or len(os.sched_getaffinity(0)), shards)
     with progress_bar("writing images", total) as advance:

@@ -1,1 +1,1 @@
-"""Who is who: identities among tracklets, found in three levels, with what is promised about them checked."""
+"""Identities among tracklets: features prepared, tracklets cleaned and linked in three levels, promises checked."""

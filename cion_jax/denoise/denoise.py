@@ -1,6 +1,7 @@
-"""From features and tracklets to labels, with what was promised about them checked at the end."""
+"""From features and tracklets to labels, with their promises checked at the end."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,17 +13,19 @@ from cion_jax.denoise.levels import Level, run_levels
 from cion_jax.denoise.noise import Members, Noise, members, noise
 from cion_jax.denoise.prepare import Space, in_space, spaces, without_video_means
 from cion_jax.denoise.single import consistent
-from cion_jax.denoise.thresholds import FARTHEST, LEAST, Evidence, estimate_sigma, weigh
+from cion_jax.denoise.thresholds import FARTHEST, LEAST, Evidence, estimate_sigma, estimate_tau
 from cion_jax.denoise.vectors import ROUNDING, distances
 from cion_jax.errors import UserError
 from cion_jax.terminal import Progress, no_progress
 
-#: The spaces that are weighed, and the one that is taken where nothing can be weighed.
-_WEIGHED, _USUAL = ("total", "within"), "total"
+#: The spaces that `auto` chooses from.
+_CHOICE = ("total", "within")
+#: The one that is taken where the data do not tell.
+_USUAL = "total"
 
 
 class Denoised(NamedTuple):
-    """What denoising found."""
+    """Labels, and how they came about."""
 
     labels: np.ndarray
     """(N,) int64: who each image shows, from 0 without gaps, or -1 for nobody."""
@@ -75,23 +78,26 @@ def denoise(
     check_settings(settings)
     tracked = TrackedFeatures(features, video, tracklet, frame)
     tracklets = prepared(tracked, settings)
+
     raw = members(tracklets.features, tracklets.tracklet)
     sigma = estimate_sigma(raw) if settings.sigma == "auto" else settings.sigma
     cleaned = consistent(tracklets.features, tracklets.tracklet, sigma)
     space, evidence = _space_of(tracklets, cleaned, settings)
     tau = (evidence.tau if evidence else 0.0) if settings.tau == "auto" else settings.tau
     within = None if settings.range == "all" else settings.range
+
+    vectors = partial(in_space, space)
     levels: list[Level] = []
-    for level in run_levels(
-        tracklets, raw, cleaned, lambda found: in_space(space, found), sigma, tau, within, settings.levels
-    ):
+    for level in run_levels(tracklets, raw, cleaned, vectors, sigma, tau, within, settings.levels):
         levels.append(level)
         progress(1)
-    clusters = levels[-1].clusters
+    last = levels[-1]
+    clusters = last.clusters
     check_invariants(clusters, sigma, tau, within, settings.levels)
+
     labels = np.full(tracklets.given, -1, np.int64)
-    labels[tracklets.place] = _numbered(levels[-1].labels, settings.min_images)
-    cannot_link = sum(clusters.cannot_link(*pair) for pair in clusters.rows(levels[-1].close).tolist())
+    labels[tracklets.place] = _numbered(last.labels, settings.min_images)
+    cannot_link = sum(clusters.cannot_link(*pair) for pair in clusters.rows(last.close).tolist())
     used = replace(settings, sigma=sigma, tau=tau, whiten=space.name)  # type: ignore[arg-type]
     warnings = frame_warnings(tracked) if settings.frames else ()
     warnings += _warnings(settings, used, evidence, levels)
@@ -118,11 +124,11 @@ def check_settings(settings: Denoising) -> None:
 
 def _space_of(tracklets: Tracklets, cleaned: Members, settings: Denoising) -> tuple[Space, Evidence | None]:
     """The space in which tracklets are compared, and what it shows of tau."""
-    names = _WEIGHED if settings.whiten == "auto" else (settings.whiten,)
+    names = _CHOICE if settings.whiten == "auto" else (settings.whiten,)
     made = list(spaces(tracklets.features, cleaned, names))
     if settings.tau != "auto" and len(made) == 1:
         return made[0], None
-    evidence = weigh(tracklets, cleaned, made)
+    evidence = estimate_tau(tracklets, cleaned, made)
     if evidence is None:
         return next(space for space in made if space.name in (settings.whiten, _USUAL)), None
     return evidence.space, evidence
@@ -136,16 +142,16 @@ def _numbered(labels: np.ndarray, least: int) -> np.ndarray:
 
 def _warnings(asked: Denoising, used: Denoising, evidence: Evidence | None, levels: list[Level]) -> tuple[str, ...]:
     """What to know of these thresholds and levels, a line each."""
-    found = []
+    lines = []
     if asked.sigma == "auto" and used.sigma == LEAST:
-        found.append("sigma came out at its floor: images of a tracklet hardly differ; give --sigma")
+        lines.append("sigma came out at its floor: images of a tracklet hardly differ; give --sigma")
     if asked.tau == "auto" and used.levels > 1 and evidence is None:
-        found.append(
+        lines.append(
             "tracklets are cleaned, not linked: too few pairs of tracklets share a frame or a video to tell how near "
             "two people come; give --tau to link all the same"
         )
     elif asked.tau == "auto" and used.levels > 1 and not used.tau:
-        found.append(
+        lines.append(
             "tracklets are cleaned, not linked: so far as these features tell, at no distance would enough links be "
             "right nineteen times in twenty; use better features (train longer, --match-colours, --flip), or give "
             "--tau"
@@ -154,24 +160,24 @@ def _warnings(asked: Denoising, used: Denoising, evidence: Evidence | None, leve
         for number in range(2, used.levels + 1):
             if levels[number].noise.identities == levels[number - 1].noise.identities:
                 where = "within a video" if number == 2 else "across videos"
-                found.append(
+                lines.append(
                     f"level {number} linked nobody {where}: no two that may be linked are nearer than tau "
                     f"{used.tau:.4g}; if some should be, give a larger --tau"
                 )
-    return tuple(found)
+    return tuple(lines)
 
 
 def check_invariants(clusters: Clusters, sigma: float, tau: float, within: int | None, levels: int = 3) -> None:
-    """See that clusters have what was promised of them; what they have not is a mistake of this program."""
+    """Check the promises of `denoise`; a broken one is a mistake of this program."""
     tracklets = clusters.tracklets
     images = np.flatnonzero(clusters.home >= 0)
-    centroids_TxD = clusters.found.centroids
+    centroids_TxD = clusters.members.centroids
     far = np.zeros(len(images))
     for some in np.array_split(np.arange(len(images)), len(images) * tracklets.features.shape[1] // (1 << 22) + 1):
         far[some] = distances(tracklets.features[images[some]], centroids_TxD[clusters.home[images[some]]])
     beyond = int(np.count_nonzero(far > sigma + ROUNDING))
     label = clusters.cluster[clusters.home[images]]
-    twice = _twice(label, tracklets.moment[images], tracklets.tracklet[images])
+    twice = _twice(label, tracklets.frame_key[images], tracklets.tracklet[images])
     close = 0
     if levels > 2:
         _, pairs = noise(far, clusters.means, sigma, tau, within)
@@ -183,10 +189,10 @@ def check_invariants(clusters: Clusters, sigma: float, tau: float, within: int |
         )
 
 
-def _twice(label: np.ndarray, moment: np.ndarray, tracklet: np.ndarray) -> int:
-    """How often an identity has images of two tracklets in one moment."""
-    order = np.lexsort((tracklet, moment, label))
-    order = order[moment[order] != UNKNOWN]
+def _twice(label: np.ndarray, frame_key: np.ndarray, tracklet: np.ndarray) -> int:
+    """How often an identity has images of two tracklets in one frame."""
+    order = np.lexsort((tracklet, frame_key, label))
+    order = order[frame_key[order] != UNKNOWN]
     one, other = order[:-1], order[1:]
-    same = (label[one] == label[other]) & (moment[one] == moment[other])
+    same = (label[one] == label[other]) & (frame_key[one] == frame_key[other])
     return int(np.count_nonzero(same & (tracklet[one] != tracklet[other])))

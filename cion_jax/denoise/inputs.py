@@ -9,7 +9,7 @@ from cion_jax.denoise.vectors import in_parts, starts, unit
 from cion_jax.errors import UserError
 from cion_jax.npz import read_npz
 
-#: The moment of an image whose frame is not known: it keeps nobody apart.
+#: The key of an unknown frame: it forbids no link.
 UNKNOWN = -1
 #: Fewer tracklets that all share frames may simply be people who stand together.
 MANY = 5
@@ -29,7 +29,7 @@ class TrackedFeatures(NamedTuple):
 
 
 class Tracklets(NamedTuple):
-    """Images in an order of their own, by video, tracklet, frame and content: that of the input makes no difference."""
+    """Images by video, tracklet, frame and content, so that the order of the input makes no difference."""
 
     features: np.ndarray
     """(N, D) float32 unit vectors."""
@@ -37,8 +37,8 @@ class Tracklets(NamedTuple):
     """(N,) from 0, without gaps."""
     tracklet: np.ndarray
     """(N,) from 0, without gaps; those of a video stand together."""
-    moment: np.ndarray
-    """(N,) a number for each frame of each video, or UNKNOWN."""
+    frame_key: np.ndarray
+    """(N,) a number of its own for each frame of each video, or UNKNOWN."""
     place: np.ndarray
     """(N,) where the image stood in the input."""
     given: int
@@ -61,15 +61,21 @@ def read_tracked(path: Path, mirror: bool = True) -> TrackedFeatures:
     The arrays are features, tracklet and, if they are there, video (else all tracklets are of one), frame, and
     mirrored: the features of the mirrored images, which are added unless `mirror` is off.
     """
-    found = read_npz(path, ["features", "tracklet"], ["video", "frame", "mirrored"])
-    rows = mirrored_added(path, found) if mirror else found["features"]
-    video = found.get("video", np.zeros(found["tracklet"].shape, np.int64))
-    return TrackedFeatures(rows, video, found["tracklet"], found.get("frame"))
+    arrays = read_npz(
+        path,
+        ["features", "tracklet"],
+        ["video", "frame", "mirrored"],
+        expected="an .npz or a folder that `cion embed` wrote",
+    )
+    features = mirrored_added(path, arrays) if mirror else arrays["features"]
+    video = arrays.get("video", np.zeros(arrays["tracklet"].shape, np.int64))
+    return TrackedFeatures(features, video, arrays["tracklet"], arrays.get("frame"))
 
 
 def mirrored_added(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The array features, with the array mirrored added where it is there, each row of both at length 1."""
-    features, mirrored = arrays["features"], arrays.get("mirrored")
+    features = arrays["features"]
+    mirrored = arrays.get("mirrored")
     if mirrored is None:
         return features
     if mirrored.shape != features.shape or not np.issubdtype(mirrored.dtype, np.floating):
@@ -81,42 +87,51 @@ def arrange(tracked: TrackedFeatures, frames: bool = True) -> Tracklets:
     """Check arrays of one row per image and put them in order; images of tracklet -1 are left out.
 
     Args:
-        tracked: What there is.
-        frames: Whether frames keep tracklets apart.
+        tracked: A row for each image.
+        frames: Whether two tracklets that share a frame are two people.
     """
-    features, video, tracklet, frame = tracked
     _check(*tracked)
+    features, video, tracklet, frame = tracked
     lengths, contents = _measured(features)
     frame = np.full(len(video), UNKNOWN) if frame is None or not frames else frame
     video, tracklet, frame = (values.astype(np.int64) for values in (video, tracklet, frame))
+
     order = np.lexsort((contents, frame, tracklet, video))
     order = order[tracklet[order] >= 0]
     if not len(order):
         raise UserError("no image has a tracklet, and denoising starts from tracklets")
-    video, tracklet, frame = video[order], tracklet[order], frame[order]
+    video = video[order]
+    tracklet = tracklet[order]
+    frame = frame[order]
+
     first = starts(np.stack([video, tracklet], axis=1))
     numbers, videos = np.unique(tracklet[first], return_counts=True)
     if videos.max() > 1:
         raise UserError(
             f"tracklet {numbers[videos.argmax()]} is in {videos.max()} videos; number tracklets so that none is in two"
         )
+
+    # Frames of all videos are numbered from 1 on, by video and time.
     by_time = np.lexsort((frame, video))
-    moments = np.empty(len(order), np.int64)
-    moments[by_time] = np.cumsum(starts(np.stack([video, frame], axis=1)[by_time]))
+    frame_key = np.empty(len(order), np.int64)
+    frame_key[by_time] = np.cumsum(starts(np.stack([video, frame], axis=1)[by_time]))
+    frame_key[frame < 0] = UNKNOWN
+
     vectors = np.empty((len(order), features.shape[1]), np.float32)
 
-    def bring(rows: slice) -> None:
+    def normalise(rows: slice) -> None:
         vectors[rows] = features[order[rows]] / lengths[order[rows], None]
 
-    in_parts(bring, np.arange(len(order) + 1), features.shape[1])
-    moment = np.where(frame >= 0, moments, UNKNOWN)
-    return Tracklets(vectors, np.cumsum(starts(video)) - 1, np.cumsum(first) - 1, moment, order, len(features))
+    in_parts(normalise, np.arange(len(order) + 1), features.shape[1])
+    video_number = np.cumsum(starts(video)) - 1
+    tracklet_number = np.cumsum(first) - 1
+    return Tracklets(vectors, video_number, tracklet_number, frame_key, order, len(features))
 
 
 def frame_warnings(tracked: TrackedFeatures) -> tuple[str, ...]:
-    """Videos whose frame numbers seem to begin anew in each tracklet, which would forbid every link, in words.
+    """A line if the frame numbers of a video seem to begin anew in each tracklet, which would forbid every link.
 
-    That is so where many tracklets are there and all begin in the same frame.
+    That is so where a video has many tracklets and all begin in the same frame.
     """
     if tracked.frame is None:
         return ()
@@ -143,13 +158,14 @@ def frame_warnings(tracked: TrackedFeatures) -> tuple[str, ...]:
 
 
 def _measured(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's length, and a number made of its bits: rows that agree in all else keep no order from the input."""
-    lengths, contents = np.empty(len(features)), np.empty(len(features), np.uint64)
+    """(N,) each row's length, and a hash of its bits by which rows are ordered that agree in all else."""
+    lengths = np.empty(len(features))
+    contents = np.empty(len(features), np.uint64)
     random = np.random.default_rng(0)
     odd = random.integers(1 << 63, size=features.shape[1], dtype=np.uint64) | np.uint64(1)
 
     def measure(rows: slice) -> None:
-        with np.errstate(over="ignore"):  # infinite numbers are told of below
+        with np.errstate(over="ignore"):  # infinite numbers are refused below
             lengths[rows] = np.linalg.norm(features[rows].astype(np.float64), axis=1)
             bits = np.ascontiguousarray(features[rows], np.float32).view(np.uint32)
         contents[rows] = bits.astype(np.uint64) @ odd
@@ -158,7 +174,8 @@ def _measured(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(wrong):
         raise UserError(
-            f"the feature of image {wrong[0]:,} is zero or no number, and {len(wrong) - 1:,} others are; leave them out"
+            f"features of {len(wrong):,} images are zero, infinite or NaN, first that of image {wrong[0]:,}; "
+            "leave these images out"
         )
     return lengths, contents
 

@@ -1,4 +1,4 @@
-"""Three levels of seeking identities: within a tracklet, within a video, across videos.
+"""Three levels of linking: within a tracklet, within a video, across videos.
 
 1. A tracklet drops the image farthest from its centroid until all that stay are within sigma.
 2. In a video, clusters of tracklets less than tau apart are merged, the closest first; then each image that was
@@ -24,7 +24,7 @@ Vectors = Callable[[Members], np.ndarray]
 
 
 class Level(NamedTuple):
-    """What a level left."""
+    """What a level made."""
 
     labels: np.ndarray
     """(N,) the first tracklet of each image's identity, -1 for none."""
@@ -60,7 +60,7 @@ def run_levels(
 
     def level(clusters: Clusters) -> Level:
         counted, pairs = noise(clusters.distance[clusters.home >= 0], clusters.means, sigma, tau, within)
-        close = clusters.found.names[clusters.numbers[pairs]].reshape(-1, 2)
+        close = clusters.members.names[clusters.numbers[pairs]].reshape(-1, 2)
         return Level(clusters.labels(), counted, close, clusters)
 
     yield level(Clusters(tracklets, raw, vectors(raw)))
@@ -68,7 +68,7 @@ def run_levels(
     yield level(clusters)
     if levels >= 2:
         merge_within_videos(clusters, tau)
-        clusters.adopt_strays(sigma)
+        clusters.assign_strays(sigma)
         yield level(clusters)
     if levels >= 3:
         merge_until_stable(clusters, tau, within)
@@ -82,16 +82,16 @@ def merge_within_videos(clusters: Clusters, tau: float) -> None:
 
 
 def merge_until_stable(clusters: Clusters, tau: float, within: int | None = None) -> None:
-    """Merge clusters within a range, which sees farther as they become fewer, until nothing is left to merge.
+    """Merge clusters within a range, round by round, until none can be merged: as they become fewer it sees farther.
 
-    Where all are compared the first round is the last: linkage is reducible.
+    Without a range one round does it, since average linkage is reducible.
     """
     while _merge_round(clusters, tau, windows(len(clusters.numbers), within)) and within is not None:
         pass
 
 
 def _merge_round(clusters: Clusters, tau: float, ends: np.ndarray) -> bool:
-    """Merge what is near; `ends` says where each cluster's range ends, in their order. Whether anything was merged."""
+    """Merge near clusters; `ends` says where the range of each ends, in their order. Whether any were merged."""
     numbers = clusters.numbers
     merge_near(clusters, numbers[near(clusters.means, ends, tau)], tau)
     return len(clusters.numbers) < len(numbers)

@@ -1,4 +1,4 @@
-"""What noise is: images far from the centroid of their tracklet, and identities that are near each other."""
+"""The noise in a labelling: images far from the centroid of their tracklet, and identities near each other."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,12 @@ from cion_jax.denoise.vectors import ROUNDING, distances, in_parts, sums, unit
 
 
 class Noise(NamedTuple):
-    """What a labelling has of each kind."""
+    """How much of each kind a labelling has."""
 
     images: int
     """Images that have an identity."""
     identities: int
+    """How many there are."""
     inconsistent: int
     """Images farther than sigma from the centroid of each tracklet of their identity."""
     close: int

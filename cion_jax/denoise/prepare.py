@@ -1,4 +1,4 @@
-"""Features made comparable before anybody is linked: without their video's mean, and with an even spectrum.
+"""Features made comparable before anything is linked: without the mean of their video, and with an even spectrum.
 
 Raw pooled features carry the light and the background of their video, and few of their directions hold most of their
 variance: distances in them say little about who is who. Each part is unsupervised, and stays out where the data do not
@@ -29,8 +29,8 @@ def without_video_means(tracklets: Tracklets) -> np.ndarray:
         b = max(0, mean_v |m_v - g|^2 - mean_v (w / k_v))      how far videos truly differ
         x = unit(f - g - b / (b + w / k_v) (m_v - g))
 
-    So a video with few tracklets gives its mean little weight, and a single video is centred and no more (James and
-    Stein). Where nothing is left of the vectors they stay as they are.
+    So the mean of a video with few tracklets has little weight, and a single video is only centred (James and Stein).
+    Vectors of which nothing would be left stay as they are.
     """
     bounds = tracklets.bounds
     videos = tracklets.videos
@@ -41,6 +41,7 @@ def without_video_means(tracklets: Tracklets) -> np.ndarray:
     w = np.square(c_TxD - m_VxD[videos]).sum() / max(len(videos) - len(k_V), 1)
     b = max(0.0, float(np.square(m_VxD - g_D).sum(axis=1).mean() - (w / k_V).mean()))
     weight_V = b / (b + w / k_V) if b > 0 else np.zeros(len(k_V))
+    # What is taken off the images of each video.
     off_VxD = g_D + weight_V[:, None] * (m_VxD - g_D)
     return _moved(tracklets.features, off_VxD, tracklets.video)
 
@@ -58,6 +59,7 @@ def _means(rows_NxD: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 
 def _moved(features_NxD: np.ndarray, off_VxD: np.ndarray, video_N: np.ndarray) -> np.ndarray:
+    """unit(feature - what is taken off in its video)."""
     moved = np.empty_like(features_NxD)
 
     def move(rows: slice) -> None:
@@ -84,7 +86,7 @@ class Space(NamedTuple):
         return (vectors_NxD - self.mean) @ self.map
 
 
-def spaces(features_NxD: np.ndarray, found: Members, names: tuple[str, ...]) -> Iterator[Space]:
+def spaces(features_NxD: np.ndarray, members: Members, names: tuple[str, ...]) -> Iterator[Space]:
     """The spaces of these names, learned from the images that tracklets have kept.
 
     With S a covariance, e and U its eigenvalues and eigenvectors after shrinkage, a vector becomes (x - mean) U e^-1/2.
@@ -94,16 +96,18 @@ def spaces(features_NxD: np.ndarray, found: Members, names: tuple[str, ...]) -> 
         none     vectors stay as they are
     """
     width = features_NxD.shape[1]
-    count, tracklets = len(found.images), len(found.names)
+    count = len(members.images)
+    tracklets = len(members.names)
     zero = np.zeros(width)
     if "total" in names or "within" in names:
-        mean, second = _moments(features_NxD, found.images)
+        mean, second = _moments(features_NxD, members.images)
     for name in names:
         if name == "total":
             yield Space(name, mean, _whitening(second - np.outer(mean, mean), count))
         elif name == "within":
-            sizes = np.diff(found.bounds)[:, None]
-            between = (found.sums / sizes).T @ found.sums
+            # The sum of x x' less that of the tracklets' means, for as many degrees of freedom.
+            sizes = np.diff(members.bounds)[:, None]
+            between = (members.sums / sizes).T @ members.sums
             degrees = max(count - tracklets, 1)
             yield Space(name, zero, _whitening((count * second - between) / degrees, degrees))
         else:
@@ -113,8 +117,10 @@ def spaces(features_NxD: np.ndarray, found: Members, names: tuple[str, ...]) -> 
 def _moments(features_NxD: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean (D,) and the mean of x x' (D, D) of some rows."""
     width = features_NxD.shape[1]
-    total, second = np.zeros(width), np.zeros((width, width))
-    for some in np.split(images, range(TOGETHER // width + 1, len(images), TOGETHER // width + 1)):
+    total = np.zeros(width)
+    second = np.zeros((width, width))
+    rows = TOGETHER // width + 1
+    for some in np.split(images, range(rows, len(images), rows)):
         part = features_NxD[some]
         total += part.sum(axis=0, dtype=np.float64)
         second += part.T @ part
@@ -127,7 +133,8 @@ def _whitening(covariance_DxD: np.ndarray, samples: int) -> np.ndarray:
     The weight of the round one is the oracle-approximating one of Chen, Wiesel, Eldar and Hero (2010), for p dimensions
     and n samples: ((1 - 2/p) tr S^2 + tr^2 S) / ((n + 1 - 2/p) (tr S^2 - tr^2 S / p)).
     """
-    p, n = len(covariance_DxD), samples
+    p = len(covariance_DxD)
+    n = samples
     trace = np.trace(covariance_DxD)
     square = np.sum(covariance_DxD * covariance_DxD)
     spread = (n + 1 - 2 / p) * (square - trace**2 / p)
@@ -137,12 +144,12 @@ def _whitening(covariance_DxD: np.ndarray, samples: int) -> np.ndarray:
     return directions / np.sqrt(np.maximum(values, FLAT + FLAT * trace / p))
 
 
-def in_space(space: Space, found: Members) -> np.ndarray:
+def in_space(space: Space, members: Members) -> np.ndarray:
     """Each tracklet as a unit vector of a space (T, D), float64.
 
-    Where a space leaves nothing of a tracklet, since all are alike, it stays as it is.
+    A tracklet of which the space leaves nothing, since all are alike, stays as it is.
     """
-    means_TxD = found.sums / np.diff(found.bounds)[:, None]
+    means_TxD = members.sums / np.diff(members.bounds)[:, None]
     vectors_TxD = space(means_TxD)
     lengths = np.linalg.norm(vectors_TxD, axis=1, keepdims=True)
     return unit(np.where(lengths > ROUNDED * np.linalg.norm(space.map), vectors_TxD, means_TxD))

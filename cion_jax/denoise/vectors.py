@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy.sparse import csr_array
 
-#: Numbers of features that a core looks at together.
+#: Floats of features that a core works on at a time.
 TOGETHER = 1 << 22
-#: Sums in another order differ by less: so much beyond sigma, or below tau, is nothing.
+#: Sums in another order may differ by this: so much beyond sigma, or below tau, does not count.
 ROUNDING = 1e-9
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors, along the last axis, at length 1; one of length 0 stays as it is, far from all others."""
+    """Vectors, along the last axis, at length 1; one of length 0 stays as it is."""
     lengths = np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
     return vectors / np.where(lengths > 0, lengths, 1)
 
@@ -26,7 +26,7 @@ def distances(one_NxD: np.ndarray, other_NxD: np.ndarray) -> np.ndarray:
 
 
 def sums(vectors_NxD: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The sum of each run of rows; many times faster than `np.add.reduceat` where runs are short."""
+    """(R, D) the sum of each run of rows; many times faster than `np.add.reduceat` where runs are short."""
     ones = np.ones(len(vectors_NxD))
     columns = np.arange(len(vectors_NxD))
     return csr_array((ones, columns, bounds), shape=(len(bounds) - 1, len(vectors_NxD))) @ vectors_NxD
@@ -43,9 +43,10 @@ def in_parts(work: Callable[[slice], None], bounds: np.ndarray, width: int) -> N
 
     In float64 a copy of all features would need twice their memory. NumPy lets other threads run while it computes.
     """
-    parts, first = [], 0
     rows = max(TOGETHER // width, 1)
-    while first < len(bounds) - 1:
+    parts = []
+    first = 0
+    while first < len(bounds) - 1:  # as many runs as fit into so many rows, and at least one
         end = max(first + 1, int(np.searchsorted(bounds, bounds[first] + rows, side="right")) - 1)
         parts.append(slice(first, end))
         first = end

@@ -1,1 +1,1 @@
-"""Weights to and from PyTorch: names by rule, files without PyTorch."""
+"""Files of weights: our own with its card, PyTorch's and safetensors read and written without PyTorch, keys by rule."""

@@ -14,14 +14,15 @@ from cion_jax.weights.mapping import State
 def adapted(
     state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], grid: tuple[int, int]
 ) -> tuple[State, list[str]]:
-    """A state_dict whose position tables and stem fit the wanted shapes, and a line for each thing that was changed.
+    """A state_dict whose position tables and stem fit the wanted shapes, and a line for each change.
 
     Args:
         state: A backbone's state_dict.
         wanted: The shapes that the backbone has.
         grid: Rows and columns of the wanted tables of positions.
     """
-    fitted, notes = dict(state), []
+    fitted = dict(state)
+    notes = []
     for key, shape in wanted.items():
         if key not in state or state[key].shape == shape:
             continue
@@ -36,9 +37,11 @@ def adapted(
     return fitted, notes
 
 
-def _is_stem(wanted: tuple[int, ...], found: tuple[int, ...]) -> bool:
-    same = len(wanted) == len(found) == 4 and wanted[:1] + wanted[2:] == found[:1] + found[2:]
-    return same and wanted[1] == 3 and (found[1] == 1 or found[1] > 3)
+def _is_stem(wanted: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Whether a kernel (out, in, height, width) over RGB is wanted, and the given one differs only in its input."""
+    if len(wanted) != 4 or len(given) != 4 or wanted[1] != 3:
+        return False
+    return wanted[0] == given[0] and wanted[2:] == given[2:] and (given[1] == 1 or given[1] > 3)
 
 
 def _table(values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -52,7 +55,7 @@ def _table(values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _rows_and_columns(tokens: int) -> tuple[int, int]:
-    """A flat table does not say its shape: it is square, or twice as high as wide, as person images are."""
+    """The shape of a flat table, which does not say it: square, or twice as high as wide, as person images are."""
     for ratio in (1, 2):
         columns = math.isqrt(tokens // ratio)
         if ratio * columns**2 == tokens:
@@ -63,5 +66,5 @@ def _rows_and_columns(tokens: int) -> tuple[int, int]:
 
 
 def _three_channels(kernel: np.ndarray) -> np.ndarray:
-    """A stem's kernel over RGB: a third each of one over grey, the first three of one over more."""
+    """A stem's kernel over RGB: from grey a third for each channel, from more channels the first three."""
     return np.repeat(kernel / 3, 3, axis=1) if kernel.shape[1] == 1 else kernel[:, :3]

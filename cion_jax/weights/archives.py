@@ -36,15 +36,15 @@ def read_archive(file: BinaryIO, choose: Callable[[Any], dict[str, Tensor]]) -> 
         keys_by_storage: dict[Storage, list[str]] = defaultdict(list)
         for key, tensor in tensors.items():
             keys_by_storage[tensor.storage].append(key)
-        found: State = {}
+        state: State = {}
         for storage, keys in keys_by_storage.items():  # each entry is read once and dropped before the next
             numbers = _numbers(archive, entries, root, storage, _ORDERS[order])
-            found |= {key: to_plain(_view(numbers, tensors[key]), storage.kind) for key in keys}
-        return {key: found[key] for key in tensors}
+            state |= {key: to_plain(_view(numbers, tensors[key]), storage.kind) for key in keys}
+        return {key: state[key] for key in tensors}  # in their order
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The entries by name, if all of them are such as PyTorch writes."""
+    """The entries by name; an archive that torch.save would not write is refused."""
     entries = {entry.filename: entry for entry in archive.infolist()}
     if len(entries) != len(archive.infolist()):
         raise UserError("refused: its zip archive has two entries of one name; save it again with torch.save")
@@ -68,6 +68,7 @@ def _root(entries: Mapping[str, zipfile.ZipInfo]) -> str:
 
 
 def _check_growth(tensors: Mapping[str, Tensor], size: int) -> None:
+    """Refuse a small file whose tensors share their bytes so often that they would fill the memory."""
     total = sum(tensor.count * raw_type(tensor.storage.kind).itemsize for tensor in tensors.values())
     if total > max(_MOST_GROWTH * size, _LEAST_ROOM):
         raise UserError(f"its tensors would take {total} bytes, the file has {size}; save it without shared storages")
@@ -77,7 +78,8 @@ def _numbers(
     archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], root: str, storage: Storage, order: str
 ) -> np.ndarray:
     """All elements of a storage, flat and as `raw_type` has them."""
-    name, dtype = f"{root}data/{storage.key}", raw_type(storage.kind, order)
+    name = f"{root}data/{storage.key}"
+    dtype = raw_type(storage.kind, order)
     if name not in entries:
         raise UserError(f"its entry {name[:80]!a} is missing; fetch it again")
     if entries[name].file_size != storage.count * dtype.itemsize:
@@ -87,7 +89,7 @@ def _numbers(
 
 
 def _view(numbers: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """The elements of a tensor, which `pickles` has checked to lie inside of the storage."""
+    """The elements of a tensor; `pickles` has checked that they lie inside the storage."""
     if 0 in tensor.shape:
         return np.empty(tensor.shape, numbers.dtype)
     # The stride of an axis with one index is never used and may be anything.

@@ -31,7 +31,7 @@ def raw_type(name: str, order: str = "little") -> np.dtype:
 
 
 def to_plain(raw: np.ndarray, name: str) -> np.ndarray:
-    """An array of its own of the named type in this machine's byte order; half precision becomes float32, exactly."""
+    """A copy as the named type in this machine's byte order; half precision becomes float32, exactly."""
     if name == "bfloat16":
         return np.asarray(raw.astype(np.uint32) << 16).view(np.float32)
     if name == "bool":
@@ -45,7 +45,7 @@ def to_bytes(array: np.ndarray) -> bytes:
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Steps in elements from one index to the next along each axis of a whole array."""
+    """Elements from one index to the next along each axis of a contiguous array."""
     steps = [1]
     for size in reversed(shape[1:]):
         steps.append(steps[-1] * size)

@@ -1,6 +1,7 @@
-"""Weights together with what they are weights of: one safetensors file whose keys are PyTorch's.
+"""Our own file of weights: a safetensors file with PyTorch's keys and a card that says what they are weights of.
 
-Keys are `backbone.*` and, where the projection head is kept, `head.*`; name and image size stand in the metadata.
+Keys are `backbone.*` and, where the projection head is kept, `head.*`. The card is the file's metadata: the name of the
+backbone, its image size, and whether it is in its fused form.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,7 +30,7 @@ class Weights:
 
 
 def save(path: Path, weights: Weights) -> None:
-    """Write weights as this project's own file."""
+    """Write weights as our own file."""
     model = weights.backbone
     size = "x".join(map(str, model.image_size))
     metadata = {"backbone": model.name, "image_size": size, "fused": str(model.is_fused)}
@@ -53,7 +54,7 @@ def load(path: Path) -> Weights:
 def convert(
     path: Path, model: Backbone, *, part: str = "teacher", allow: Collection[str] = (), adapt: bool = False
 ) -> tuple[Weights, list[str]]:
-    """Weights from anybody's file, and a line for everything that was changed to make them fit.
+    """Weights from any file, and a line for each change that makes them fit.
 
     Args:
         path: A .pth or safetensors file.
@@ -78,10 +79,10 @@ def convert(
 def prefixed(weights: Weights, body: str, head: str) -> State:
     """The state_dict of backbone and head (if there is one), with a prefix for each."""
     state = state_dict(weights.variables, weights.backbone.order)
-    found = {body + key: value for key, value in state.items()}
+    keyed = {body + key: value for key, value in state.items()}
     if weights.head is not None:
-        found |= {head + key: value for key, value in state_dict(weights.head, projection.ORDER.split()).items()}
-    return found
+        keyed |= {head + key: value for key, value in state_dict(weights.head, projection.ORDER.split()).items()}
+    return keyed
 
 
 def reidzoo(weights: Weights) -> State:
@@ -91,16 +92,18 @@ def reidzoo(weights: Weights) -> State:
 
 
 def _blank(model: Backbone) -> State:
+    """A state_dict of the right shapes, without values."""
     zeros = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), model.shapes())
     return state_dict(zeros, model.order)
 
 
 def _head(state: Mapping[str, np.ndarray]) -> Variables | None:
-    """The head, whose sizes its own weights tell; none if there are no keys of it."""
+    """The head, with sizes from its own weights; None if the file has no keys of it."""
     if not state:
         return None
     try:
-        (hidden, inputs), bottleneck = state["mlp.0.weight"].shape, len(state["mlp.4.weight"])
+        hidden, inputs = state["mlp.0.weight"].shape
+        bottleneck = len(state["mlp.4.weight"])
         prototypes = len(state["last_layer.weight_v"])
     except (KeyError, ValueError):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Files of weights: PyTorch's (`.pth`, `.pt`, `.bin`) and safetensors, known by their content, not by their name."""
+"""Files of weights of any origin: PyTorch's (`.pth`, `.pt`, `.bin`) and safetensors, told apart by their content."""
 
 import json
 import struct
@@ -24,7 +24,7 @@ _ZIP = b"PK\x03\x04"
 _LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the number that files of torch < 1.6 begin with
 _MOST_HEADER = 100 << 20  # of safetensors, its own limit
 
-# All that reading a damaged file was seen to raise; `Warning` is for those who turn warnings into errors.
+# All that reading a damaged file was seen to raise; `Warning` where warnings are errors.
 _DAMAGE = (
     *(zipfile.BadZipFile, safetensors.SafetensorError, struct.error, EOFError, MemoryError, RuntimeError),
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Warning),
@@ -32,9 +32,9 @@ _DAMAGE = (
 
 
 def read_state(path: Path, part: str = "teacher") -> State:
-    """The state_dict in a file, as arrays of numpy; half precision comes as float32. Nothing in the file is run.
+    """The state_dict in a file, as NumPy arrays; half precision comes as float32. Nothing in the file is run.
 
-    Of a training checkpoint it is that of `part` (teacher or student); of a file with one state_dict it is that one.
+    From a training checkpoint `part` is taken (teacher or student); a file with a single state_dict gives that one.
     """
     with _opened(path) as (file, head):
         if head.startswith(_ZIP):
@@ -79,8 +79,12 @@ def write_state(
 ) -> None:
     """Write a state_dict in the format of the file's suffix, whole or not at all; the same state gives the same bytes.
 
-    With `wrap` ("teacher", say) the file holds a dict that has the state_dict under this key, as checkpoints do; only
-    PyTorch's format has that. `metadata` is for `read_metadata`; only safetensors has that.
+    Args:
+        path: Where to write, as .safetensors or as .pth, .pt or .bin.
+        state: The state_dict.
+        wrap: A key ("teacher", say) under which a dict in the file holds the state_dict, as checkpoints do; only for
+            PyTorch's format.
+        metadata: What `read_metadata` will read; only for safetensors.
     """
     for key, value in state.items():
         if value.dtype.name not in STORAGES:
@@ -164,7 +168,7 @@ def _write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: Ma
 
 
 def _explained(head: bytes) -> str:
-    """What a file is that holds no weights that can be read, and what to do about it."""
+    """What a file is that does not hold weights, by how it begins, and what to do about it."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "the file is empty; fetch it again"
@@ -180,6 +184,7 @@ def _explained(head: bytes) -> str:
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file atomically; a UserError if that fails."""
     try:
         write_atomically(path, write)
     except OSError as error:

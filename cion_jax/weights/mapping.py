@@ -1,6 +1,6 @@
-"""Pytree <-> state_dict by rule. A parameter's path joined by dots is its PyTorch key, but for the last word:
+"""Pytree <-> state_dict by rule. A parameter's path joined by dots is its PyTorch key, except for the last word:
 
-kernel -> weight (transposed), scale -> weight, mean -> running_mean, var -> running_var, all others stay.
+kernel -> weight (transposed), scale -> weight, mean -> running_mean, var -> running_var; all others stay.
 """
 
 import fnmatch
@@ -36,8 +36,8 @@ def from_state_dict(
     """The pytree with a template's structure, shapes and types, and the values of a state_dict.
 
     Every key that is missing, unexpected or of another shape is named in one UserError. Keys that match a pattern in
-    `allow` (as fc.*) pass: what is missing or misshapen stays as in the template (which then must hold arrays), what is
-    too much is left out.
+    `allow` (such as fc.*) pass: missing and misshapen ones stay as in the template, which then must hold arrays, and
+    unexpected ones are left out.
     """
     wanted = {key: (path, leaf) for key, path, leaf in _leaves(template)}
     shapes = {key: _torch_shape(path, leaf.shape) for key, (path, leaf) in wanted.items()}
@@ -83,7 +83,7 @@ def _torch_shape(path: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]
 
 
 def _derived(key: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Buffers that PyTorch saves beside this one and that hold nothing of their own."""
+    """Buffers that PyTorch saves beside this one; their values follow from the model."""
     stem, _, last = key.rpartition(".")
     if last == "running_var":
         yield f"{stem}.num_batches_tracked", np.zeros((), np.int64)

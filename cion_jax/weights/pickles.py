@@ -1,8 +1,8 @@
 """The pickles inside PyTorch's weight files, read and written without PyTorch and without running anything in them.
 
-Python's own unpickler imports, calls and sets whatever a pickle names, and some pickles crash it outright (deeply
-nested keys, far-off memo slots). The machine here only stacks up plain data: a global stays a name, a tensor becomes a
-record of where its numbers lie, and every name that weights never need is refused.
+Python's own unpickler imports, calls and sets whatever a pickle names, and some pickles crash it (deeply nested keys,
+far-off memo slots). The machine here only stacks up plain data: a global stays a name, a tensor becomes a record of
+where its numbers lie, and every name that weights never need is refused.
 """
 
 import math
@@ -15,7 +15,7 @@ from cion_jax.errors import UserError
 from cion_jax.weights.arrays import STORAGES
 
 MOST_BYTES = 64 << 20
-_MOST_STEPS = 4 << 20  # an empty dict takes one byte of pickle and 64 of memory
+MOST_STEPS = 4 << 20  # an empty dict takes one byte of pickle and 64 of memory
 _MOST_KEY_BITS = 64
 _MOST_AXES = 64  # numpy's own limit
 
@@ -29,7 +29,7 @@ _KINDS = {storage: name for name, storage in STORAGES.items()} | {
     "torch.UntypedStorage": "uint8",
     "torch.storage.UntypedStorage": "uint8",
 }
-# Found among the settings that are saved beside weights; they stay names, whatever they are called with.
+# Seen among the settings that are saved beside weights; they stay names, whatever they are called with.
 _INERT = {
     "argparse.Namespace",
     "torch.storage.TypedStorage",
@@ -45,7 +45,7 @@ _KNOWN = {ORDERED, _SIZE, TENSOR, _PARAMETER, *_KINDS, *_INERT}
 
 @dataclass(frozen=True)
 class Named:
-    """A global of the pickle, or what calling it would have made: no more than its name."""
+    """A global of the pickle, or the result of calling it: only its name is kept."""
 
     name: str
 
@@ -79,14 +79,14 @@ def load(data: bytes) -> Any:
         raise UserError(f"its pickle has {len(data)} bytes, more than {MOST_BYTES}; save only the state_dict")
     machine = _Machine()
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if number >= _MOST_STEPS:
-            raise UserError(f"its pickle has more than {_MOST_STEPS} steps; save only the state_dict")
+        if number >= MOST_STEPS:
+            raise UserError(f"its pickle has more than {MOST_STEPS} steps; save only the state_dict")
         machine.step(opcode.name, argument)
     return machine.stack.pop()
 
 
 class _Machine:
-    """The stack machine of pickles, less everything that imports, calls or sets attributes."""
+    """The stack machine of pickles, without the opcodes that import, call or set attributes."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -170,7 +170,8 @@ def _named(name: str) -> Named:
 
 def _called(function: Any, arguments: Any) -> Any:
     """What a call would give, for the four calls that weights need; all others give a name."""
-    name, given = _checked(function, Named).name, _checked(arguments, tuple)
+    name = _checked(function, Named).name
+    given = _checked(arguments, tuple)
     if name == ORDERED:
         if given:  # torch.save sets items one by one; a list of them could be copied a million times
             raise ValueError("an OrderedDict made from a list")

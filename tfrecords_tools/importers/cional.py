@@ -29,16 +29,17 @@ def cional(source: Path, *, annotations: Path | None = None) -> dict[str, Source
     annotations = annotations or _only_json(source)
     paths, ids = columns(_entries(annotations), TEXT, TEXT)
     folders, _, _ = np.strings.rpartition(paths, np.array("/", TEXT))
-    video, identity = natural_ranks(folders), _identities(ids)
+    video = natural_ranks(folders)
+    identity = _identities(ids)
     labels = label_rows(video, dense_ranks(video, identity), last_numbers(paths), identity=identity)
     return {"train": checked_files(source, paths, labels, f"the images that {annotations} lists")}
 
 
 def _only_json(source: Path) -> Path:
-    found = sorted(source.glob("*.json"))
-    if len(found) != 1:
-        raise UserError(f"{source}: holds {len(found)} *.json files; say with --annotations which one lists the images")
-    return found[0]
+    files = sorted(source.glob("*.json"))
+    if len(files) != 1:
+        raise UserError(f"{source}: holds {len(files)} *.json files; say with --annotations which one lists the images")
+    return files[0]
 
 
 def _entries(annotations: Path) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,8 @@ _PORTION = 1 << 16
 
 def columns(rows: Iterable[tuple], *dtypes: DTypeLike) -> list[np.ndarray]:
     """One array per column of the rows; they are taken in portions, so that Python objects never pile up."""
-    parts, rows = [[np.empty(0, dtype)] for dtype in dtypes], iter(rows)
+    parts = [[np.empty(0, dtype)] for dtype in dtypes]
+    rows = iter(rows)
     while portion := list(islice(rows, _PORTION)):
         for part, values, dtype in zip(parts, zip(*portion, strict=True), dtypes, strict=True):
             try:

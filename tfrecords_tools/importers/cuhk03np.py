@@ -16,7 +16,7 @@ def cuhk03np(source: Path, *, boxes: Literal["detected", "labeled"] = "detected"
 
     Args:
         source: The folder that holds detected and labeled, or one of these two itself.
-        boxes: Boxes that a detector found, or that people drew; of no effect where source is one of the two.
+        boxes: Boxes that a detector found, or that people drew; without effect where source is one of the two.
     """
     within = "" if (source / TRAIN).is_dir() else f"{boxes}/"
     return three_folders(source, _PATTERN, "0001_c1_1.png", within)

@@ -20,7 +20,8 @@ def folders(source: Path) -> dict[str, Source]:
     Args:
         source: The folder that holds a folder for each video.
     """
-    paths, slash = list_images(source, 3), np.array("/", TEXT)
+    paths = list_images(source, 3)
+    slash = np.array("/", TEXT)
     videos, _, rest = np.strings.partition(paths, slash)
     tracklets, _, names = np.strings.partition(rest, slash)
     video = natural_ranks(videos)

@@ -50,7 +50,8 @@ def _checked_rows(source: Path) -> Iterator[tuple]:
         if "path" not in row or row.keys() != first.keys():
             raise UserError(f"{place}: has the columns {', '.join(row)}; all rows need path, and the same as the first")
         path = str(PurePosixPath(_name(place, row, "path")))
-        video, tracklet = _name(place, row, "video"), _name(place, row, "tracklet", path)
+        video = _name(place, row, "video")
+        tracklet = _name(place, row, "tracklet", path)
         frame, camera, identity = (_number(place, row, column) for column in ("frame", "camera", "identity"))
         split = _name(place, row, "split", "train")
         if not re.fullmatch("[a-z][a-z0-9_]*", split):
@@ -69,5 +70,7 @@ def _number(place: str, row: dict[str, object], column: str) -> int:
     value = row.get(column, -1)
     text = str(value) if isinstance(value, str | int) else type(value).__name__
     if not re.fullmatch("-1|[0-9]{1,9}", text):  # True and False do not match either
-        raise UserError(f"{place}: {column} {text[:40]!r} is no whole number of at most nine digits; -1 means unknown")
+        raise UserError(
+            f"{place}: {column} {text[:40]!r} is not a whole number of up to nine digits; -1 is unknown"
+        )
     return int(text)

@@ -70,7 +70,8 @@ def _boxes(source: Path, sequence: str, boxes: str, min_visibility: float) -> It
     images = _frame_images(source, sequence)
     seen = set()
     for place, values in _box_lines(source / sequence, boxes):
-        frame, track = int(values[0]), int(values[1])
+        frame = int(values[0])
+        track = int(values[1])
         if track < 0:
             raise UserError(f"{place}: the box has no track; run a tracker over the detections and give its --boxes")
         if (frame, track) in seen:

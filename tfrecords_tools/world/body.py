@@ -51,7 +51,8 @@ class Body:
     def __init__(self, person: Person, stance: Stance) -> None:
         self.person = person
         self.stance = stance
-        self.front, self.across = math.cos(stance.facing), math.sin(stance.facing)
+        self.front = math.cos(stance.facing)
+        self.across = math.sin(stance.facing)
         legs = {sign: self._leg_bend(sign) for sign in (-1, 1)}
         self.lift = 0.04 - min(0.5 + ankle[0] for _, ankle in legs.values())
         self.sides = sorted((self._side(sign, *legs[sign]) for sign in (-1, 1)), key=lambda side: side.near)
@@ -73,7 +74,7 @@ class Body:
         return math.hypot(across * self.front, depth * self.across) * self.stance.size * self.stance.stretch
 
     def slices(self, levels: list[Level], breadth: float = 0.0, x: float = 0.0) -> Tube:
-        """An upright tube through horizontal slices, as broad as the person unless told otherwise."""
+        """An upright tube through horizontal slices, as broad as the person unless `breadth` says otherwise."""
         broad = breadth or self.person.breadth
         return upright([(*self.at(x, y, z), self.width(a * broad, b * broad)) for y, a, b, z in levels])
 
@@ -96,7 +97,8 @@ class Body:
         return knee, (knee[0] - 0.225 * math.cos(shank), knee[1] + 0.225 * math.sin(shank))
 
     def _side(self, sign: int, knee: tuple[float, float], ankle: tuple[float, float]) -> Side:
-        size, broad = self.stance.size, self.person.breadth
+        size = self.stance.size
+        broad = self.person.breadth
         hip = sign * 0.050 * broad
         leg_points = [(hip, 0.0, 0.0), (hip, knee[0] / 2, knee[1] / 2), (hip * 0.95, *knee), (hip * 0.85, *ankle)]
         leg = [self.at(x, 0.5 + up, ahead) for x, up, ahead in leg_points]

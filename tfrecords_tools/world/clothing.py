@@ -46,7 +46,8 @@ def pattern(canvas: Canvas, tube: Tube, kind: int, colour: Colour, facing: float
 def lower_garment(canvas: Canvas, body: Body) -> None:
     """Legs and shoes, with trousers, shorts or a skirt over them; the far leg first."""
     person = body.person
-    trousers, shorts = person.lower == Lower.TROUSERS, person.lower == Lower.SHORTS
+    trousers = person.lower == Lower.TROUSERS
+    shorts = person.lower == Lower.SHORTS
     for side in body.sides:
         canvas.tube(side.leg, person.skin)
         canvas.tube(side.foot, person.shoes, 235)
@@ -62,7 +63,8 @@ def lower_garment(canvas: Canvas, body: Body) -> None:
 
 def upper_garment(canvas: Canvas, body: Body) -> None:
     """Shirt and open jacket on the torso."""
-    person, facing = body.person, body.stance.facing
+    person = body.person
+    facing = body.stance.facing
     canvas.tube(body.neck, mix(person.skin, (0, 0, 0), 0.12))
     canvas.tube(body.torso, person.top_colour)
     pattern(canvas, body.torso, person.top, person.top_second, facing)
@@ -76,7 +78,8 @@ def upper_garment(canvas: Canvas, body: Body) -> None:
 
 def arm(canvas: Canvas, body: Body, number: int) -> None:
     """One arm with its sleeve, and the handbag if this hand carries it; arm 0 is the far one."""
-    person, side = body.person, body.sides[number]
+    person = body.person
+    side = body.sides[number]
     if person.bag == Bag.HANDBAG and number == 1:
         handbag(canvas, body, *side.hand)
     canvas.tube(side.arm, person.skin)
@@ -90,7 +93,8 @@ def arm(canvas: Canvas, body: Body, number: int) -> None:
 
 def handbag(canvas: Canvas, body: Body, x: float, y: float) -> None:
     """A bag that hangs from a hand."""
-    size, half = body.stance.size, body.width(0.03, 0.07)
+    size = body.stance.size
+    half = body.width(0.03, 0.07)
     rings = [(x, y, half * 0.3), (x, y + 0.04 * size, half), (x, y + 0.13 * size, half * 1.1)]
     canvas.tube(upright(rings), body.person.bag_colour)
 
@@ -105,13 +109,16 @@ def backpack(canvas: Canvas, body: Body) -> None:
 
 def straps(canvas: Canvas, body: Body) -> None:
     """What holds a backpack or shoulder bag, seen on the torso."""
-    colour, facing = mix(body.person.bag_colour, (0, 0, 0), 0.25), body.stance.facing
+    colour = mix(body.person.bag_colour, (0, 0, 0), 0.25)
+    facing = body.stance.facing
     if body.person.bag == Bag.BACKPACK:
         for angle in (-0.62, 0.62):
             for span in visible(angle - 0.13, angle + 0.13, facing):
                 canvas.patch(section(body.torso, 0.1, 0.62), colour, *span)
     elif body.person.bag == Bag.SHOULDER:
-        depth, broad, width = (0.07 if body.front > 0 else -0.07), body.person.breadth, 0.009 * body.stance.size
+        depth = 0.07 if body.front > 0 else -0.07
+        broad = body.person.breadth
+        width = 0.009 * body.stance.size
         points = [(-0.07 * broad, 0.82, 0.0), (0.02 * broad, 0.69, depth), (0.11 * broad, 0.54, 0.0)]
         canvas.patch(limb([body.at(*point) for point in points], [width] * 3), colour)
 
@@ -131,7 +138,8 @@ def hair_behind(canvas: Canvas, body: Body) -> None:
 
 def head(canvas: Canvas, body: Body) -> None:
     """Face and hair."""
-    person, facing = body.person, body.stance.facing
+    person = body.person
+    facing = body.stance.facing
     canvas.tube(body.head, person.skin)
     face(canvas, body)
     if person.hair == Hair.BALD:
@@ -151,7 +159,8 @@ def head(canvas: Canvas, body: Body) -> None:
 
 def face(canvas: Canvas, body: Body) -> None:
     """Eyes and mouth, as far as they can be seen."""
-    skin, facing = body.person.skin, body.stance.facing
+    skin = body.person.skin
+    facing = body.stance.facing
     for angle in (-0.42, 0.42):
         for span in visible(angle - 0.17, angle + 0.17, facing):
             canvas.patch(section(body.head, 0.44, 0.53), mix(skin, (20, 10, 10), 0.75), *span)

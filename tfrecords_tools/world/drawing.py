@@ -94,13 +94,15 @@ def _cut(scene: Image.Image, box: Box, height: int, width: int) -> Image.Image:
 
 def _hide(canvas: Canvas, shot: Shot, passer: Person, stance: Stance) -> None:
     """Paint what stands between the camera and the walker."""
-    side, size = np.sign(shot.amount), stance.size
+    side = np.sign(shot.amount)
+    size = stance.size
     if shot.fault == Fault.WALKER:
         x = stance.x + side * (0.10 + 0.12 * abs(shot.amount)) * size
         nearer = stance._replace(x=x, y=stance.y + 0.05 * size, size=1.06 * size)
         paint_person(canvas, passer, nearer._replace(facing=stance.facing + 9 * shot.amount, phase=stance.phase + 2))
     elif shot.fault == Fault.POLE:
-        x, grey = stance.x + 0.12 * shot.amount * size, int(105 + 65 * shot.amount)
+        x = stance.x + 0.12 * shot.amount * size
+        grey = int(105 + 65 * shot.amount)
         pole = upright([(x, -5.0, 0.055 * size), (x, canvas.picture.height + 5.0, 0.055 * size)])
         canvas.tube(pole, (grey, grey, grey))
     elif shot.fault == Fault.CAR:

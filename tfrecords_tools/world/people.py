@@ -1,4 +1,4 @@
-"""What people look like: every attribute is drawn independently of the others, but for the look-alikes."""
+"""What people look like: every attribute is drawn independently, except those of look-alikes."""
 
 from enum import IntEnum
 from typing import NamedTuple
@@ -118,7 +118,7 @@ def _cloth_colours(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _copy_looks(rng: np.random.Generator, people: np.ndarray, pairs: int) -> None:
-    """Make pairs of look-alikes: one is a copy of the other but for one or two small things."""
+    """Make pairs of look-alikes: one is a copy of the other except in one or two small things."""
     order = rng.permutation(len(people))
     for copy, original in zip(order[:pairs], order[pairs : 2 * pairs], strict=True):
         own = people[copy].copy()

@@ -57,7 +57,8 @@ def _ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera,
     draw.rectangle((0, camera.base, WIDTH, HEIGHT), colour)
     if not tiles:
         return
-    joint, vanishing = _shift(colour, float(rng.choice([0.75, 1.2]))), rng.uniform(0.2, 0.8) * WIDTH
+    joint = _shift(colour, float(rng.choice([0.75, 1.2])))
+    vanishing = rng.uniform(0.2, 0.8) * WIDTH
     for line in range(-3 * tiles, 4 * tiles):
         x = line * WIDTH / tiles
         share = (camera.base - camera.horizon) / (HEIGHT - camera.horizon)
@@ -72,10 +73,12 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera)
     """House fronts with windows, doors and shop signs, a pavement and the road before it."""
     x = 0.0
     while x < WIDTH:
-        width, front = rng.uniform(130, 260), _colour(rng, 0.45, 0.8, 0.12)
+        width = rng.uniform(130, 260)
+        front = _colour(rng, 0.45, 0.8, 0.12)
         draw.rectangle((x, 0, x + width, camera.base), front)
         for column in range(int(width // 62)):
-            left, glass = x + 14 + column * 62, _colour(rng, 0.2, 0.5, 0.12)
+            left = x + 14 + column * 62
+            glass = _colour(rng, 0.2, 0.5, 0.12)
             low = camera.base - (4 if rng.random() < 0.4 else 50)
             for top, bottom in ((camera.base - 250, camera.base - 165), (camera.base - 115, low)):
                 draw.rectangle((left - 3, top - 3, left + 43, bottom + 3), _shift(front, 1.25))
@@ -91,7 +94,9 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera)
 
 def _wall(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera) -> None:
     """A brick or block wall with posters, over plain ground."""
-    brick, course, length = _colour(rng, 0.45, 0.7, 0.15), rng.uniform(10, 24), rng.uniform(28, 60)
+    brick = _colour(rng, 0.45, 0.7, 0.15)
+    course = rng.uniform(10, 24)
+    length = rng.uniform(28, 60)
     draw.rectangle((0, 0, WIDTH, camera.base), _shift(brick, 0.75))
     for number in range(int(camera.base / course) + 1):
         top = camera.base - (number + 1) * course
@@ -116,7 +121,8 @@ def _park(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera) -
         red, leaf, blue = (int(v) for v in green * rng.uniform(0.4, 1.15) * rng.uniform(0.92, 1.08, 3))
         draw.ellipse((x - radius, y - radius * 0.7, x + radius, y + radius * 0.7), (red, leaf, blue))
     for _ in range(rng.integers(4, 9)):
-        x, trunk = rng.uniform(0, WIDTH), _colour(rng, 0.2, 0.35, 0.1)
+        x = rng.uniform(0, WIDTH)
+        trunk = _colour(rng, 0.2, 0.35, 0.1)
         draw.polygon((x - 7, 0, x + 7, 0, x + 11, camera.base + 8, x - 11, camera.base + 8), trunk)
     red, grass, blue = (int(v) for v in green * 1.1)
     _ground(draw, rng, camera, (red, grass, blue), 0)
@@ -125,7 +131,9 @@ def _park(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera) -
         draw.line(
             (x, y, x + rng.uniform(-4, 4), y - rng.uniform(3, 9)), _shift((red, grass, blue), rng.uniform(0.7, 1.25))
         )
-    near, far, slant = camera.base + rng.uniform(150, 220), camera.base + rng.uniform(40, 70), rng.uniform(-50, 50)
+    near = camera.base + rng.uniform(150, 220)
+    far = camera.base + rng.uniform(40, 70)
+    slant = rng.uniform(-50, 50)
     path = _colour(rng, 0.55, 0.7, 0.05)
     draw.polygon((0, far + slant, WIDTH, far - slant, WIDTH, near - slant, 0, near + slant), path)
 
@@ -137,7 +145,8 @@ def _shop(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera) -
         bottom = camera.base - 8 - shelf * 46
         x = 0.0
         while x < WIDTH:
-            width, goods = rng.uniform(8, 30), _colour(rng, 0.3, 0.85, 0.35)
+            width = rng.uniform(8, 30)
+            goods = _colour(rng, 0.3, 0.85, 0.35)
             for _ in range(rng.integers(1, 5)):
                 draw.rectangle((x, bottom - rng.uniform(20, 36), x + width - 2, bottom), goods)
                 x += width
@@ -147,12 +156,14 @@ def _shop(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera) -
 
 def _station(draw: ImageDraw.ImageDraw, rng: np.random.Generator, camera: Camera) -> None:
     """A hall with glass, pillars and lit signs, over large slabs with a guiding line."""
-    panel, glass = _colour(rng, 0.45, 0.7, 0.07), _colour(rng, 0.45, 0.7, 0.1)
+    panel = _colour(rng, 0.45, 0.7, 0.07)
+    glass = _colour(rng, 0.45, 0.7, 0.1)
     draw.rectangle((0, 0, WIDTH, camera.base), panel)
     for pane in range(0, WIDTH, 96):
         draw.rectangle((pane + 4, camera.base - 190, pane + 92, camera.base - 6), _shift(glass, rng.uniform(0.75, 1.2)))
     for _ in range(4):
-        x, sign = rng.uniform(0, WIDTH - 150), _colour(rng, 0.3, 0.8, 0.6)
+        x = rng.uniform(0, WIDTH - 150)
+        sign = _colour(rng, 0.3, 0.8, 0.6)
         draw.rectangle((x, camera.base - 175, x + 150, camera.base - 140), sign)
         draw.rectangle((x + 12, camera.base - 163, x + 100, camera.base - 153), (240, 240, 235))
     for x in range(int(rng.uniform(40, 200)), WIDTH, 290):

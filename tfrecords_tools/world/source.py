@@ -52,7 +52,8 @@ class WorldSource:
         return digest(self.world, self.split, self.first, len(self), versions)
 
     def _draw(self, index: int) -> np.ndarray:
-        world, (people, cameras) = self.world, cast(self.world, self.split)
+        world = self.world
+        (people, cameras) = cast(self.world, self.split)
         shot = row(Shot, self.shots, index)
         camera = row(Camera, cameras, shot.camera)
         rng = random(world.seed, Stream.IMAGES, NAMES.index(self.split), self.first + index)

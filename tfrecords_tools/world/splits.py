@@ -46,10 +46,12 @@ def plan_train(world: World) -> tuple[np.ndarray, np.ndarray]:
     rng = random(world.seed, Stream.TRAIN)
     walks = _train_walks(rng, world)
     segments = track(rng, walks, world.fragments, world.switches)
+    # Each step of each segment is an image.
     length = segments["stop"] - segments["start"]
     segment = np.repeat(np.arange(len(segments)), length)
     step = segments["start"][segment] + _count_up(length)
-    walk, tracklet = segments["walk"][segment], segments["tracklet"][segment]
+    walk = segments["walk"][segment]
+    tracklet = segments["tracklet"][segment]
     labels, order = _label(rng, walks, walk, step, tracklet)
     shots = film(rng, walks, cast(world, "train").cameras, walk[order], step[order], world.motion)
     spoil(rng, shots, world.bad_boxes, world.background, world.identities)
@@ -61,7 +63,7 @@ def _train_walks(rng: np.random.Generator, world: World) -> np.ndarray:
     rounds = -(-world.videos // world.cameras)
     videos_RxC = np.arange(rounds * world.cameras).reshape(rounds, world.cameras)
     more = rng.poisson(world.appearances - 1, world.identities)
-    pairs = []
+    pairs = []  # of person and video
     for person, visits in enumerate((1 + more).clip(max=world.videos)):
         order = rng.permuted(rng.permuted(videos_RxC, axis=0), axis=1).ravel()
         pairs += [(person, video) for video in order[order < world.videos][:visits]]
@@ -82,15 +84,18 @@ def plan_test(world: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     rng = random(world.seed, Stream.TEST)
     walks = _test_walks(rng, world)
     length = (walks["stop"] - walks["start"]) // SPACING
-    walk, inside = np.repeat(np.arange(len(walks)), length), _count_up(length)
+    walk = np.repeat(np.arange(len(walks)), length)
+    inside = _count_up(length)
     step = walks["start"][walk] + SPACING * inside
     labels, order = _label(rng, walks, walk, step, walk)
-    walk, inside = walk[order], inside[order]
+    walk = walk[order]
+    inside = inside[order]
     people, cameras = cast(world, "gallery")
     shots = film(rng, walks, cameras, walk, step[order], 0.0)
     spoil(rng, shots, world.bad_boxes, 0.0, len(people))
     labels["identity"] = np.where(shots["person"] < world.test_identities, 1 + shots["person"], 0)
 
+    # Of each walk of a known person one image is the query, and of every fourth walk the next one is junk.
     known = labels["identity"] > 0
     asked = rng.integers(length)[walk]
     query = known & (inside == asked)
@@ -98,6 +103,7 @@ def plan_test(world: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     shots["fault"][query] = Fault.NONE
     shots["fault"][junk] = rng.choice([Fault.MISS, Fault.SCRAP], junk.sum())
     labels["identity"][junk] = -1
+    # Some distractors show nobody.
     empty = ~known & (rng.random(len(labels)) < 0.1)
     shots["person"][empty] = -1
     return {"query": (_renumber(labels[query]), shots[query]), "gallery": (_renumber(labels[~query]), shots[~query])}
@@ -126,7 +132,9 @@ def _label(
     """Labels without identities in their order, and the order in which they take the images."""
     labels = np.zeros(len(walk), LABELS)
     stride = rng.integers(3, 9, walks["video"].max(initial=0) + 1)
-    labels["video"], labels["camera"], labels["identity"] = walks["video"][walk], walks["camera"][walk], -1
+    labels["video"] = walks["video"][walk]
+    labels["camera"] = walks["camera"][walk]
+    labels["identity"] = -1
     labels["frame"] = step * stride[labels["video"]]
     labels["tracklet"] = tracklet
     order = np.lexsort((step, tracklet, labels["video"]))

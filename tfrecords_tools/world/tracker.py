@@ -26,10 +26,11 @@ class Segment(NamedTuple):
 
 
 def track(rng: np.random.Generator, walks: np.ndarray, fragments: float, switches: float) -> np.ndarray:
-    """A table of segments: each walk is one tracklet, but for the shares that are broken or mixed up."""
+    """A table of segments: each walk is one tracklet, except the shares that are broken or switched."""
     segments = np.zeros(len(walks), dtype_of(Segment))
     segments["tracklet"] = segments["walk"] = np.arange(len(walks))
-    segments["start"], segments["stop"] = walks["start"], walks["stop"]
+    segments["start"] = walks["start"]
+    segments["stop"] = walks["stop"]
     segments = _break(rng, segments, round(fragments * len(walks)))
     return _switch(rng, segments, walks["video"][segments["walk"]], round(switches * len(segments)))
 
@@ -76,7 +77,8 @@ def spoil(rng: np.random.Generator, shots: np.ndarray, bad_boxes: float, backgro
     run = np.arange(len(shots)) // RUN
     runs = len(shots) // RUN + 1
     dice = rng.random(runs)[run]
-    empty, bad = dice < background, (dice >= background) & (dice < background + bad_boxes)
+    empty = dice < background
+    bad = (dice >= background) & (dice < background + bad_boxes)
     shots["fault"][bad] = rng.integers(Fault.DRIFT, Fault.CAR + 1, runs)[run][bad]
     shots["amount"] = rng.uniform(-1, 1, runs)[run]
     shots["other"] = (shots["person"] + rng.integers(1, max(people, 2), runs)[run]) % people

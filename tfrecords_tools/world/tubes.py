@@ -82,7 +82,8 @@ class Canvas:
 
     def tube(self, tube: Tube, colour: Colour, bright: int = 255) -> None:
         """Paint a whole tube and shade it as a round body that is lit from one side."""
-        middle, top = 0.2 * self.side, 0.4 * self.side
+        middle = 0.2 * self.side
+        top = 0.4 * self.side
         self._paint.polygon(_outline(tube, -1, 1), colour)
         self._shade.polygon(_outline(tube, -1, 1), bright * 56 // 100)
         self._shade.polygon(_outline(tube, middle - 0.75, middle + 0.75), bright * 80 // 100)

@@ -71,20 +71,26 @@ def film(
     A camera that is carried with people, by so many heights of a person in a step, lets places slide by behind them,
     each in a light of its own.
     """
-    count, seen = len(walks), cameras[walks["camera"]]
+    # What each walk draws for all of its images, in an order that must stay.
+    count = len(walks)
+    seen = cameras[walks["camera"]]
     middle = (walks["start"] + walks["stop"]) / 2
     heading = seen["axis"] + np.pi * rng.integers(2, size=count) + rng.normal(0, 0.45, count)
-    turn, speed = rng.normal(0, 0.04, count), rng.uniform(0.08, 0.2, count)
-    cadence, swing = rng.uniform(0.5, 1.1, count), rng.uniform(0.45, 1.0, count)
+    turn = rng.normal(0, 0.04, count)
+    speed = rng.uniform(0.08, 0.2, count)
+    cadence = rng.uniform(0.5, 1.1, count)
+    swing = rng.uniform(0.45, 1.0, count)
     x, y = rng.uniform(0.2, 0.8, count) * WIDTH, rng.uniform(seen["base"] + 60, HEIGHT - 60)
-    begin, beat, glow = rng.uniform(0, 2 * np.pi, (3, count))
+    begin, beat, glow = rng.uniform(0, 2 * np.pi, (3, count))  # phases of gait, of the box and of the light
     carried = motion * rng.uniform(0.5, 1.5, count) * rng.choice([-1, 1], count)
     first = rng.integers(PLACES, size=count) if motion else np.zeros(count, int)
     shine = np.exp(rng.normal(0, 0.15, (len(cameras), PLACES)))
 
     shots = np.zeros(len(walk), dtype_of(Shot))
     time = step - middle[walk]
-    shots["person"], shots["camera"] = walks["person"][walk], walks["camera"][walk]
+    shots["person"] = walks["person"][walk]
+    shots["camera"] = walks["camera"][walk]
+    # The way: ahead in the direction that one faces, in heights of a body, and past the places of a carried camera.
     facing = heading[walk] + turn[walk] * time
     size = (seen["tall"] * (y - seen["horizon"]))[walk]
     shots["facing"] = facing
@@ -93,8 +99,10 @@ def film(
     shots["x"] = MARGIN + (across % width if motion else across.clip(0, width))
     shots["place"] = (first[walk] + across // width) % PLACES if motion else 0
     shots["y"] = (y[walk] + 0.3 * size * speed[walk] * time * np.cos(facing)).clip(seen["base"][walk] + 30, HEIGHT - 12)
+    # The gait.
     shots["phase"] = begin[walk] + cadence[walk] * time
     shots["swing"] = swing[walk]
+    # The box, which sways a little, and the light.
     shots["stretch"] = 1.25 + rng.normal(0, 0.05, count)[walk]
     shots["right"] = 0.02 * np.sin(beat[walk] + 0.5 * time) + rng.normal(0, 0.008, len(walk))
     shots["down"] = 0.015 * np.cos(beat[walk] + 0.4 * time) + rng.normal(0, 0.006, len(walk))
