@@ -55,9 +55,11 @@ FIRST_SEED = 300
 EPS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SMALLEST = (2, 3, 4, 6)
 #: The same for images, of which a dense place has more.
-EPS_IMAGES, DENSE_IMAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 4
+EPS_IMAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+DENSE_IMAGES = 4
 
-Rows = Iterator[tuple[str, np.ndarray]]
+#: Rows of a table: a name, and a label for each image.
+Labellings = Iterator[tuple[str, np.ndarray]]
 
 
 def main(
@@ -72,53 +74,58 @@ def main(
     Args:
         seeds: Worlds of each kind.
         identities: People in each; videos are in proportion.
-        within: The finite range.
+        within: The finite range of the third level.
         features: Files to take instead of drawn worlds.
-        alone: Leave out other ways, which take most of the time.
+        alone: Leave out the contestants, which take most of the time.
     """
     print(environment("jax", "numpy", "scikit-learn"))
     for path in features:
         for name, tracked, truth in read(path):
-            ways = labellings(tracked, None, within) if alone else all_ways(tracked, truth, None, within)
-            rows = {row: [scored(labels, truth)] for row, labels in ways}
+            labellings = all_labellings(tracked, truth, None, within, alone)
+            rows = {row: [scored(labels, truth)] for row, labels in labellings}
             print_table(f"{name}: {len(truth):,} images", rows)
     for name, (world, sigma, tau) in WORLDS.items() if not features else ():
-        found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+        scores: dict[str, list[tuple[float, ...]]] = defaultdict(list)
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             size = {"identities": identities, "videos": identities * 60 // 400}
             sample = draw(replace(world, seed=seed, **size))
             fixed = Denoising(sigma=sigma, tau=tau, whiten="total")
-            tracked, truth = TrackedFeatures(*sample[:4]), sample.identity
-            ways = labellings(tracked, fixed, within) if alone else all_ways(tracked, truth, fixed, within)
-            for row, labels in ways:
-                found[row].append(scored(labels, sample.identity))
+            tracked = TrackedFeatures(*sample[:4])
+            for row, labels in all_labellings(tracked, sample.identity, fixed, within, alone):
+                scores[row].append(scored(labels, sample.identity))
         size_of = f"{identities} people, about {len(sample.video):,} images"
-        print_table(f"{name}: {size_of}, fixed sigma {sigma}, tau {tau}", found)
+        print_table(f"{name}: {size_of}, fixed sigma {sigma}, tau {tau}", scores)
 
 
 def read(path: Path) -> Iterator[tuple[str, TrackedFeatures, np.ndarray]]:
     """What a file holds, by video and by clip, with the truth."""
-    needed, optional = ["features", "tracklet", "identity"], ["video", "frame", "mirrored", "clip", "tracklet_of_clip"]
-    found = read_npz(path, needed, optional)
-    truth, frame = found["identity"], found.get("frame")
-    rows = mirrored_added(path, found)
-    video = found.get("video", np.zeros(len(truth), np.int64))
-    yield path.name, TrackedFeatures(rows, video, found["tracklet"], frame), truth
-    if "clip" in found and "tracklet_of_clip" in found:
-        yield f"{path.name}, by clips", TrackedFeatures(rows, found["clip"], found["tracklet_of_clip"], frame), truth
+    needed = ["features", "tracklet", "identity"]
+    optional = ["video", "frame", "mirrored", "clip", "tracklet_of_clip"]
+    arrays = read_npz(path, needed, optional)
+    truth = arrays["identity"]
+    frame = arrays.get("frame")
+    features = mirrored_added(path, arrays)
+    video = arrays.get("video", np.zeros(len(truth), np.int64))
+    yield path.name, TrackedFeatures(features, video, arrays["tracklet"], frame), truth
+    if "clip" in arrays and "tracklet_of_clip" in arrays:
+        by_clip = TrackedFeatures(features, arrays["clip"], arrays["tracklet_of_clip"], frame)
+        yield f"{path.name}, by clips", by_clip, truth
 
 
-def all_ways(tracked: TrackedFeatures, truth: np.ndarray, fixed: Denoising | None, within: int) -> Rows:
-    """Labels by each way of finding them."""
-    yield from labellings(tracked, fixed, within)
-    yield from contestants(tracked, truth)
+def all_labellings(
+    tracked: TrackedFeatures, truth: np.ndarray, fixed: Denoising | None, within: int, alone: bool
+) -> Labellings:
+    """Labels by denoising, and by the contestants unless it is alone."""
+    yield from denoised(tracked, fixed, within)
+    if not alone:
+        yield from contestants(tracked, truth)
 
 
-def labellings(tracked: TrackedFeatures, fixed: Denoising | None, within: int) -> Rows:
-    """Labels by our ways."""
+def denoised(tracked: TrackedFeatures, fixed: Denoising | None, within: int) -> Labellings:
+    """Labels by denoising, with fixed thresholds, with those that `auto` finds, and with others near them."""
     auto = denoise(*tracked)
     for note in auto.warnings:
-        print(f"({note})", flush=True)
+        print(f"\n({note})", flush=True)
     yield "raw tracklets", tracked.tracklet
     for name, chosen in {"fixed": fixed, "auto": Denoising()}.items():
         if chosen is not None:
@@ -133,53 +140,52 @@ def labellings(tracked: TrackedFeatures, fixed: Denoising | None, within: int) -
         yield name, denoise(*tracked, replace(auto.settings, tau=min(factor * tau, 2.0))).labels
 
 
-def contestants(tracked: TrackedFeatures, truth: np.ndarray) -> Rows:
-    """The best that other ways make of cleaned tracklets."""
+def contestants(tracked: TrackedFeatures, truth: np.ndarray) -> Labellings:
+    """The best labels by other methods, of cleaned tracklets."""
     cleaned = denoise(*tracked, Denoising(tau=0))
     clusters = cleaned.clusters
     tracklet = np.full(len(truth), -1)
     tracklet[clusters.tracklets.place] = clusters.home
-    numbers = range(len(clusters.found.names))
+    numbers = range(len(clusters.members.names))
     plain = unit(np.stack([tracked.features[tracklet == each].mean(axis=0) for each in numbers]))
 
     def best(labels_of: Iterator[np.ndarray]) -> np.ndarray:
-        """Of labels of what stands in `tracklet`, those that agree best with the truth, image by image."""
-        spread = (np.where(tracklet >= 0, labels[tracklet], -1) for labels in labels_of)
-        return max(spread, key=lambda labels: agreement(labels, truth).f1)
+        """Of the labels of all that `tracklet` numbers, those that agree best with the truth, image by image."""
+        of_images = (np.where(tracklet >= 0, labels[tracklet], -1) for labels in labels_of)
+        return max(of_images, key=lambda labels: agreement(labels, truth).f1)
 
-    for name, way in {
+    for name, method in {
         "DBSCAN": dbscan,
         "HDBSCAN": hdbscan,
         "average linkage": average_linkage,
         "first neighbours": first_neighbours,
     }.items():
-        yield f"{name}, helped", best(labels for vectors in (plain, clusters.vectors) for labels in way(vectors))
+        yield f"{name}, helped", best(labels for vectors in (plain, clusters.vectors) for labels in method(vectors))
     tracklet[clusters.tracklets.place] = np.arange(len(clusters.tracklets.place))
-    images = dbscan(clusters.tracklets.features, EPS_IMAGES, DENSE_IMAGES)
-    yield "DBSCAN of images, helped", best(images)
+    yield "DBSCAN of images, helped", best(dbscan(clusters.tracklets.features, EPS_IMAGES, DENSE_IMAGES))
 
 
 def dbscan(vectors: np.ndarray, choice: tuple[float, ...] = EPS, dense: int = 2) -> Iterator[np.ndarray]:
-    """A point near no cluster stays alone."""
+    """Labels at each radius; a point near no cluster stays alone."""
     for eps in choice:
-        yield apart(DBSCAN(eps=np.sqrt(2 * eps), min_samples=dense).fit(vectors).labels_)
+        yield noise_alone(DBSCAN(eps=np.sqrt(2 * eps), min_samples=dense).fit(vectors).labels_)
 
 
 def hdbscan(vectors: np.ndarray) -> Iterator[np.ndarray]:
     """The same, with densities that may differ."""
     for smallest in SMALLEST:
-        yield apart(HDBSCAN(min_cluster_size=smallest, min_samples=1, copy=True).fit(vectors).labels_)
+        yield noise_alone(HDBSCAN(min_cluster_size=smallest, min_samples=1, copy=True).fit(vectors).labels_)
 
 
 def average_linkage(vectors: np.ndarray) -> Iterator[np.ndarray]:
     """Agglomeration without cannot-links."""
     for eps in EPS:
-        way = AgglomerativeClustering(n_clusters=None, distance_threshold=eps, metric="cosine", linkage="average")
-        yield way.fit(vectors).labels_
+        method = AgglomerativeClustering(n_clusters=None, distance_threshold=eps, metric="cosine", linkage="average")
+        yield method.fit(vectors).labels_
 
 
-def apart(labels: np.ndarray) -> np.ndarray:
-    """Labels in which each -1 is a cluster of its own."""
+def noise_alone(labels: np.ndarray) -> np.ndarray:
+    """Labels in which each point of noise (-1) is a cluster of its own."""
     return np.where(labels < 0, labels.max() + np.cumsum(labels < 0), labels)
 
 

@@ -126,7 +126,8 @@ def _walk(world: FeatureWorld, random: np.random.Generator, number: int, looks: 
 
 def _switched(world: FeatureWorld, random: np.random.Generator, walks: list[Track]) -> list[Track]:
     """The tracks of walks, some of which have changed their ends with others of the same time."""
-    tracks, untouched = list(walks), set(range(len(walks)))
+    tracks = list(walks)
+    untouched = set(range(len(walks)))
     for one in range(len(walks)):
         if one not in untouched or random.random() >= world.switches:
             continue

@@ -18,9 +18,11 @@ from cion_jax.config import Crops, Head, Optimization, Pretraining
 from cion_jax.models import ghostnet, head
 from cion_jax.models.zoo import ZOO, Backbone, backbone
 from cion_jax.pretrain.schedules import StepValues
-from cion_jax.pretrain.state import TrainState, body_of, mesh_of, start
+from cion_jax.pretrain.state import TrainState, backbone_variables, state_from
 from cion_jax.pretrain.step import StepConfig, Views, gradients, update
+from cion_jax.run.sharding import make_mesh
 from cion_jax.weights.file import Weights, prefixed
+from experiments.benchmarks.options import StepOptions
 from experiments.benchmarks.step import AUGMENT, HEAD, STUDENT, TEACHER, UPDATE, WHOLE
 from tiny import FAMILY
 
@@ -39,7 +41,7 @@ SETTINGS = Pretraining(
     optimization=Optimization(clip=1.0),
     precision="float32",
 )
-GHOSTS = ghostnet._TABLE[0], ghostnet._TABLE[3]
+GHOSTS = ghostnet.TABLE[0], ghostnet.TABLE[3]
 #: The sizes of ours, and the same network in PyTorch. Nobody drops paths.
 SMALL: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "resnet50_ibn": (
@@ -59,8 +61,8 @@ SMALL: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
 @pytest.mark.parametrize("name", torch_backbones.BACKBONES)
 def test_keys_and_shapes_are_the_published_ones(name: str) -> None:
     manifest = json.loads((Path(__file__).parent / "manifest" / f"{name}.json").read_text())
-    found = {key: list(value.shape) for key, value in torch_backbones.BACKBONES[name]().state_dict().items()}
-    assert found == {key: shape for key, shape, *_ in manifest["keys"]}
+    shapes = {key: list(value.shape) for key, value in torch_backbones.BACKBONES[name]().state_dict().items()}
+    assert shapes == {key: shape for key, shape, *_ in manifest["keys"]}
 
 
 def drawn(shapes: Any, seed: int) -> Any:
@@ -68,7 +70,8 @@ def drawn(shapes: Any, seed: int) -> Any:
     random = np.random.default_rng(seed)
 
     def draw(path: Any, shape: Any) -> np.ndarray:
-        name, noise = path[-1].key, 0.2 * random.standard_normal(shape.shape)
+        name = path[-1].key
+        noise = 0.2 * random.standard_normal(shape.shape)
         return np.ones(shape.shape) if name == "weight_g" else noise + (name in ("scale", "gamma"))
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
@@ -76,20 +79,21 @@ def drawn(shapes: Any, seed: int) -> Any:
 
 def state_of(model: Backbone, width: int) -> TrainState:
     """A teacher that differs from its student, and a center that is not zero."""
-    body, shape = model.shapes(), SETTINGS.head
-    sizes = width, shape.prototypes, shape.hidden, shape.bottleneck
+    body = model.shapes()
+    shape = SETTINGS.head
+    sizes = (width, shape.prototypes, shape.hidden, shape.bottleneck)
     top = jax.eval_shape(lambda key: head.init(key, *sizes), jax.random.key(0))
     shapes = {"backbone": body["params"], "head": top["params"]}
     student, teacher = drawn(shapes, 0), drawn(shapes, 1)
     statistics = jax.tree.map(lambda leaf: np.ones(leaf.shape), body.get("batch_stats", {}))
-    variables = body_of(student, statistics)
-    state = start(variables, {"params": student["head"]}, SETTINGS.optimization)
+    variables = backbone_variables(student, statistics)
+    state = state_from(variables, {"params": student["head"]}, SETTINGS.optimization)
     return state._replace(teacher=teacher, center=0.01 * np.arange(shape.prototypes))
 
 
 def exported(model: Backbone, state: TrainState, part: str) -> dict[str, Any]:
     params = getattr(state, part)
-    weights = Weights(model, body_of(params, state.batch_stats[part]), {"params": params["head"]})
+    weights = Weights(model, backbone_variables(params, state.batch_stats[part]), {"params": params["head"]})
     return {key: torch.from_numpy(np.array(value)) for key, value in prefixed(weights, "backbone.", "head.").items()}
 
 
@@ -97,23 +101,23 @@ def stepper(config: StepConfig) -> Any:
     """Our step on given crops."""
 
     @jax.jit
-    def step(state: TrainState, crops: Views, rates: StepValues) -> Any:
+    def step(state: TrainState, crops: Views, values: StepValues) -> Any:
         parts = jax.tree.map(lambda leaf: leaf[None], crops)
-        *moved, metrics = gradients(config, state, parts, lambda part, _: (part, jax.random.key(0)))
-        return update(config.settings.optimization, state, *moved, rates), metrics["loss"]
+        *changes, metrics = gradients(config, state, parts, lambda part, _: (part, jax.random.key(0)))
+        return update(config.settings.optimization, state, *changes, values), metrics["loss"]
 
     return step
 
 
 def noise(seed: int, settings: Pretraining) -> Any:
-    random, crops = np.random.default_rng(seed), settings.crops
+    random = np.random.default_rng(seed)
+    crops = settings.crops
     sizes = (2, *crops.global_size), (crops.local_crops, *crops.local_size)
     return tuple(random.standard_normal((settings.batch, *size, 3)) for size in sizes)
 
 
-def apart(found: Any, expected: Any) -> float:
-    a, b = np.asarray(found), np.asarray(expected)
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+def relative_error(actual: Any, expected: Any) -> float:
+    return float(np.linalg.norm(np.asarray(actual) - np.asarray(expected)) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize(
@@ -127,36 +131,37 @@ def apart(found: Any, expected: Any) -> float:
     ],
 )
 def test_three_steps_are_ours(name: str, instances: int, local_crops: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ghostnet, "_TABLE", GHOSTS)
+    monkeypatch.setattr(ghostnet, "TABLE", GHOSTS)
     settings = replace(SETTINGS, crops=replace(SETTINGS.crops, local_crops=local_crops))
     with jax.enable_x64(True):
         model = backbone(name, image_size=(64, 32), **SMALL[name][0])
         network = torch_step.Network(SMALL[name][1](), settings.head).double()
-        theirs, ours = (
-            torch_step.Step(network, settings, instances),
-            stepper(StepConfig(settings, model, instances, mesh_of(1, 1))),
-        )
+        theirs = torch_step.Step(network, settings, instances)
+        ours = stepper(StepConfig(settings, model, instances, make_mesh(1, 1)))
         state = state_of(model, network.backbone.outputs)
         for part in ("student", "teacher"):
             getattr(theirs, part).load_state_dict(exported(model, state, part), strict=True)
         theirs.center.copy_(torch.from_numpy(state.center))
         for number, frozen in enumerate((True, False, False)):
-            rates, crops = StepValues(1e-3, 0.1, 0.01, frozen), noise(number, settings)
-            before, (state, loss) = state, ours(state, crops, rates)
-            assert apart(theirs(tuple(map(torch.from_numpy, crops)), rates), loss) < 1e-9
-            assert apart(theirs.center, state.center) < 1e-9
+            values = StepValues(1e-3, 0.1, 0.01, frozen)
+            crops = noise(number, settings)
+            before = state
+            state, loss = ours(state, crops, values)
+            assert relative_error(theirs(tuple(map(torch.from_numpy, crops)), values), loss) < 1e-9
+            assert relative_error(theirs.center, state.center) < 1e-9
             for part in ("student", "teacher"):
-                expected, old = exported(model, state, part), exported(model, before, part)
+                expected = exported(model, state, part)
+                old = exported(model, before, part)
                 for key, value in getattr(theirs, part).state_dict().items():
-                    stands = key == "head.last_layer.weight_v" and part == "student" and frozen
-                    assert key.endswith(("num_batches_tracked", "index", "weight_g")) or stands == torch.equal(
+                    is_frozen = key == "head.last_layer.weight_v" and part == "student" and frozen
+                    assert key.endswith(("num_batches_tracked", "index", "weight_g")) or is_frozen == torch.equal(
                         expected[key], old[key]
                     ), key
                     if not key.endswith("num_batches_tracked"):
-                        assert apart(value, expected[key]) < 1e-7, (part, key)
+                        assert relative_error(value, expected[key]) < 1e-7, (part, key)
             if not number:
-                lengths = [10 * float(moments["exp_avg"].norm()) for moments in theirs.optimizer.state.values()]
-                assert min(lengths) < 0.9 and max(lengths) == pytest.approx(1, rel=1e-5)  # some are clipped
+                norms = [10 * float(moments["exp_avg"].norm()) for moments in theirs.optimizer.state.values()]
+                assert min(norms) < 0.9 and max(norms) == pytest.approx(1, rel=1e-5)  # some are clipped
         assert not any(parameter.requires_grad for parameter in theirs.teacher.parameters())
 
 
@@ -175,9 +180,11 @@ class Tiny(nn.Module):  # type: ignore[misc, name-defined]
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, 4, 1, bias=False), nn.BatchNorm2d(8)
+        self.conv1 = nn.Conv2d(3, 8, 3, 4, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
         self.block = nn.Sequential()
-        self.block.conv2, self.block.bn2 = nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)
+        self.block.conv2 = nn.Conv2d(8, 8, 3, 1, 1, bias=False)
+        self.block.bn2 = nn.BatchNorm2d(8)
 
     def forward(self, x):  # type: ignore[no-untyped-def]
         x = self.bn1(self.conv1(x)).relu()
@@ -194,7 +201,7 @@ def test_the_benchmark_prints_its_tables(
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")  # it would set it for good
     path = tmp_path / "own.py"
     path.write_text("from tiny import SETTINGS as settings\n")
-    bench_gpu.main((str(path),), batch=8, local_crops=0, rounds=1)
+    bench_gpu.main((str(path),), StepOptions(batch=8, local_crops=0, rounds=1))
     rows = [line[2:-2].split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [len(row) for row in rows[:3]] == [13, 13, 13]
     assert [row[:3] for row in rows[1:3]] == [[str(path), "8", "crops"], [str(path), "8", "images"]]

@@ -34,8 +34,7 @@ def main(batch: int = 24, height: int = 256, rounds: int = 7, precision: str = "
         "ours, one XLA program": _ours(images, precision),
         "PyTorch, channels last": _torch(images, precision),
     }
-    found = rates(contestants, rounds, settle)
-    print(table(found, "images/s"))
+    print(table(rates(contestants, rounds, settle), "images/s"))
 
 
 def _ours(images: np.ndarray, precision: str) -> Callable[[], int]:
@@ -45,8 +44,8 @@ def _ours(images: np.ndarray, precision: str) -> Callable[[], int]:
     @jax.jit
     def gradients(params: Any, statistics: Any, images: jax.Array) -> Any:
         def loss(params: Any) -> tuple[jax.Array, Any]:
-            features, moved = model.apply({"params": params, "batch_stats": statistics}, images, train=True)
-            return jnp.square(features.astype(jnp.float32)).sum(), moved["batch_stats"]
+            features, after = model.apply({"params": params, "batch_stats": statistics}, images, train=True)
+            return jnp.square(features.astype(jnp.float32)).sum(), after["batch_stats"]
 
         return jax.grad(loss, has_aux=True)(params)
 
@@ -61,15 +60,15 @@ def _ours(images: np.ndarray, precision: str) -> Callable[[], int]:
 
 def _torch(images: np.ndarray, precision: str) -> Callable[[], int]:
     torch: Any = importlib.import_module("torch")
-    made: Any = importlib.import_module("experiments.benchmarks.torch_backbones").ResNet((3, 4, 6, 3))
+    contestant: Any = importlib.import_module("experiments.benchmarks.torch_backbones")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = made.to(device, memory_format=torch.channels_last)
-    given = torch.from_numpy(images).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
+    model = contestant.ResNet((3, 4, 6, 3)).to(device, memory_format=torch.channels_last)
+    on_device = torch.from_numpy(images).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
 
     def work() -> int:
         model.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            features = model(given)
+            features = model(on_device)
         features.float().square().sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from cion_jax.pretrain.state import mesh_of
-from cion_jax.pretrain.step import StepConfig, train_step
+from cion_jax.pretrain.step import StepConfig
 from cion_jax.recipes import recipe
 from cion_jax.run.checkpoints import Checkpoint, Checkpoints, Position
-from cion_jax.run.plan import model_of
+from cion_jax.run.pretraining import model_of
+from cion_jax.run.sharding import make_mesh
 from experiments.benchmarks.command import command
-from experiments.benchmarks.step import inputs
+from experiments.benchmarks.step import inputs, jitted_step
 from experiments.benchmarks.timing import environment
 
 
@@ -35,16 +35,17 @@ def main(name: Positional[str] = "resnet50_ibn", batch: int = 8, rounds: int = 5
     row = recipe(name)
     crops = replace(row.crops, global_size=(64, 32), local_crops=0)
     row = replace(row, batch=batch, accumulate=1, image_size=(64, 32), crops=crops, precision="float32")
-    config = StepConfig(row, model_of(row), batch, mesh_of(jax.device_count(), row.model_axis))
-    state, images, now = inputs(config)
-    step = train_step(config, jax.eval_shape(lambda: state))
-    who, size = np.arange(labels), sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e9
+    config = StepConfig(row, model_of(row), batch, make_mesh(jax.device_count(), row.model_axis))
+    state, images, values = inputs(config)
+    step = jitted_step(config)
+    image_labels = np.arange(labels)
+    state_size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e9
     blocked, written, beside, away = [], [], [], []
 
     def one_step() -> float:
         nonlocal state
         began = time.perf_counter()
-        state, metrics = step(state, images, now)
+        state, metrics = step(state, images, values)
         jax.block_until_ready(metrics)
         return time.perf_counter() - began
 
@@ -52,22 +53,25 @@ def main(name: Positional[str] = "resnet50_ibn", batch: int = 8, rounds: int = 5
         for number in range(rounds + 1):  # the first compiles, and is not counted
             alone = [one_step() for _ in range(5)]
             began = time.perf_counter()
-            checkpoints.save(Checkpoint(state, who, Position(0, number), {}))
-            stood = time.perf_counter() - began
-            with_it = [one_step()]
-            while not (Path(folder) / "checkpoints" / str(int(state.step) - len(with_it))).exists():
-                with_it.append(one_step())
+            checkpoints.save(Checkpoint(state, image_labels, Position(0, number), {}))
+            blocked_now = time.perf_counter() - began
+            path = Path(folder) / "checkpoints" / str(int(state.step))
+            while_writing = [one_step()]
+            while not path.exists():
+                while_writing.append(one_step())
             if number:
-                blocked.append(stood)
+                blocked.append(blocked_now)
                 written.append(time.perf_counter() - began)
-                beside.append(median(with_it))
+                beside.append(median(while_writing))
                 away.append(median(alone))
+    # Lost is the time that training stands still, and of the time of writing the share by which steps are slower.
     lost = median(
-        stood + whole * (1 - a / b) for stood, whole, a, b in zip(blocked, written, away, beside, strict=True)
+        still + whole * (1 - fast / slow)
+        for still, whole, fast, slow in zip(blocked, written, away, beside, strict=True)
     )
     every = row.checkpoint_steps
     print(f"{environment('jax', 'orbax-checkpoint')}, {jax.device_count()} x {jax.devices()[0].device_kind}")
-    print(f"{name}: a state of {size:.2f} GB, {labels:,} labels\n")
+    print(f"{name}: a state of {state_size:.2f} GB, {labels:,} labels\n")
     print("| | |\n|---|---|")
     print(f"| a step with nothing beside it | {1e3 * median(away):,.0f} ms |")
     print(f"| a step while a checkpoint is written | {1e3 * median(beside):,.0f} ms |")

@@ -27,8 +27,10 @@ from experiments.benchmarks.timing import environment, resident
 from experiments.feature_world import FeatureWorld, draw
 
 #: Images of a person and of a video in the worlds that are drawn, and of a walk; of a tracklet they are 20.
-OF_A_PERSON, OF_A_VIDEO, OF_A_WALK = 104, 700, 26.5
-#: Below, compiling and JAX itself are most of what is measured.
+PERSON_IMAGES = 104
+VIDEO_IMAGES = 700
+WALK_IMAGES = 26.5
+#: Exponents are fitted from this size on. Below, compiling and JAX itself are most of what is measured.
 FITTED_FROM = 90_000
 
 
@@ -61,20 +63,22 @@ def main(
     for width in widths:
         print(f"\n{width} dimensions\n")
         print("| images | tracklets | seconds | on devices | GiB | F1 |\n|---|---|---|---|---|---|")
-        costs = [of_size(count, width, within) for count in images]
+        costs = [print_cost(count, width, within) for count in images]
         large = [cost for cost in costs if cost.images >= FITTED_FROM]
         if len(large) > 1:
-            time, memory = (exponent(large, name) for name in ("seconds", "memory"))
-            print(f"\nFrom {large[0].images:,} images on: time ~ images^{time:.2f}, memory ~ images^{memory:.2f}")
+            exponents = (
+                f"time ~ images^{exponent(large, 'seconds'):.2f}, memory ~ images^{exponent(large, 'memory'):.2f}"
+            )
+            print(f"\nFrom {large[0].images:,} images on: {exponents}")
     print(f"\n10,000,000 images of 400,000 tracklets, on paper:\n\n{on_paper(10_000_000, 400_000)}")
 
 
-def of_size(count: int, width: int, within: int) -> Cost:
+def print_cost(count: int, width: int, within: int) -> Cost:
     """Measure a size and print its row."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "world.npz")
-        elsewhere(write_world, path, count, width)
-        cost: Cost = elsewhere(measure, path, within)
+        in_own_process(write_world, path, count, width)
+        cost: Cost = in_own_process(measure, path, within)
     share = f"{cost.devices / cost.seconds:.0%}"
     print(
         f"| {cost.images:,} | {cost.tracklets:,} | {cost.seconds:,.1f} | {share} | {cost.memory:.1f} | {cost.f1:.3f} |",
@@ -84,20 +88,23 @@ def of_size(count: int, width: int, within: int) -> Cost:
 
 
 def exponent(costs: list[Cost], name: str) -> float:
-    """With which power of the images it grows."""
-    return np.polyfit(np.log([cost.images for cost in costs]), np.log([getattr(cost, name) for cost in costs]), 1)[0]
+    """The power of the number of images with which a cost grows: the slope in logarithms."""
+    images = np.log([cost.images for cost in costs])
+    values = np.log([getattr(cost, name) for cost in costs])
+    return np.polyfit(images, values, 1)[0]
 
 
-def elsewhere(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do it in a process of its own, which has no memory of what was done here."""
+def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do it in a process whose memory holds nothing else."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def write_world(path: Path, count: int, width: int) -> None:
     """Draw a world of about so many images."""
-    people, videos = max(count // OF_A_PERSON, 2), max(count // OF_A_VIDEO, 2)
-    np.savez(path, **draw(FeatureWorld(people, videos, length=OF_A_WALK, width=width))._asdict())
+    people = max(count // PERSON_IMAGES, 2)
+    videos = max(count // VIDEO_IMAGES, 2)
+    np.savez(path, **draw(FeatureWorld(people, videos, length=WALK_IMAGES, width=width))._asdict())
 
 
 def measure(path: Path, within: int) -> Cost:
@@ -110,15 +117,18 @@ def measure(path: Path, within: int) -> Cost:
     near.of_tiles = timed(near.of_tiles, spent)  # type: ignore[assignment]
     single.drop = timed(single.drop, spent)  # type: ignore[assignment]
     began = time.perf_counter()
-    found = denoise(features, video, tracklet, frame, Denoising(range=within))
+    result = denoise(features, video, tracklet, frame, Denoising(range=within))
     seconds = time.perf_counter() - began
     memory = resident("VmHWM") / 2**30
-    f1 = agreement(found.labels, truth).f1
+    f1 = agreement(result.labels, truth).f1
     return Cost(len(video), int(tracklet.max()) + 1, seconds, sum(spent), memory, f1)
 
 
 def timed(program: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
-    """The program, waited for; which it is not in earnest, so that this share is no smaller than in earnest."""
+    """The program, which now waits for its result and notes the seconds.
+
+    In earnest nobody waits, so the share of the devices is at most this large.
+    """
 
     def run(*arguments: Any) -> Any:
         began = time.perf_counter()

@@ -35,8 +35,8 @@ def main(
     """Print a Markdown table.
 
     Args:
-        queries: Images that ask.
-        gallery: Images that are ranked.
+        queries: Query images.
+        gallery: Gallery images, which are ranked.
         width: Of a feature.
         identities: People.
         cameras: Cameras.
@@ -52,7 +52,7 @@ def main(
     _row("ours", queries, lambda: scores(search(cosine(*sides), *labels)))
     if rerank:
         _row("ours, re-ranked", queries, lambda: scores(search(reranked(*sides), *labels)))
-    some = sides[0][:fits], sides[1], labels[0][:fits], labels[1]
+    some = (sides[0][:fits], sides[1], labels[0][:fits], labels[1])
     _row("ours, as many queries as dense", fits, lambda: scores(search(cosine(*some[:2]), *some[2:])))
     _row("dense: matmul and argsort", fits, lambda: _dense(*some))
 
@@ -66,10 +66,12 @@ def _labels(random: np.random.Generator, count: int, identities: int, cameras: i
 
 def _row(name: str, queries: int, work: Callable[[], Scores | float]) -> None:
     _forget_peak()
-    before, began = resident("VmRSS"), time.perf_counter()
-    found = work()
-    seconds, peak = time.perf_counter() - began, resident("VmHWM") - before
-    precision = found.mean_average_precision if isinstance(found, Scores) else found
+    before = resident("VmRSS")
+    began = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - began
+    peak = resident("VmHWM") - before
+    precision = result.mean_average_precision if isinstance(result, Scores) else result
     print(
         f"| {name} | {queries:,} | {seconds:,.0f} | {1e3 * seconds / queries:.1f} | {peak / 2**30:.2f} | "
         f"{precision:.6f} |",
@@ -83,17 +85,17 @@ def _forget_peak() -> None:
         file.write("5")
 
 
-def _dense(query: np.ndarray, gallery: np.ndarray, asking: np.ndarray, who: np.ndarray) -> float:
+def _dense(query: np.ndarray, gallery: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray) -> float:
     """Mean average precision with all distances in one array."""
-    order = np.argsort(1 - query @ gallery.T, axis=1)
-    right = asking["identity"][:, None] == who["identity"]
-    passed = right & (asking["camera"][:, None] == who["camera"])
+    order_QxG = np.argsort(1 - query @ gallery.T, axis=1)
+    matches_QxG = query_labels["identity"][:, None] == gallery_labels["identity"]
+    ignored_QxG = matches_QxG & (query_labels["camera"][:, None] == gallery_labels["camera"])
     precisions = []
-    for row, own, out in zip(order, right, passed, strict=True):
-        hits = own[row][~out[row]]
-        places = np.flatnonzero(hits) + 1
-        if len(places):
-            precisions.append(float(np.mean(np.arange(1, len(places) + 1) / places)))
+    for order, matches, ignored in zip(order_QxG, matches_QxG, ignored_QxG, strict=True):
+        ranked = matches[order][~ignored[order]]
+        ranks = np.flatnonzero(ranked) + 1
+        if len(ranks):
+            precisions.append(float(np.mean(np.arange(1, len(ranks) + 1) / ranks)))
     return float(np.mean(precisions))
 
 

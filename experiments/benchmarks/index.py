@@ -42,10 +42,11 @@ def main(images: int = 10_000_000) -> None:
 
 
 def _timed(what: str, work: Callable[[], Any]) -> Any:
-    before, began = resident("VmRSS"), time.perf_counter()
-    found = work()
+    before = resident("VmRSS")
+    began = time.perf_counter()
+    result = work()
     print(f"| {what} | {time.perf_counter() - began:.3f} | {(resident('VmRSS') - before) / 1e9:.2f} |")
-    return found
+    return result
 
 
 if __name__ == "__main__":

@@ -61,42 +61,42 @@ def main(
     print(environment("jax", "torch"))
     print(f"{size.features} features, {batch} images, {views} views, K = {instances}, {prototypes:,} prototypes\n")
     contestants: dict[str, Callable[[Size], Callable[[], float]]] = {
-        _BLOCKS: functools.partial(_jax, _blocked),
+        _BLOCKS: functools.partial(_jax, _in_blocks),
         "the same, but logits made for their log-sum-exp": functools.partial(_jax, _bottleneck),
-        "closed form on logits": functools.partial(_jax, _closed),
+        "closed form on logits": functools.partial(_jax, _from_logits),
     }
     if importlib.util.find_spec("torch"):
         contestants["loops in torch, log_softmax taken once"] = functools.partial(_torch, True)
         contestants["loops in torch, as published"] = functools.partial(_torch, False)
-    found = {name: _Process(make, size) for name, make in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in found}
+    processes = {name: _Process(make, size) for name, make in contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in processes}
     for number in range(rounds + 1):
-        for name, process in found.items():
+        for name, process in processes.items():
             taken = process.work()
             seconds[name] += [taken] if number else []
     print("| | seconds (median) | range | this / first | peak memory, MB | this / first | loss |")
     print("|---|---|---|---|---|---|---|")
-    peak = {name: process.end() for name, process in found.items()}
+    peak = {name: process.end() for name, process in processes.items()}
     for name, times in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times, seconds[_BLOCKS], strict=True))
         print(
             f"| {name} | {statistics.median(times):.2f} | {min(times):.2f} to {max(times):.2f} | {ratio:.1f} "
-            f"| {peak[name] / 1e6:,.0f} | {peak[name] / peak[_BLOCKS]:.1f} | {found[name].loss:.5f} |"
+            f"| {peak[name] / 1e6:,.0f} | {peak[name] / peak[_BLOCKS]:.1f} | {processes[name].loss:.5f} |"
         )
-    if len(found) == 3:
+    if len(processes) == 3:
         print("| loops in torch | absent | | | | | |")
     _print_loops(size)
 
 
 class _Process:
-    """A contestant in a process of its own, which works when it is told to."""
+    """A contestant in a process of its own, which works when it is asked to."""
 
     def __init__(self, make: Callable[[Size], Callable[[], float]], size: Size) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, make, size), daemon=True)
+        self._pipe, its_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(its_end, make, size), daemon=True)
         self._process.start()
-        there.close()
+        its_end.close()
         self._pipe.recv()
 
     def work(self) -> float:
@@ -131,38 +131,77 @@ def _inputs(size: Size) -> tuple[Any, Any, jax.Array, jax.Array]:
     return student, teacher, features, features[:, :2] + 0.1
 
 
-def _heads(student: Any, teacher: Any, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
-    """Bottlenecks of student and teacher, prototypes of both."""
-    return head.bottleneck(student, x), head.bottleneck(teacher, y), head.prototypes(student), head.prototypes(teacher)
+class _Vectors(NamedTuple):
+    """What a loss compares: bottleneck vectors and prototypes of student and teacher."""
+
+    student: Any
+    """(B, V, D)"""
+    teacher: Any
+    """(B, 2, D)"""
+    prototypes: Any
+    """(C, D)"""
+    teacher_prototypes: Any
 
 
-def _blocked(size: Size, z: Any, t: Any, rows: Any, teacher_rows: Any) -> Any:
-    center, instances = jnp.zeros(size.prototypes), size.instances
-    form = functools.partial(loss_in_blocks, instances=instances, student_temperature=0.1, teacher_temperature=0.04)
-    return form(z, t, rows, teacher_rows, center, block=size.block)[0]
+def _vectors(student: Any, teacher: Any, features: Any, teacher_features: Any) -> _Vectors:
+    return _Vectors(
+        head.bottleneck(student, features),
+        head.bottleneck(teacher, teacher_features),
+        head.prototypes(student),
+        head.prototypes(teacher),
+    )
 
 
-def _closed(size: Size, z: Any, t: Any, rows: Any, teacher_rows: Any) -> Any:
-    return loss_from_logits(z @ rows.T, t @ teacher_rows.T, jnp.zeros(size.prototypes), instances=size.instances)
+def _in_blocks(size: Size, vectors: _Vectors) -> Any:
+    return loss_in_blocks(
+        *vectors,
+        jnp.zeros(size.prototypes),
+        instances=size.instances,
+        student_temperature=0.1,
+        teacher_temperature=0.04,
+        block=size.block,
+    )[0]
 
 
-def _bottleneck(size: Size, z: Any, t: Any, rows: Any, teacher_rows: Any) -> Any:
-    """All logits for their log-sum-exp; teacher and student meet in the bottleneck."""
-    targets = jax.lax.stop_gradient(jax.nn.softmax(t @ teacher_rows.T / 0.04))
-    instances, scale = size.instances, 2 * (size.views - 1) * size.batch
-    others = z.sum(1, keepdims=True) - z[:, :2]
-    groups = others.reshape(-1, instances, *others.shape[1:])
+def _from_logits(size: Size, vectors: _Vectors) -> Any:
+    logits_BxVxC = vectors.student @ vectors.prototypes.T
+    teacher_logits_Bx2xC = vectors.teacher @ vectors.teacher_prototypes.T
+    return loss_from_logits(logits_BxVxC, teacher_logits_Bx2xC, jnp.zeros(size.prototypes), instances=size.instances)
+
+
+def _targets(vectors: _Vectors) -> Any:
+    """q, the teacher's softmax (B, 2, C)."""
+    logits_Bx2xC = vectors.teacher @ vectors.teacher_prototypes.T / 0.04
+    return jax.lax.stop_gradient(jax.nn.softmax(logits_Bx2xC))
+
+
+def _bottleneck(size: Size, vectors: _Vectors) -> Any:
+    """All logits for their log-sum-exp; teacher and student meet in the bottleneck.
+
+    2 (V-1) B Loss = sum_v c_v sum_b lse(z_vb W' / tau) - (1 / tau) sum_u sum_b (q_u W)_b . M(sum_{v != u} z_v)_b
+    """
+    z_BxVxD, prototypes_CxD = vectors.student, vectors.prototypes
+    instances = size.instances
+    # M(sum_{v != u} z_v): of the other views, those of the other instances K times less K - 1 times its own
+    others_Bx2xD = z_BxVxD.sum(1, keepdims=True) - z_BxVxD[:, :2]
+    groups = others_Bx2xD.reshape(-1, instances, *others_Bx2xD.shape[1:])
     mixed = instances * groups.sum(1, keepdims=True) - (instances - 1) * groups
-    agreement = (targets * (mixed.reshape(others.shape) @ rows.T)).sum() / (instances * (instances - 1) + 1) / 0.1
-    pairs = jnp.where(jnp.arange(size.views) < 2, 1, 2)
-    return ((pairs * logsumexp(z @ rows.T / 0.1, axis=-1)).sum() - agreement) / scale
+    # The cross term; it has the factor 1 / (K (K - 1) + 1) of M.
+    products_Bx2xC = _targets(vectors) * (mixed.reshape(others_Bx2xD.shape) @ prototypes_CxD.T)
+    agreement = products_Bx2xC.sum() / (instances * (instances - 1) + 1) / 0.1
+    # c_v: a global view is compared with one of the teacher's views, a local view with both.
+    pairs_V = jnp.where(jnp.arange(size.views) < 2, 1, 2)
+    spread = (pairs_V * logsumexp(z_BxVxD @ prototypes_CxD.T / 0.1, axis=-1)).sum()
+    return (spread - agreement) / (2 * (size.views - 1) * size.batch)
 
 
 def _loops(targets_2xBxC: Any, students_VxBxC: Any, instances: int, log_softmax: Callable[[Any], Any]) -> Any:
     """The published form, of torch or of JAX as the arrays are. DINO's code takes log_softmax in each term anew."""
-    total, pairs = 0.0, [(u, v) for u in range(2) for v in range(len(students_VxBxC)) if u != v]
+    total = 0.0
+    pairs = [(u, v) for u in range(2) for v in range(len(students_VxBxC)) if u != v]
     for u, v in pairs:
-        q, p = targets_2xBxC[u], students_VxBxC[v]
+        q = targets_2xBxC[u]
+        p = students_VxBxC[v]
         loss = (-q * log_softmax(p)).sum(-1).mean()
         for i in range(instances):
             for j in range(instances):
@@ -172,15 +211,14 @@ def _loops(targets_2xBxC: Any, students_VxBxC: Any, instances: int, log_softmax:
     return total / len(pairs)
 
 
-def _jax_loops(size: Size, z: Any, t: Any, rows: Any, teacher_rows: Any) -> Any:
-    targets = jax.lax.stop_gradient(jax.nn.softmax(t @ teacher_rows.T / 0.04))
-    logits = (z @ rows.T / 0.1).swapaxes(0, 1)
-    return _loops(targets.swapaxes(0, 1), logits, size.instances, jax.nn.log_softmax)
+def _jax_loops(size: Size, vectors: _Vectors) -> Any:
+    logits_BxVxC = vectors.student @ vectors.prototypes.T / 0.1
+    return _loops(_targets(vectors).swapaxes(0, 1), logits_BxVxC.swapaxes(0, 1), size.instances, jax.nn.log_softmax)
 
 
 def _compiled(loss: Callable[..., Any], size: Size) -> Any:
-    def whole(student: Any, teacher: Any, x: Any, y: Any) -> Any:
-        return loss(size, *_heads(student, teacher, x, y))
+    def whole(student: Any, teacher: Any, features: Any, teacher_features: Any) -> Any:
+        return loss(size, _vectors(student, teacher, features, teacher_features))
 
     shapes = jax.eval_shape(functools.partial(_inputs, size))
     return jax.jit(jax.value_and_grad(whole)).lower(*shapes).compile()
@@ -196,11 +234,13 @@ def _torch(once: bool, size: Size) -> Callable[[], float]:
     """Loops in torch; log_softmax is taken once for all, or in each term as published."""
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-    def parameters(variables: Any) -> list[Any]:
-        layers = [variables["params"][name] for name in ("mlp.0", "mlp.2", "mlp.4")]
-        found = [np.array(x) for layer in layers for x in (layer["kernel"].T, layer["bias"])]
-        return [torch.from_numpy(x) for x in [*found, np.array(variables["params"]["last_layer"]["weight_v"])]]
+    student, teacher, *features = _inputs(size)
+    trained, fixed = ([torch.from_numpy(array) for array in _torch_weights(each)] for each in (student, teacher))
+    del student, teacher
+    x_VxBxF, y_2xBxF = (torch.from_numpy(np.ascontiguousarray(np.swapaxes(np.array(each), 0, 1))) for each in features)
+    for weight in trained:
+        weight.requires_grad_()
+    log_softmax = functools.partial(torch.log_softmax, dim=-1)
 
     def logits(x: Any, weights: list[Any]) -> Any:
         functions = torch.nn.functional
@@ -209,21 +249,12 @@ def _torch(once: bool, size: Size) -> Callable[[], float]:
         x = functions.normalize(functions.linear(x, *weights[4:6]), dim=-1)
         return functions.linear(x, functions.normalize(weights[6], dim=-1))
 
-    student, teacher, x, y = _inputs(size)
-    trained, fixed = parameters(student), parameters(teacher)
-    del student, teacher
-    x, y = (torch.from_numpy(np.ascontiguousarray(np.swapaxes(rows, 0, 1))) for rows in (np.array(x), np.array(y)))
-    for weight in trained:
-        weight.requires_grad_()
-
-    log_softmax = functools.partial(torch.log_softmax, dim=-1)
-
     def work() -> float:
         for weight in trained:
             weight.grad = None
         with torch.no_grad():
-            targets = torch.softmax(logits(y, fixed) / 0.04, -1)
-        students = logits(x, trained) / 0.1
+            targets = torch.softmax(logits(y_2xBxF, fixed) / 0.04, -1)
+        students = logits(x_VxBxF, trained) / 0.1
         if once:
             loss = _loops(targets, log_softmax(students), size.instances, lambda logs: logs)
         else:
@@ -234,10 +265,19 @@ def _torch(once: bool, size: Size) -> Callable[[], float]:
     return work
 
 
+def _torch_weights(variables: Any) -> list[np.ndarray]:
+    """A head's weights as torch has them: kernel and bias of three layers, and the prototypes."""
+    params = variables["params"]
+    layers = [params[name] for name in ("mlp.0", "mlp.2", "mlp.4")]
+    linear = [np.array(array) for layer in layers for array in (layer["kernel"].T, layer["bias"])]
+    return [*linear, np.array(params["last_layer"]["weight_v"])]
+
+
 def _print_loops(size: Size) -> None:
     """The same loops under jit: run at a size that fits, only compiled at the full one."""
     small = size._replace(prototypes=min(size.prototypes, 256))
-    values, program = _inputs(small), _compiled(_jax_loops, small)
+    values = _inputs(small)
+    program = _compiled(_jax_loops, small)
     program(*values)
     began = time.perf_counter()
     loss = float(program(*values)[0])

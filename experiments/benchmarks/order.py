@@ -1,4 +1,4 @@
-"""How long does it take to put millions of images in order?
+"""How long does it take to draw the batches of an epoch of millions of images?
 
 python -m experiments.benchmarks.order
 """
@@ -25,14 +25,14 @@ def main(images: int = 4_000_000, identities: int = 250_000, batch: int = 64, in
     labels = np.random.default_rng(0).integers(0, identities, images)
     before = _peak()
     began = time.perf_counter()
-    order = PKSampler(labels, batch, instances)
-    drawn = sum(order.batch(0, number).size for number in range(order.batches))
+    sampler = PKSampler(labels, batch, instances)
+    drawn = sum(sampler.batch(0, number).size for number in range(sampler.batches))
     whole = time.perf_counter() - began
     began = time.perf_counter()
-    order.batch(1, order.batches // 2)
+    sampler.batch(1, sampler.batches // 2)
     print(environment("numpy"))
     print(f"{images:,} images of {identities:,} identities in batches of {batch} x {instances}:")
-    print(f"a whole epoch ({order.batches:,} batches, {drawn:,} places) from labels: {whole:.1f} s")
+    print(f"a whole epoch ({sampler.batches:,} batches, {drawn:,} places) from labels: {whole:.1f} s")
     print(f"the middle batch of another epoch: {1000 * (time.perf_counter() - began):.0f} ms")
     print(f"peak memory over that of the labels: {(_peak() - before) / 2**20:.2f} GiB")
 

@@ -29,27 +29,27 @@ def main(rounds: int = 7) -> None:
     counts = [1 << power for power in range(len(allowed).bit_length()) if 1 << power <= len(allowed)]
     with tempfile.TemporaryDirectory() as folder:
         world = World(height=256, width=128, test_identities=2, distractors=0)
-        data.synth(Path(folder, "world"), world, Writing(images_per_shard=1024))
+        data.synth(Path(folder, "world"), world=world, writing=Writing(images_per_shard=1024))
         records = Records(Path(folder, "world"))
-        order = PKSampler(records.index["tracklet"], 16, 4)
+        sampler = PKSampler(records.index["tracklet"], 16, 4)
         read: dict[str, Callable[[], int]] = {
-            str(count): partial(_epoch, records, order, allowed[:count]) for count in counts
+            str(count): partial(_epoch, records, sampler, allowed[:count]) for count in counts
         }
-        found = rates(read, rounds)
+        speeds = rates(read, rounds)
     print(f"\n{environment('numpy', 'grain', 'simplejpeg')}")
     print(f"{len(records):,} images of 256x128, {records.card.bytes / len(records) / 1e3:.1f} kB each\n")
     print("| cores | images/s (median) | range | an image/s a core, to one core |\n|---|---|---|---|")
-    for name, speeds in found.items():
-        grown = median(a / b for a, b in zip(speeds, found["1"], strict=True)) / int(name)
-        print(f"| {name} | {median(speeds):,.0f} | {min(speeds):,.0f} to {max(speeds):,.0f} | {grown:.2f} |")
+    for name, values in speeds.items():
+        scaling = median(a / b for a, b in zip(values, speeds["1"], strict=True)) / int(name)
+        print(f"| {name} | {median(values):,.0f} | {min(values):,.0f} to {max(values):,.0f} | {scaling:.2f} |")
 
 
-def _epoch(records: Records, order: PKSampler, cores: list[int]) -> int:
+def _epoch(records: Records, sampler: PKSampler, cores: list[int]) -> int:
     """Read an epoch with the threads that so many cores get."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
-        return sum(len(batch["image"]) for batch in host_batches(records, order, Reading(), epochs=1))
+        return sum(len(batch["image"]) for batch in host_batches(records, sampler, Reading(), epochs=1))
     finally:
         os.sched_setaffinity(0, before)
 

@@ -15,9 +15,10 @@ import math
 from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
+from cion_jax.pretrain.flops import step_flops
 from cion_jax.recipes import recipe
 from cion_jax.run.devices import peak_flops
-from cion_jax.run.plan import flops, model_of
+from cion_jax.run.pretraining import model_of
 from experiments.benchmarks.command import command
 from experiments.benchmarks.memory import needs
 
@@ -34,30 +35,32 @@ def main(names: Positional[tuple[str, ...]] = ROWS, images: int = 3_900_000, epo
     """Print two Markdown tables: hours, and what operations and bytes allow at the most.
 
     Args:
-        names: Rows, or files of settings; hours are told of the first.
-        images: In the training set; each is met once an epoch, or a little more often.
+        names: Rows, or files of settings; hours are those of the first.
+        images: In the training set; each is seen once an epoch, or a little more often.
         epochs: Passes over it.
     """
     row = recipe(names[0])
-    each, met = flops(row, model_of(row)) / row.batch, images * epochs
+    each = step_flops(row, model_of(row)) / row.batch
+    seen = images * epochs
     print(f"{names[0]}: {each / 1e9:,.0f} GFLOP an image ({2 + row.crops.local_crops} crops)")
     print(f"{images:,} images, {epochs} epochs")
     print("COMPUTED, not measured: hours, and images a second that the hosts would have to decode\n")
     print("| MFU | " + " | ".join(f"{count} x {kind}" for kind, count in FLEETS) + " |")
     print("|---|" + "---|" * len(FLEETS))
     for share in SHARES:
-        print(_hours(f"{share:.0%}", met, [count * _peak(kind) * share / each for kind, count in FLEETS]))
-    print(_hours("the most, as estimated below", met, [count * limit(row, kind)[0] for kind, count in FLEETS]))
+        print(_hours(f"{share:.0%}", seen, [count * _peak(kind) * share / each for kind, count in FLEETS]))
+    print(_hours("the most, as estimated below", seen, [count * limit(row, kind)[0] for kind, count in FLEETS]))
     kind, count, hours = PUBLISHED
-    used = met * each / (hours * 3600 * count * _peak(kind))
-    told = f"{met / hours / 3600:,.0f} images a second, an MFU of {used:.0%}"
-    print(f"\nThe published {hours:.0f} hours on {count} x V100 are {told}.\n")
+    used = seen * each / (hours * 3600 * count * _peak(kind))
+    speed = seen / hours / 3600
+    print(f"\nThe published {hours:.0f} hours on {count} x V100 are", end=" ")
+    print(f"{speed:,.0f} images a second, an MFU of {used:.0%}.\n")
     print("ESTIMATED, not measured: what one device could do at the most\n")
     head = " | ".join(f"{kind}: images/s | MFU | bound by" for kind in BANDWIDTHS)
     print(f"| | GFLOP an image | MB moved an image | {head} |\n|---|---|---|{'---|' * 3 * len(BANDWIDTHS)}")
     for name in names:
         row = recipe(name)
-        each = flops(row, model_of(row)) / row.batch
+        each = step_flops(row, model_of(row)) / row.batch
         cells = [name, f"{each / 1e9:,.1f}", f"{moved(row) / 1e6:,.0f}"]
         for kind in BANDWIDTHS:
             speed, bound = limit(row, kind)
@@ -65,8 +68,8 @@ def main(names: Positional[tuple[str, ...]] = ROWS, images: int = 3_900_000, epo
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def _hours(label: str, met: int, speeds: list[float]) -> str:
-    cells = [f"{met / speed / 3600:,.1f} h, {speed:,.0f}/s" for speed in speeds]
+def _hours(label: str, seen: int, speeds: list[float]) -> str:
+    cells = [f"{seen / speed / 3600:,.1f} h, {speed:,.0f}/s" for speed in speeds]
     return f"| {label} | {' | '.join(cells)} |"
 
 
@@ -74,15 +77,15 @@ def _hours(label: str, met: int, speeds: list[float]) -> str:
 def moved(row: Pretraining) -> float:
     """Bytes that an image moves, at the least."""
     crops = row.crops
-    seen = 2 * math.prod(crops.global_size)
-    teacher = seen / (seen + crops.local_crops * math.prod(crops.local_size))
+    global_pixels = 2 * math.prod(crops.global_size)
+    teacher = global_pixels / (global_pixels + crops.local_crops * math.prod(crops.local_size))
     return needs(row)[row.remat].image * (4 + 2 * teacher)
 
 
 def limit(row: Pretraining, kind: str) -> tuple[float, str]:
     """Images a second that a device could do at the most, and what sets the limit."""
     needed = {
-        "operations": flops(row, model_of(row)) / row.batch / _peak(kind),
+        "operations": step_flops(row, model_of(row)) / row.batch / _peak(kind),
         "bytes": moved(row) / BANDWIDTHS[kind],
     }
     bound = max(needed, key=needed.__getitem__)

@@ -55,8 +55,8 @@ def main(images: int = 6000, rounds: int = 7) -> None:
 
 def _ours(records: Records) -> Callable[[], int]:
     """Tracklets as identities, as at the start of a pre-training; one epoch, with its repetitions counted as images."""
-    order = PKSampler(records.index["tracklet"], _BATCH // 4, 4)
-    return lambda: sum(len(batch["image"]) for batch in host_batches(records, order, Reading(), epochs=1))
+    sampler = PKSampler(records.index["tracklet"], _BATCH // 4, 4)
+    return lambda: sum(len(batch["image"]) for batch in host_batches(records, sampler, Reading(), epochs=1))
 
 
 def _tf_data(records: Records, calls: int | None = None) -> Callable[[], int]:

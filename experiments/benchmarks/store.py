@@ -1,8 +1,8 @@
-"""What does a store cost that answers late? Reading each image by itself, and in a stream.
+"""What does a store cost that answers late? Reading each image by itself, and in chunks.
 
 python -m experiments.benchmarks.store
 
-The store is pretended: the shards lie on this disk, and whoever reads from them waits first.
+The store is simulated: the shards lie on this disk, and whoever reads from them waits first.
 """
 
 import tempfile
@@ -26,15 +26,17 @@ from tfrecords_tools.world import build
 
 
 class Slow:
-    """Shards of which each read takes a while to begin; it counts them."""
+    """Shards whose every read begins late; it counts the reads."""
 
     def __init__(self, shards: Bytes, seconds: float):
-        self._shards, self._seconds = shards, seconds
-        self.asked: list[int] = []
+        self._shards = shards
+        self._seconds = seconds
+        self.sizes: list[int] = []
+        """Bytes of each read."""
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
         """So many bytes of a shard, late."""
-        self.asked.append(size)
+        self.sizes.append(size)
         time.sleep(self._seconds)
         return self._shards.read(shard, offset, size)
 
@@ -46,7 +48,7 @@ def main(images: int = 12000, milliseconds: float = 30, batches: int = 24, windo
         images: About how many images of 256x128 to draw.
         milliseconds: That the store takes to answer.
         batches: To read in a turn; of the one that reads each image by itself, a twelfth.
-        window: Batches that the stream mixes.
+        window: Batches that the windowed shuffle mixes.
         rounds: How often each has its turn; the printed figures are medians.
     """
     world = World(
@@ -58,25 +60,26 @@ def main(images: int = 12000, milliseconds: float = 30, batches: int = 24, windo
         slow, counted = (Slow(disk.shards, milliseconds / 1000) for _ in range(2))
         labels = np.asarray(disk.index["tracklet"])
         plain = PKSampler(labels, 16, 4)
-        stream = PKSampler(labels, 16, 4, stream=WindowedShuffle(chunk_starts(disk.index, labels), window))
+        windowed = PKSampler(labels, 16, 4, shuffle=WindowedShuffle(chunk_starts(disk.index, labels), window))
         read: dict[str, Callable[[], int]] = {
-            "store, in a stream": partial(_read, disk.over(slow), stream, batches),
+            "store, in chunks": partial(_read, disk.over(slow), windowed, batches),
             "store, each image by itself": partial(_read, disk.over(slow), plain, max(1, batches // 12)),
             "disk, each image by itself": partial(_read, disk, plain, batches),
-            "disk, in a stream": partial(_read, disk, stream, batches),
+            "disk, in chunks": partial(_read, disk, windowed, batches),
         }
-        found = rates(read, rounds)
-        drawn = _read(disk.over(counted), stream, stream.batches)
+        speeds = rates(read, rounds)
+        drawn = _read(disk.over(counted), windowed, windowed.batches)
     print(environment("numpy", "grain", "simplejpeg"))
     print(f"{len(disk):,} images of 256x128, {disk.card.bytes / 1e6:.0f} MB; a store that answers after", end=" ")
     print(f"{milliseconds:.0f} ms\n")
-    print(table(found, "images/s"))
-    requests, size = len(counted.asked), sum(counted.asked) / 1e6
-    print(f"\nAn epoch of {drawn:,} images in a stream: {requests:,} requests, {size:.0f} MB")
+    print(table(speeds, "images/s"))
+    requests = len(counted.sizes)
+    size = sum(counted.sizes) / 1e6
+    print(f"\nAn epoch of {drawn:,} images in chunks: {requests:,} requests, {size:.0f} MB")
 
 
-def _read(records: Records, order: PKSampler, batches: int) -> int:
-    read = host_batches(records, order, Reading(), epochs=1)
+def _read(records: Records, sampler: PKSampler, batches: int) -> int:
+    read = host_batches(records, sampler, Reading(), epochs=1)
     return sum(len(batch["image"]) for batch in islice(read, batches))
 
 

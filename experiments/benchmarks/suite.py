@@ -1,9 +1,14 @@
-"""All benchmarks, one after the other: OUT.md has what each of them prints, OUT.json the same as data.
+"""All benchmarks, one after the other; and the tables of README.md and BENCHMARKS.md, written from what they print.
 
-pip install -e '.[test,torch,tensorflow]' && python -m experiments.benchmarks.suite OUT     # some hours on two cores
-python -m experiments.benchmarks.suite OUT --only order checkpoint
+pip install -e '.[test,torch,tensorflow]' && python -m experiments.benchmarks.suite     # some hours on two cores
+python -m experiments.benchmarks.suite --only order checkpoint                          # measured anew
+python -m experiments.benchmarks.suite --write                                          # nothing is measured
 
-Each runs in a process of its own. What is there already of OUT.json is kept, so that a suite that was stopped goes on.
+Each benchmark runs in a process of its own. OUT.json keeps what it prints, and OUT.md has the same to read. A suite
+that was stopped goes on where it was. With `--write` each result goes to its place on the pages, between the lines
+
+<!-- begin NAME -->
+<!-- end NAME -->
 """
 
 import json
@@ -11,6 +16,8 @@ import re
 import subprocess
 import sys
 import time
+from datetime import date
+from itertools import dropwhile, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,77 +33,172 @@ class Benchmark(NamedTuple):
     """A benchmark and how it is called."""
 
     title: str
-    command: str
+    arguments: str
+    """The module in `experiments/`, and its options; or a `cion` command."""
+    extras: str = ""
+    """The package's extras that it needs."""
+    has_own_data: bool = False
+    """It reads files that are not in the repository, so it runs only when it is named."""
+    only_tables: bool = False
+    """Lines before the first table, which say how far it is, are not kept."""
+
+    @property
+    def command(self) -> str:
+        """The command line that a user types."""
+        install = f"pip install -e '.[{self.extras}]' && " if self.extras else ""
+        return install + (self.arguments if self.is_cion else f"python -m experiments.{self.arguments}")
+
+    @property
+    def is_cion(self) -> bool:
+        """Whether it is a command of `cion`."""
+        return self.arguments.startswith("cion ")
+
+    @property
+    def process(self) -> list[str]:
+        """The same, as a process of this Python."""
+        program, *options = self.arguments.split()
+        if self.is_cion:
+            return [str(Path(sys.executable).with_name(program)), *options]
+        return [sys.executable, "-m", f"experiments.{program}", *options]
 
 
+REAL_FEATURES = "pku_reid_mobilenetv2.npz pets09_tracker_mobilenetv2.npz"
 SUITE = {
-    "records": Benchmark("Reading images", "benchmarks.records"),
-    "pipeline": Benchmark("Reading images on more cores", "benchmarks.pipeline"),
-    "order": Benchmark("The order of training", "benchmarks.order --images 10000000 --identities 600000"),
+    "demo": Benchmark("The whole way", "cion demo cion-demo --seed 800 --seeds 5", only_tables=True),
+    "records": Benchmark("Reading images", "benchmarks.records", "tensorflow"),
+    "pipeline": Benchmark("Reading images on more cores", "benchmarks.pipeline --rounds 5"),
+    "order": Benchmark("The order of training", "benchmarks.order"),
+    "order_10m": Benchmark(
+        "The order of training, ten million images", "benchmarks.order --images 10000000 --identities 600000"
+    ),
     "store": Benchmark("Reading from a store that answers late", "benchmarks.store"),
     "index": Benchmark("The index", "benchmarks.index"),
-    "denoising": Benchmark("Who is who", "denoising"),
+    "denoising": Benchmark("Who is who", "denoising --alone", "test"),
+    "denoising_real": Benchmark("Who is who, real people", f"denoising --features {REAL_FEATURES}", has_own_data=True),
     "denoise": Benchmark("Who is who, as it grows", "benchmarks.denoise"),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
-    "loss": Benchmark("The loss", "benchmarks.loss --block 2048"),
+    "loss": Benchmark("The loss", "benchmarks.loss --block 2048", "torch"),
+    "loss_120": Benchmark("The loss, 120 images", "benchmarks.loss --block 2048 --batch 120 --rounds 5"),
     "augment": Benchmark("Crops", "benchmarks.augment"),
-    "backbone": Benchmark("A backbone", "benchmarks.backbone"),
+    "backbone": Benchmark("A backbone", "benchmarks.backbone", "torch"),
+    "backbone_unsettled": Benchmark(
+        "A backbone, each step after the other's", "benchmarks.backbone --settle 0 --rounds 5"
+    ),
     "step": Benchmark("The step", "benchmarks.step resnet18 --height 64 --local-crops 2"),
     "roofline": Benchmark("The step and its bounds", "benchmarks.roofline resnet18 --height 64 --local-crops 2"),
-    "gpu": Benchmark("The step beside PyTorch's", "benchmarks.gpu resnet50_ibn --height 64 --local-crops 2"),
+    "gpu": Benchmark("The step beside PyTorch's", "benchmarks.gpu resnet50_ibn --height 64 --local-crops 2", "torch"),
     "checkpoint": Benchmark("Checkpoints", "benchmarks.checkpoint"),
     "compile": Benchmark("Compiling", "benchmarks.compile"),
     "projection": Benchmark("The whole job, on paper", "benchmarks.projection"),
 }
-_TABLE_ROW = re.compile(r"\|(.+)\|")
+#: Where the repository keeps its results, and the pages that show them.
+RESULTS = Path(__file__).with_name("results")
+PAGES = tuple(Path(__file__).parents[2] / name for name in ("README.md", "BENCHMARKS.md"))
+_MARK = re.compile(r"^<!-- (begin|end) (\S+) -->$", re.MULTILINE)
+
+#: By the name of a benchmark: its command, when and on what it ran, and the lines that it printed.
+Results = dict[str, dict[str, Any]]
 
 
-def main(out: Positional[Path], only: tuple[str, ...] = ()) -> int:
-    """Run the suite, or some of it.
+def main(out: Positional[Path] = RESULTS, only: tuple[str, ...] = (), write: bool = False) -> int:
+    """Run the suite or some of it, or write its results into the pages.
 
     Args:
         out: Path of the results, without a suffix.
-        only: Names of benchmarks; all by default.
+        only: Names of benchmarks to measure anew; by default all of which there is no result yet.
+        write: Measure nothing; write the results into README.md and BENCHMARKS.md.
     """
     if unknown := [name for name in only if name not in SUITE]:
         raise UserError(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(SUITE)}")
     path = out.with_suffix(".json")
+    results = read(path)
+    if write:
+        return write_pages(results)
+    names = only or [name for name in SUITE if not SUITE[name].has_own_data and not results.get(name, {}).get("ok")]
+    for name in names:
+        results[name] = run(SUITE[name])
+        outcome = "done" if results[name]["ok"] else "FAILED"
+        print(f"{name}: {outcome} in {results[name]['seconds']:,.0f} s", flush=True)
+        write_atomically(path, lambda aside: aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
+    write_atomically(out.with_suffix(".md"), lambda aside: aside.write_text(markdown(results)))
+    return 0 if all(results[name]["ok"] for name in names) else 1
+
+
+def read(path: Path) -> Results:
+    """The results of earlier runs; none if there is no such file."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
         raise UserError(f"{path} holds no results of this suite ({error}); move it away to begin anew") from None
-    for name in only or SUITE:
-        if name not in found or not found[name]["ok"]:
-            found[name] = run(SUITE[name])
-            print(f"{name}: {'done' if found[name]['ok'] else 'FAILED'} in {found[name]['seconds']:,.0f} s", flush=True)
-            write_atomically(path, lambda aside: aside.write_text(json.dumps(found, indent=1) + "\n"))
-    write_atomically(out.with_suffix(".md"), lambda aside: aside.write_text(markdown(found)))
-    return 0 if all(found[name]["ok"] for name in only or SUITE) else 1
 
 
 def run(benchmark: Benchmark) -> dict[str, Any]:
-    """What a benchmark printed, and its tables as rows of cells."""
+    """The lines that a benchmark printed, and when and on what it ran."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", f"experiments.{benchmark.command.split()[0]}", *benchmark.command.split()[1:]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.run(benchmark.process, stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.strip().splitlines()
+    if benchmark.only_tables:
+        printed = [*dropwhile(lambda line: not line.startswith("|"), printed)]
     return {
-        "command": f"python -m experiments.{benchmark.command}",
+        "command": benchmark.command,
         "environment": environment("jax", "jaxlib", "numpy", "torch", "tensorflow"),
+        "date": date.today().isoformat(),
         "seconds": round(time.perf_counter() - began, 1),
-        "ok": done.returncode == 0,
-        "printed": done.stdout,
-        "rows": [[cell.strip() for cell in row.split("|")] for row in _TABLE_ROW.findall(done.stdout)],
+        "ok": process.returncode == 0,
+        "printed": printed,
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """What was printed, each under its title and its command."""
-    parts = ["# Benchmarks\n"]
-    for name, benchmark in SUITE.items():
-        if name in found:
-            text = found[name]["printed"].strip() if found[name]["ok"] else "It failed."
-            parts.append(f"## {benchmark.title}\n\n    {found[name]['command']}\n\n{text}\n")
-    return "\n".join(parts)
+def markdown(results: Results) -> str:
+    """All results, each under its title."""
+    parts = [f"## {SUITE[name].title}\n\n{block(results[name])}\n" for name in SUITE if name in results]
+    return "\n".join(["# Benchmarks\n", *parts])
+
+
+def block(result: dict[str, Any]) -> str:
+    """The command, the date, and what was printed, in Markdown."""
+    text = "\n".join(result["printed"]) if result["ok"] else "It failed."
+    if not any(line.startswith("|") for line in result["printed"]):
+        text = f"```\n{text}\n```"  # lines without a table would run together
+    measured = f"Measured on {result['date']}:\n\n" if result["date"] else ""
+    return f"    {result['command']}\n\n{measured}{text}"
+
+
+def write_pages(results: Results) -> int:
+    """Write the results into all pages, and say which places have no result yet."""
+    texts = {
+        page: filled(page.name, page.read_text(), results) for page in PAGES
+    }  # all are right before one is written
+    for page, text in texts.items():
+        write_atomically(page, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
+        for name in marked(page.name, text):
+            if name not in results or not results[name]["ok"]:
+                print(f"{page.name}: no result of {name} yet; python -m experiments.benchmarks.suite --only {name}")
+    return 0
+
+
+def filled(page: str, text: str, results: Results) -> str:
+    """The text of a page, with the results in the places that are marked for them."""
+    for name, place in marked(page, text).items():
+        if name in results and results[name]["ok"]:
+            text = text.replace(place, f"<!-- begin {name} -->\n\n{block(results[name])}\n\n<!-- end {name} -->")
+    return text
+
+
+def marked(page: str, text: str) -> dict[str, str]:
+    """The marked places of a page, with their marks, by the names of their benchmarks."""
+    places: dict[str, str] = {}
+    marks = list(_MARK.finditer(text))
+    for begin, end in zip_longest(marks[::2], marks[1::2]):
+        name, line = begin[2], text.count("\n", 0, begin.start()) + 1
+        if name not in SUITE:
+            raise UserError(f"{page}, line {line}: no benchmark is called {name}; there are {', '.join(SUITE)}")
+        if begin[1] != "begin" or end is None or end.groups() != ("end", name):
+            raise UserError(f"{page}, line {line}: '{begin[0]}' is not one of a pair; write begin and end of {name}")
+        if name in places:
+            raise UserError(f"{page}, line {line}: {name} has a place already; leave one of them out")
+        places[name] = text[begin.start() : end.end()]
+    return places
 
 
 if __name__ == "__main__":

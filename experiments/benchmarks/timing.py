@@ -33,11 +33,11 @@ def resident(field: str) -> int:
 def rates(contestants: Mapping[str, Callable[[], int]], rounds: int, settle: int = 0) -> dict[str, list[float]]:
     """Items per second of each contestant in each round; a call does some work and returns how many items it did.
 
-    They take turns, so that a machine that grows slower does so for all of them; one round before is not counted, nor
-    are `settle` calls before each that is: for work of gigabytes that is done again and again where it matters, and
-    finds its memory as it left it.
+    They take turns, so that a machine that grows slower does so for all of them. The first round is not counted, nor
+    are `settle` calls before each one that is: in earnest, work on gigabytes is done again and again, and finds its
+    memory as it left it.
     """
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, work in contestants.items():
             for _ in range(settle):
@@ -45,15 +45,15 @@ def rates(contestants: Mapping[str, Callable[[], int]], rounds: int, settle: int
             began = time.perf_counter()
             items = work()
             if number:
-                found[name].append(items / (time.perf_counter() - began))
-    return found
+                speeds[name].append(items / (time.perf_counter() - began))
+    return speeds
 
 
-def table(found: Mapping[str, list[float]], unit: str) -> str:
+def table(speeds: Mapping[str, list[float]], unit: str) -> str:
     """Markdown: median, range, and the first contestant's advantage, as the median of the ratios round by round."""
-    first = next(iter(found.values()))
+    first = next(iter(speeds.values()))
     lines = [f"| | {unit} (median) | range | first / this |", "|---|---|---|---|"]
-    for name, values in found.items():
+    for name, values in speeds.items():
         ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
         spread = f"{_figure(min(values))} to {_figure(max(values))}"
         lines.append(f"| {name} | {_figure(statistics.median(values))} | {spread} | {ratio:.2f} |")

@@ -68,7 +68,8 @@ class IBN(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.half = width // 2
-        self.IN, self.BN = nn.InstanceNorm2d(self.half, affine=True), nn.BatchNorm2d(width - self.half)
+        self.IN = nn.InstanceNorm2d(self.half, affine=True)
+        self.BN = nn.BatchNorm2d(width - self.half)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.IN(x[:, : self.half]), self.BN(x[:, self.half :])], 1)
@@ -79,12 +80,13 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, ibn: bool) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), IBN(width) if ibn else nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = IBN(width) if ibn else nn.BatchNorm2d(width)
         self.conv2, self.bn2 = normed(nn.Conv2d(width, width, 3, stride, 1, bias=False))
         self.conv3, self.bn3 = normed(nn.Conv2d(width, 4 * width, 1, bias=False))
-        same = stride == 1 and inputs == 4 * width
-        way = [] if same else normed(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False))
-        self.downsample = nn.Sequential(*way)
+        is_identity = stride == 1 and inputs == 4 * width
+        shortcut = [] if is_identity else normed(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False))
+        self.downsample = nn.Sequential(*shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -118,12 +120,14 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        values = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(values.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -131,9 +135,12 @@ class Block(nn.Module):
 
     def __init__(self, attention: nn.Module, width: int, epsilon: float, rate: float = 0.0) -> None:
         super().__init__()
-        self.norm1, self.attn, self.norm2 = LayerNorm(width, epsilon), attention, LayerNorm(width, epsilon)
+        self.norm1 = LayerNorm(width, epsilon)
+        self.attn = attention
+        self.norm2 = LayerNorm(width, epsilon)
         layers = {"fc1": nn.Linear(width, 4 * width), "gelu": nn.GELU(), "fc2": nn.Linear(4 * width, width)}
-        self.mlp, self.drop = nn.Sequential(OrderedDict(layers)), DropPath(rate)
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        self.drop = DropPath(rate)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.drop(self.attn(self.norm1(x), mask))
@@ -145,7 +152,8 @@ class ViT(nn.Module):
 
     def __init__(self, width: int, heads: int, depth: int = 12, image_size: tuple[int, int] = (256, 128)) -> None:
         super().__init__()
-        self.outputs, self.grid = width, (image_size[0] // 16, image_size[1] // 16)
+        self.outputs = width
+        self.grid = (image_size[0] // 16, image_size[1] // 16)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], width))
         stem: list[Any] = []
@@ -153,14 +161,15 @@ class ViT(nn.Module):
             conv = nn.Conv2d(inputs, 64, kernel, stride, kernel // 2, bias=False)
             stem += [conv, norm(64), nn.ReLU(inplace=True)]
         patches = {"conv": nn.Sequential(*stem), "proj": nn.Conv2d(64, width, 8, 8)}
-        self.patch_embed, self.norm = nn.Sequential(OrderedDict(patches)), LayerNorm(width, 1e-6)
+        self.patch_embed = nn.Sequential(OrderedDict(patches))
+        self.norm = LayerNorm(width, 1e-6)
         self.blocks = nn.Sequential(*(Block(Attention(width, heads), width, 1e-6) for _ in range(depth)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
         tokens = x.flatten(2).mT + self.positions(*x.shape[2:]).to(x.dtype)
-        first = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)
-        return self.norm(self.blocks(torch.cat([first, tokens], 1))[:, 0])
+        class_token = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)
+        return self.norm(self.blocks(torch.cat([class_token, tokens], 1))[:, 0])
 
     def positions(self, height: int, width: int) -> Tensor:
         """The table (1, T, C) for maps of a size; the 0.1 is part of the published models."""
@@ -194,7 +203,9 @@ class WindowAttention(Attention):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
-        row, column = torch.arange(WINDOW**2) // WINDOW, torch.arange(WINDOW**2) % WINDOW
+        # From token to token: so many rows down and columns right, counted from the farthest up and left.
+        row = torch.arange(WINDOW**2) // WINDOW
+        column = torch.arange(WINDOW**2) % WINDOW
         down, right = (axis[:, None] - axis + WINDOW - 1 for axis in (row, column))
         self.register_buffer("relative_position_index", down * (2 * WINDOW - 1) + right)
 
@@ -204,9 +215,9 @@ class WindowAttention(Attention):
         if mask is not None:
             padded = padded.roll((-WINDOW // 2, -WINDOW // 2), (1, 2))
             bias = (bias + mask[:, None]).repeat(len(x), 1, 1, 1)
-        cut = windows(padded)
-        y = super().forward(cut.flatten(3, 4).flatten(0, 2), bias.to(x.dtype))
-        y = y.reshape(cut.shape).transpose(2, 3).reshape(padded.shape)
+        windowed = windows(padded)
+        y = super().forward(windowed.flatten(3, 4).flatten(0, 2), bias.to(x.dtype))
+        y = y.reshape(windowed.shape).transpose(2, 3).reshape(padded.shape)  # a map again
         y = y if mask is None else y.roll((WINDOW // 2, WINDOW // 2), (1, 2))
         return y[:, : x.shape[1], : x.shape[2]]
 
@@ -216,12 +227,13 @@ class Merging(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.reduction = LayerNorm(4 * width, 1e-5), nn.Linear(4 * width, 2 * width, bias=False)
+        self.norm = LayerNorm(4 * width, 1e-5)
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad(x, 2)
-        near = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(near, -1)))
+        neighbours = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.reduction(self.norm(torch.cat(neighbours, -1)))
 
 
 class Stage(nn.Module):
@@ -245,9 +257,11 @@ class Swin(nn.Module):
 
     def __init__(self, width: int, depths: Sequence[int], heads: Sequence[int], drop_path: float = 0.0) -> None:
         super().__init__()
-        self.outputs, last = width << len(depths) - 1, len(depths) - 1
-        proj, norm = nn.Conv2d(3, width, 4, 4), MapNorm(width, 1e-5)
-        self.patch_embed, self.norm3 = nn.Sequential(OrderedDict(proj=proj, norm=norm)), LayerNorm(self.outputs, 1e-5)
+        last = len(depths) - 1
+        self.outputs = width << last
+        patches = OrderedDict(proj=nn.Conv2d(3, width, 4, 4), norm=MapNorm(width, 1e-5))
+        self.patch_embed = nn.Sequential(patches)
+        self.norm3 = LayerNorm(self.outputs, 1e-5)
         rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
         stages = (Stage(width << n, heads[n], rate.tolist(), n == last) for n, rate in enumerate(rates))
         self.layers = nn.Sequential(*stages)
@@ -261,8 +275,10 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.dwconv, self.norm = nn.Conv2d(width, width, 7, padding=3, groups=width), LayerNorm(width, 1e-6)
-        self.pwconv1, self.pwconv2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = LayerNorm(width, 1e-6)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
         self.gamma = nn.Parameter(torch.full((width,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -277,16 +293,17 @@ class ConvNeXt(nn.Module):
     def __init__(self, depths: Sequence[int], width: int) -> None:
         super().__init__()
         widths = [width << stage for stage in range(len(depths))]
-        ways = [nn.Sequential(nn.Conv2d(3, width, 4, 4), MapNorm(width, 1e-6))]
-        ways += [nn.Sequential(MapNorm(size, 1e-6), nn.Conv2d(size, 2 * size, 2, 2)) for size in widths[:-1]]
+        halvings = [nn.Sequential(nn.Conv2d(3, width, 4, 4), MapNorm(width, 1e-6))]
+        halvings += [nn.Sequential(MapNorm(size, 1e-6), nn.Conv2d(size, 2 * size, 2, 2)) for size in widths[:-1]]
         stages = [[ConvNeXtBlock(size) for _ in range(depth)] for size, depth in zip(widths, depths, strict=True)]
-        self.downsample_layers = nn.ModuleList(ways)
+        self.downsample_layers = nn.ModuleList(halvings)
         self.stages = nn.ModuleList(nn.Sequential(*blocks) for blocks in stages)
-        self.outputs, self.norm = widths[-1], LayerNorm(widths[-1], 1e-6)
+        self.outputs = widths[-1]
+        self.norm = LayerNorm(self.outputs, 1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        for way, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = stage(way(x))
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(downsample(x))
         return self.norm(x.mean((2, 3)))
 
 
@@ -319,7 +336,8 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.conv_reduce, self.conv_expand = nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, width, 1)
+        self.conv_reduce = nn.Conv2d(width, hidden, 1)
+        self.conv_expand = nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.conv_expand(functional.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)), inplace=True))
@@ -331,11 +349,13 @@ class GhostBottleneck(nn.Module):
 
     def __init__(self, inputs: int, kernel: int, inside: int, outside: int, gated: bool, stride: int) -> None:
         super().__init__()
-        self.ghost1, self.ghost2 = Ghost(inputs, inside, relu=True), Ghost(inside, outside, relu=False)
+        self.ghost1 = Ghost(inputs, inside, relu=True)
+        self.ghost2 = Ghost(inside, outside, relu=False)
         self.conv_dw, self.bn_dw = normed(depthwise(inside, kernel, stride)) if stride > 1 else [nn.Identity()] * 2
         self.se = SqueezeExcite(inside, multiple_of_4(inside / 4)) if gated else nn.Identity()
-        ways = [*normed(depthwise(inputs, kernel, stride)), *normed(nn.Conv2d(inputs, outside, 1, bias=False))]
-        self.shortcut = nn.Sequential(*(ways if stride > 1 or inputs != outside else []))
+        is_identity = stride == 1 and inputs == outside
+        layers = [*normed(depthwise(inputs, kernel, stride)), *normed(nn.Conv2d(inputs, outside, 1, bias=False))]
+        self.shortcut = nn.Sequential(*([] if is_identity else layers))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.ghost2(self.se(self.bn_dw(self.conv_dw(self.ghost1(x))))) + self.shortcut(x)
@@ -348,7 +368,8 @@ class GhostNet(nn.Module):
 
     def __init__(self, width: float, table: Sequence[Sequence[tuple[int, int, int, bool, int]]] = GHOSTS) -> None:
         super().__init__()
-        inputs, groups = multiple_of_4(16 * width), []
+        inputs = multiple_of_4(16 * width)
+        groups = []
         self.conv_stem, self.bn1 = normed(nn.Conv2d(3, inputs, 3, 2, 1, bias=False))
         for rows in table:
             group = []

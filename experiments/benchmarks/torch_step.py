@@ -31,7 +31,7 @@ class Projection(nn.Module):
 
     def __init__(self, inputs: int, shape: Head) -> None:
         super().__init__()
-        widths = inputs, shape.hidden, shape.hidden, shape.bottleneck
+        widths = (inputs, shape.hidden, shape.hidden, shape.bottleneck)
         first, second, third = (nn.Linear(*pair) for pair in itertools.pairwise(widths))
         self.mlp = nn.Sequential(first, nn.GELU(), second, nn.GELU(), third)
         lengths = nn.Parameter(torch.ones(shape.prototypes, 1), requires_grad=False)
@@ -51,7 +51,8 @@ class Network(nn.Module):
 
     def __init__(self, backbone: nn.Module, shape: Head) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, Projection(backbone.outputs, shape)
+        self.backbone = backbone
+        self.head = Projection(backbone.outputs, shape)
 
     def forward(self, views: Tensor) -> Tensor:
         """Bottleneck vectors (B, V, D) of views (B, V, h, w, 3), which as maps NCHW are channels last already."""
@@ -68,26 +69,36 @@ def network(settings: Pretraining) -> Network:
     return Network(make(**sized), settings.head)
 
 
-def distil(
-    student: Tensor, teacher: Tensor, prototypes: Tensor, targets: Tensor, center: Tensor, instances: int, shape: Head
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    prototypes: Tensor,
+    teacher_prototypes: Tensor,
+    center: Tensor,
+    instances: int,
+    shape: Head,
 ) -> tuple[Tensor, Tensor]:
-    """Loss, and the center moved on, of bottleneck vectors (B, V, D) and (B, 2, D) and of prototypes (C, D).
+    """The loss and the next center, of bottleneck vectors (B, V, D) and (B, 2, D) and of prototypes (C, D).
 
-    `targets` are the teacher's prototypes. An identity's images are `instances` consecutive rows; the first two of the
-    student's views are those of the teacher.
+    An identity's images are `instances` consecutive rows; the first two of the student's views are the teacher's.
+    With z the student's vectors, W the prototypes, q the teacher's softmax and M the mean over an identity's instances:
+
+    2 (V-1) B loss = sum_v c_v sum_b lse(z_vb W' / tau) - (1 / tau) sum_u sum_b (q_u W)_b . M(sum_{v != u} z_v)_b
     """
     images, views, _ = student.shape
     with torch.no_grad():
         scaled = teacher / shape.teacher_temperature
-        chances = functional.linear(scaled, targets, -center / shape.teacher_temperature).softmax(-1)
-        moved = torch.lerp(targets @ teacher.mean((0, 1)), center, shape.center_momentum)
-    spread = functional.linear(student / shape.student_temperature, prototypes).logsumexp(-1)
+        q_Bx2xC = functional.linear(scaled, teacher_prototypes, -center / shape.teacher_temperature).softmax(-1)
+        next_center = torch.lerp(teacher_prototypes @ teacher.mean((0, 1)), center, shape.center_momentum)
+    # First term: c_v is 1 for the two global views and 2 for the others.
+    lse_BxV = functional.linear(student / shape.student_temperature, prototypes).logsumexp(-1)
+    first_term = 2 * lse_BxV.sum() - lse_BxV[:, :2].sum()
+    # Second term: `others` is the sum over v != u, `mixed` is M of it, whose divisor is part of the weight.
     others = (student.sum(1, keepdim=True) - student[:, :2]).unflatten(0, (-1, instances))
     mixed = instances * others.sum(1, keepdim=True) - (instances - 1) * others
     weight = shape.student_temperature * (instances * (instances - 1) + 1)
-    agreement = ((chances @ prototypes).view_as(mixed) * mixed).sum() / weight
-    lengths = 2 * spread.sum() - spread[:, :2].sum()
-    return (lengths - agreement) / (2 * (views - 1) * images), moved
+    second_term = ((q_Bx2xC @ prototypes).view_as(mixed) * mixed).sum() / weight
+    return (first_term - second_term) / (2 * (views - 1) * images), next_center
 
 
 class Step:
@@ -107,41 +118,40 @@ class Step:
             if isinstance(module, DropPath):  # a teacher keeps every branch, but has batch statistics of its own
                 module.eval()
         self.center = torch.zeros_like(student.head.last_layer["weight_v"][:, 0])
-        self._settings, self._instances = settings, instances
-        self._look = torch.compile(self._loss, dynamic=False, fullgraph=True) if compiled else self._loss
-        self._parameters = list(self.student.parameters()), list(self.teacher.parameters())
-        learnt = [parameter for parameter in self._parameters[0] if parameter.requires_grad]
-        vectors = {"params": [each for each in learnt if each.ndim < 2], "weight_decay": 0.0}
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [each for each in learnt if each.ndim > 1]}, vectors], fused=True
-        )
+        self._settings = settings
+        self._instances = instances
+        self._forward = torch.compile(self._loss, dynamic=False, fullgraph=True) if compiled else self._loss
+        self._student_parameters = list(self.student.parameters())
+        self._teacher_parameters = list(self.teacher.parameters())
+        trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        matrices = {"params": [each for each in trained if each.ndim > 1]}
+        vectors = {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0}
+        self.optimizer = torch.optim.AdamW([matrices, vectors], fused=True)
 
-    def __call__(self, crops: Views, rates: StepValues) -> Tensor:
-        loss, self.center = self._look(crops, self.center)
+    def __call__(self, crops: Views, values: StepValues) -> Tensor:
+        loss, self.center = self._forward(crops, self.center)
         loss.backward()
-        rows = self.student.head.last_layer["weight_v"]
-        rows.grad = None if rates.frozen else rows.grad
-        clip_each(
-            [each.grad for each in self._parameters[0] if each.grad is not None], self._settings.optimization.clip
-        )
-        self.optimizer.param_groups[0]["weight_decay"] = rates.weight_decay
+        prototypes = self.student.head.last_layer["weight_v"]
+        prototypes.grad = None if values.frozen else prototypes.grad
+        gradients = [each.grad for each in self._student_parameters if each.grad is not None]
+        clip_each(gradients, self._settings.optimization.clip)
+        self.optimizer.param_groups[0]["weight_decay"] = values.weight_decay
         for group in self.optimizer.param_groups:
-            group["lr"] = rates.learning_rate
+            group["lr"] = values.learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        student, teacher = self._parameters
         with torch.no_grad():
-            torch._foreach_lerp_(teacher, student, rates.ema_step)
+            torch._foreach_lerp_(self._teacher_parameters, self._student_parameters, values.ema_step)
         return loss.detach()
 
     def _loss(self, crops: Views, center: Tensor) -> tuple[Tensor, Tensor]:
-        half = self._settings.precision == "bfloat16"
-        with torch.autocast(center.device.type, torch.bfloat16, enabled=half):
+        is_half = self._settings.precision == "bfloat16"
+        with torch.autocast(center.device.type, torch.bfloat16, enabled=is_half):
             with torch.no_grad():
                 teacher = self.teacher(crops[0])
             student = torch.cat([self.student(views) for views in crops if views.shape[1]], 1)
-        rows = self.student.head.prototypes(), self.teacher.head.prototypes()
-        return distil(student, teacher, *rows, center, self._instances, self._settings.head)
+        prototypes = (self.student.head.prototypes(), self.teacher.head.prototypes())
+        return distillation_loss(student, teacher, *prototypes, center, self._instances, self._settings.head)
 
 
 @torch.no_grad()
@@ -156,7 +166,9 @@ class _Crops(Dataset):
     """Crops that Pillow makes of decoded images, as often as asked."""
 
     def __init__(self, images: np.ndarray, crops: Crops, count: int) -> None:
-        self.images, self.crops, self.count = torch.from_numpy(images), crops, count  # processes share tensors
+        self.images = torch.from_numpy(images)  # processes share tensors
+        self.crops = crops
+        self.count = count
 
     def __len__(self) -> int:
         return self.count
@@ -188,7 +200,7 @@ def published_views(
     def stream() -> Iterator[Views]:
         made = ([part.to(like.device, like.dtype, non_blocking=True) for part in share] for share in loader)
         for _ in range(batches):
-            globals_, locals_ = zip(*itertools.islice(made, shares), strict=True)
-            yield torch.cat(globals_), torch.cat(locals_)
+            global_crops, local_crops = zip(*itertools.islice(made, shares), strict=True)
+            yield torch.cat(global_crops), torch.cat(local_crops)
 
     return stream
