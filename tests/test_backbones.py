@@ -58,7 +58,6 @@ def gradient(name: str, remat: bool) -> Callable:
 def test_rematerialisation_is_there_when_asked_for(name: str) -> None:
     shapes = backbone(name).shapes()
     programs = [jax.make_jaxpr(gradient(name, remat))(shapes["params"], shapes) for remat in (False, True)]
-    # Only whole blocks: what a layer computes again by itself, as depthwise convolutions on CPU, stands further in.
     plain, again = (sum(step.primitive.name.startswith("remat") for step in program.eqns) for program in programs)
     assert plain == 0 and again >= 8
 

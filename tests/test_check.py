@@ -20,37 +20,39 @@ def test_an_intact_set_has_none(dataset: Path) -> None:
 
 def test_one_flipped_byte(own_dataset: Path) -> None:
     records = Records(own_dataset)
-    path, offset = records.shard_path(1), int(records.index["offset"][45])
+    path = records.shard_path(1)
+    offset = int(records.index["offset"][45])
     data = bytearray(path.read_bytes())
     data[offset + 60] ^= 4
     path.write_bytes(data)
-    (found,) = problems(own_dataset)
-    assert found.startswith(f"{path} at byte {offset} (image 45 of split train): ") and "checksum" in found
+    (problem,) = problems(own_dataset)
+    assert problem.startswith(f"{path} at byte {offset} (image 45 of split train): ") and "checksum" in problem
 
 
 def test_a_truncated_shard(own_dataset: Path) -> None:
     records = Records(own_dataset)
-    path, offset = records.shard_path(4), int(records.index["offset"][198])
+    path = records.shard_path(4)
+    offset = int(records.index["offset"][198])
     path.write_bytes(path.read_bytes()[: offset + 30])
-    found = list(problems(own_dataset))
-    assert [f"at byte {offset}" in found[0], "ends within a record" in found[0]] == [True, True]
-    assert "image 199 of split train): the shard ends" in found[1]
-    assert len(found) == 3 and f"{path} at byte {offset + 30}: the shard has {offset + 30} bytes" in found[2]
+    lines = list(problems(own_dataset))
+    assert [f"at byte {offset}" in lines[0], "ends within a record" in lines[0]] == [True, True]
+    assert "image 199 of split train): the shard ends" in lines[1]
+    assert len(lines) == 3 and f"{path} at byte {offset + 30}: the shard has {offset + 30} bytes" in lines[2]
 
 
 def test_bytes_behind_the_last_record(own_dataset: Path) -> None:
     path = Records(own_dataset).shard_path(0)
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"more")
-    (found,) = problems(own_dataset)
-    assert found == f"{path} at byte {size}: the shard has {size + 4} bytes where the index describes {size}"
+    (problem,) = problems(own_dataset)
+    assert problem == f"{path} at byte {size}: the shard has {size + 4} bytes where the index describes {size}"
 
 
 def test_a_missing_shard(own_dataset: Path) -> None:
     path = Records(own_dataset).shard_path(2)
     path.unlink()
-    (found,) = problems(own_dataset)
-    assert found == f"{path} at byte 0: No such file or directory; its 40 images are lost"
+    (problem,) = problems(own_dataset)
+    assert problem == f"{path} at byte 0: No such file or directory; its 40 images are lost"
 
 
 def test_a_record_whose_image_does_not_decode(own_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +60,9 @@ def test_a_record_whose_image_does_not_decode(own_dataset: Path, monkeypatch: py
     monkeypatch.setattr("cion_jax.data.images.decode", lambda data: np.empty((32, 16, 3)))
     write_dataset(own_dataset / "new", {"train": Blocks(30, damaged=(17,))}, Writing(20, workers=1))
     monkeypatch.undo()
-    (found,) = problems(own_dataset / "new")
+    (problem,) = problems(own_dataset / "new")
     offset = Records(own_dataset / "new").index["offset"][17]
-    assert f"00000-of-00002 at byte {offset} (image 17 of split train): does not decode" in found
+    assert f"00000-of-00002 at byte {offset} (image 17 of split train): does not decode" in problem
 
 
 def with_index(folder: Path, **changes: tuple[int, int]) -> None:
@@ -106,5 +108,5 @@ def test_an_index_of_other_content(own_dataset: Path) -> None:
 def test_a_labelling_that_does_not_fit(count: int, made_for: str | None, message: str, own_dataset: Path) -> None:
     fingerprint = made_for or Records(own_dataset).card.fingerprint
     write_labelling(own_dataset / "labels.npz", np.zeros(count, int), fingerprint, {})
-    (found,) = problems(own_dataset)
-    assert message in found
+    (problem,) = problems(own_dataset)
+    assert message in problem

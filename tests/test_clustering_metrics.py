@@ -22,8 +22,8 @@ def labellings(images: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return labels, truth
 
 
-def assert_equal(found: Agreement, expected: Agreement) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+def assert_equal(computed: Agreement, expected: Agreement) -> None:
+    np.testing.assert_allclose(computed, expected, rtol=1e-12, atol=1e-12)
 
 
 def one_by_one(labels: np.ndarray) -> np.ndarray:
@@ -51,19 +51,19 @@ def test_equal_to_scikit_learn_on_many_labels(seed: int) -> None:
     random = np.random.default_rng(seed)
     truth = random.integers(-1, 300, 5000)
     labels = np.where(random.random(5000) < 0.7, truth // (1 + seed % 2), random.integers(-1, 400, 5000))
-    found = agreement(labels, truth)
-    assert 0.1 < found.precision < 0.9 and 0.1 < found.recall < 0.9
-    assert_equal(found, by_scikit_learn(labels, truth))
+    scores = agreement(labels, truth)
+    assert 0.1 < scores.precision < 0.9 and 0.1 < scores.recall < 0.9
+    assert_equal(scores, by_scikit_learn(labels, truth))
 
 
 @given(LABELLINGS)
 def test_pairs_equal_to_a_plain_loop(images: list[tuple[int, int]]) -> None:
     """A pair is two images of one person; nobody is no person."""
     pairs = list(combinations(images, 2))
-    found = {row for row, (one, other) in enumerate(pairs) if one[0] == other[0] >= 0}
+    predicted = {row for row, (one, other) in enumerate(pairs) if one[0] == other[0] >= 0}
     true = {row for row, (one, other) in enumerate(pairs) if one[1] == other[1] >= 0}
-    precision = len(found & true) / len(found) if found else 0
-    recall = len(found & true) / len(true) if true else 0
+    precision = len(predicted & true) / len(predicted) if predicted else 0
+    recall = len(predicted & true) / len(true) if true else 0
     assert agreement(*labellings(images))[:2] == (precision, recall)
 
 
@@ -115,9 +115,9 @@ def test_the_ends_are_exact(labels: np.ndarray, truth: np.ndarray, expected: tup
 @given(LABELLINGS)
 def test_a_labelling_agrees_with_itself(images: list[tuple[int, int]]) -> None:
     labels, _ = labellings(images)
-    found = agreement(labels, labels)
-    assert (found.nmi, found.ari) == (1, 1)
-    assert found[:3] == ((1, 1, 1) if found.recall else (0, 0, 0))
+    scores = agreement(labels, labels)
+    assert (scores.nmi, scores.ari) == (1, 1)
+    assert scores[:3] == ((1, 1, 1) if scores.recall else (0, 0, 0))
 
 
 def test_images_of_nobody_are_alone_on_either_side() -> None:
@@ -133,10 +133,10 @@ def test_many_images_stay_exact() -> None:
     labels = truth.copy()
     labels[0] = 1
     common, size = 100_000 * 99_999 // 2, 300_000
-    both, found, true = 3 * common - 99_999, 3 * common - 99_999 + 100_000, 3 * common
-    chance = found * true / (size * (size - 1) / 2)
-    ari = (both - chance) / ((found + true) / 2 - chance)
-    assert agreement(labels, truth)[:2] == (both / found, both / true)
+    both, predicted, true = 3 * common - 99_999, 3 * common - 99_999 + 100_000, 3 * common
+    chance = predicted * true / (size * (size - 1) / 2)
+    ari = (both - chance) / ((predicted + true) / 2 - chance)
+    assert agreement(labels, truth)[:2] == (both / predicted, both / true)
     assert agreement(labels, truth).ari == pytest.approx(ari, rel=1e-14) and ari < 1
 
 

@@ -18,7 +18,7 @@ Merges = list[tuple[float, int, int]]
 
 
 def one_each(vectors_TxD: np.ndarray, seen_TxS: np.ndarray | None = None, videos: int = 1) -> Clusters:
-    """A cluster for each tracklet, which is seen in these frames of its video, or nobody knows where."""
+    """A cluster for each tracklet, which is seen in these frames of its video; -1 where frames are not given."""
     count = len(vectors_TxD)
     seen = np.full((count, 2), -1) if seen_TxS is None else seen_TxS
     tracklet = np.repeat(np.arange(count), seen.shape[1])
@@ -48,11 +48,12 @@ def partition(labels: np.ndarray) -> set[frozenset[int]]:
 
 def merged_in_plain_loops(vectors: np.ndarray, forbidden: np.ndarray, tau: float) -> tuple[list[list[int]], Merges]:
     """Of all pairs of clusters that may be linked the closest, again and again."""
-    apart = 1 - vectors @ vectors.T
-    groups, merges = [[each] for each in range(len(vectors))], []
+    distances = 1 - vectors @ vectors.T
+    groups = [[each] for each in range(len(vectors))]
+    merges: Merges = []
     while True:
         may = [
-            (float(apart[np.ix_(one, other)].mean()), one, other)
+            (float(distances[np.ix_(one, other)].mean()), one, other)
             for one, other in combinations(groups, 2)
             if not forbidden[np.ix_(one, other)].any()
         ]
@@ -111,16 +112,17 @@ def test_only_clusters_with_a_pair_of_tracklets_below_tau_are_ever_near(tau: flo
     """So that looking at those alone, round by round, misses nothing."""
     vectors = some_vectors(100, 7)
     seen = np.random.default_rng(7).integers(80, size=(100, 3))
-    apart = 1 - vectors @ vectors.T
-    clusters, whole = one_each(vectors, seen), one_each(vectors, seen)
-    found = near_pairs(clusters, tau)
-    assert 0 < len(found) < 0.9 * len(all_pairs(100))
-    merge_near(clusters, found, tau)
+    distances = 1 - vectors @ vectors.T
+    clusters = one_each(vectors, seen)
+    whole = one_each(vectors, seen)
+    pairs = near_pairs(clusters, tau)
+    assert 0 < len(pairs) < 0.9 * len(all_pairs(100))
+    merge_near(clusters, pairs, tau)
     merge_near(whole, all_pairs(100), tau)
     assert clusters.merges
     np.testing.assert_allclose(clusters.merges, whole.merges, atol=1e-12)
     for one, other in combinations(clusters.numbers.tolist(), 2):
-        parts = apart[np.ix_(clusters.parts[one], clusters.parts[other])]
+        parts = distances[np.ix_(clusters.parts[one], clusters.parts[other])]
         assert parts.mean() >= tau or (parts.min() < tau and clusters.cannot_link(one, other))
     before = len(clusters.merges)
     merge_near(clusters, near_pairs(clusters, tau), tau)
@@ -141,7 +143,7 @@ def test_sums_sizes_and_frames_are_those_of_the_parts(tau: float) -> None:
         )
         np.testing.assert_allclose(clusters.means[row], clusters.vectors[parts].mean(axis=0), atol=1e-12)
         frames = np.unique(seen[parts])
-        assert len(clusters.moments[number]) == len(frames) == sum(len(np.unique(seen[part])) for part in parts)
+        assert len(clusters.frame_keys[number]) == len(frames) == sum(len(np.unique(seen[part])) for part in parts)
         assert set(clusters.labels()[np.isin(clusters.home, parts)]) == {number}
 
 
@@ -166,13 +168,15 @@ def test_a_video_is_merged_before_others_are_looked_at() -> None:
 def test_a_range_goes_on_until_nothing_in_it_is_left_to_merge(within: int) -> None:
     vectors = some_vectors(150, 5, people=10)
     seen = np.random.default_rng(5).integers(2000, size=(150, 3))
-    clusters, whole = one_each(vectors, seen, videos=5), one_each(vectors, seen, videos=5)
+    clusters = one_each(vectors, seen, videos=5)
+    whole = one_each(vectors, seen, videos=5)
     merge_until_stable(clusters, 0.6, within)
     merge_until_stable(whole, 0.6)
     assert len(whole.numbers) <= len(clusters.numbers) < 150 and (
         within > 2 or len(whole.numbers) < len(clusters.numbers)
     )
-    rows, means = clusters.numbers.tolist(), clusters.means
+    rows = clusters.numbers.tolist()
+    means = clusters.means
     for first, second in combinations(range(len(rows)), 2):
         if second < first + within and 1 - means[first] @ means[second] < 0.6:
             assert clusters.cannot_link(rows[first], rows[second])

@@ -1,9 +1,6 @@
 """Colours of videos: what is the camera's is matched, what may be the people's stays."""
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_embed import SIZE, TINY, by_hand, decoded, python
 
 from cion_jax.cli import main
-from cion_jax.config import Denoising
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate import colours as colouring
@@ -22,10 +17,10 @@ from cion_jax.evaluate.colours import image_colours, matched
 from cion_jax.evaluate.embed import embed_all, embedder
 from cion_jax.evaluate.feature_store import open_images, read_features, write_features
 from cion_jax.models.zoo import Variables, backbone
-from cion_jax.run import relabel
 from cion_jax.weights.file import Weights, save
+from embedding import SIZE, TINY, by_hand, decoded
+from processes import python
 from sources import Blocks, contents
-from tiny import SETTINGS
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -61,10 +56,10 @@ def test_the_casts_of_cameras_are_taken_off_videos_of_many_people() -> None:
     colours, video, tracklet = drawn(CASTS, tracklets=400, spread=0.02)
     scale, shift = matched(colours, video, tracklet)
     assert scale.dtype == shift.dtype == np.float32
-    found = of_videos(after(colours, scale, shift), video)
+    result = of_videos(after(colours, scale, shift), video)
     assert np.ptp(of_videos(colours, video), axis=0).min() > 0.19
-    assert np.ptp(found, axis=0).max() < 1e-3
-    np.testing.assert_allclose(found.mean(0), colours.mean(0), atol=1e-3)
+    assert np.ptp(result, axis=0).max() < 1e-3
+    np.testing.assert_allclose(result.mean(0), colours.mean(0), atol=1e-3)
 
 
 def test_the_shrinkage_is_that_of_james_and_stein() -> None:
@@ -156,26 +151,26 @@ PAINTED = Painted(100, size=SIZE)
 
 
 def test_the_colours_of_images_are_those_of_their_pixels() -> None:
-    told: list[int] = []
-    found = image_colours(PAINTED, SIZE, progress=told.append)
+    message: list[int] = []
+    result = image_colours(PAINTED, SIZE, progress=message.append)
     pixels = np.stack([PAINTED.pixels(number) for number in range(100)]) / 255
-    np.testing.assert_allclose(found[:, 0], pixels.mean((1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(found[:-1, 1], np.log(pixels[:-1].std((1, 2))), rtol=1e-9)
-    assert np.isfinite(found).all() and sum(told) == 100
+    np.testing.assert_allclose(result[:, 0], pixels.mean((1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(result[:-1, 1], np.log(pixels[:-1].std((1, 2))), rtol=1e-9)
+    assert np.isfinite(result).all() and sum(message) == 100
 
 
 def test_records_are_read_at_the_size_at_which_they_are_embedded(dataset: Path) -> None:
     records = Records(dataset)
     expected = decoded(records) / 255
-    found = image_colours(records, SIZE)
-    np.testing.assert_allclose(found[:, 0], expected.mean((1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(found[:, 1], np.log(expected.std((1, 2))), rtol=1e-9)
+    result = image_colours(records, SIZE)
+    np.testing.assert_allclose(result[:, 0], expected.mean((1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(result[:, 1], np.log(expected.std((1, 2))), rtol=1e-9)
 
 
 def test_hosts_share_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = []
     for share in (slice(0, 0), slice(0, 70), slice(70, 100)):
-        monkeypatch.setattr(colouring, "share", lambda work, share=share: work[share])
+        monkeypatch.setattr(colouring, "local_part", lambda work, share=share: work[share])
         parts.append(image_colours(PAINTED, SIZE))
     assert [len(part) for part in parts] == [0, 70, 30]
     monkeypatch.undo()
@@ -197,11 +192,11 @@ def recoloured() -> np.ndarray:
 @pytest.mark.parametrize("batch", [7, 256])
 def test_features_are_those_of_images_with_matched_colours(batch: int, flip: bool, variables: Variables) -> None:
     options: dict[str, Any] = {"image_size": SIZE, "batch": batch, "flip": flip}
-    found = embed_all(TINY, variables, PAINTED, **options, colours=painted_colours())
-    np.testing.assert_allclose(found, by_hand(variables, recoloured(), flip=flip), atol=5e-6)
-    assert np.isfinite(found).all()
+    result = embed_all(TINY, variables, PAINTED, **options, colours=painted_colours())
+    np.testing.assert_allclose(result, by_hand(variables, recoloured(), flip=flip), atol=5e-6)
+    assert np.isfinite(result).all()
     plain = embed_all(TINY, variables, PAINTED, **options)
-    assert np.abs(found - plain).max() > 0.01
+    assert np.abs(result - plain).max() > 0.01
     kept = np.ones((100, 3), np.float32), np.zeros((100, 3), np.float32)
     np.testing.assert_allclose(embed_all(TINY, variables, PAINTED, **options, colours=kept), plain, atol=2e-6)
 
@@ -220,11 +215,12 @@ def test_matching_brings_videos_of_two_cameras_together() -> None:
 ON_DEVICES = """
 import sys
 import jax, numpy as np
-from cion_jax.evaluate.embed import features
-from test_colours import PAINTED, SIZE, TINY, painted_colours
+from cion_jax.evaluate.embed import embed_all
+from embedding import SIZE, TINY
+from test_colours import PAINTED, painted_colours
 assert jax.device_count() == 8
 variables = TINY.init(jax.random.key(0))
-np.save(sys.argv[1], features(TINY, variables, PAINTED, image_size=SIZE, batch=30, colours=painted_colours()))
+np.save(sys.argv[1], embed_all(TINY, variables, PAINTED, image_size=SIZE, batch=30, colours=painted_colours()))
 """
 
 
@@ -236,16 +232,11 @@ def test_eight_devices_find_the_same(tmp_path: Path, variables: Variables) -> No
 
 
 def test_a_program_without_colours_knows_nothing_of_them(variables: Variables) -> None:
-    from cion_jax.evaluate.embed import _forward
-
+    run = embedder(TINY, variables)
     pixels = np.zeros((8, *SIZE, 3), np.uint8)
     one = np.ones((8, 3), np.float32)
-    plain, coloured = (
-        _forward.lower(TINY.apply, variables, pixels, colours, False, "float32").as_text()
-        for colours in ((), (one, one))
-    )
+    plain, coloured = (str(jax.make_jaxpr(run)(pixels, *colours)) for colours in ((), (one, one)))
     assert "clip" not in plain and "clip" in coloured
-    run = embedder(TINY, variables)
     assert run(pixels + 1).shape == run(pixels + 1, one, one).shape
 
 
@@ -300,9 +291,9 @@ def test_features_of_before_there_was_the_option_are_plain_ones(
 ) -> None:
     splits, card = open_images(dataset, "query"), tmp_path / "out" / "features.json"
     write(tmp_path / "out", splits, variables)
-    told = json.loads(card.read_text())
-    del told["match_colours"]
-    card.write_text(json.dumps(told))
+    message = json.loads(card.read_text())
+    del message["match_colours"]
+    card.write_text(json.dumps(message))
     write(tmp_path / "out", splits, variables)
     with pytest.raises(UserError, match="match_colours False there, True here; choose another folder"):
         write(tmp_path / "out", splits, variables, match_colours=True)
@@ -322,9 +313,9 @@ def test_the_command_says_which_splits_it_leaves_as_they_are(
     monkeypatch.setattr("cion_jax.evaluate.feature_store.open_images", lambda data, split: without_tracklets(data))
     command = ["embed", str(run), str(dataset), str(tmp_path / "out")]
     assert main([*command, "--match-colours"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"{tmp_path / 'out'}: no tracklets in query: colours there are left as they are"
-    assert len(told) == 2 and json.loads((tmp_path / "out" / "features.json").read_text())["match_colours"]
+    message = capsys.readouterr().out.splitlines()
+    assert message[0] == f"{tmp_path / 'out'}: no tracklets in query: colours there are left as they are"
+    assert len(message) == 2 and json.loads((tmp_path / "out" / "features.json").read_text())["match_colours"]
     assert main(command) == 1
     assert "match_colours True there, False here" in capsys.readouterr().err
 
@@ -340,70 +331,3 @@ def test_a_folder_of_images_has_no_videos_to_match(
         error.count("\n") == 1 and "pictures: a folder of images has no videos" in error and "cion data import" in error
     )
     assert not (tmp_path / "out").exists()
-
-
-# Labels made anew.
-
-
-@contextmanager
-def silent(what: str, total: int) -> Iterator[Any]:
-    yield lambda done: None
-
-
-def seen_by_denoising(
-    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, variables: Variables, **settings: Any
-) -> tuple[np.ndarray, np.ndarray, Denoising]:
-    """The features, tracklets and settings that denoising is given when labels are made anew."""
-    given: list[Any] = []
-    denoise = relabel.denoise
-
-    def noting(features: np.ndarray, video: np.ndarray, tracklet: np.ndarray, *rest: Any) -> Any:
-        given[:] = features, tracklet, rest[1]
-        return denoise(features, video, tracklet, *rest)
-
-    monkeypatch.setattr(relabel, "denoise", noting)
-    asked = replace(SETTINGS, crops=replace(SETTINGS.crops, global_size=SIZE), relabel=(1, 2, 3), **settings)
-    relabel.relabelled(asked, TINY, variables, Records(data), out, 1, silent)
-    return given[0], given[1], given[2]
-
-
-WIDE = Denoising(sigma=2.0, tau=0.01)
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize("match", [False, True])
-def test_labels_are_made_of_mirrored_images_with_matched_colours(
-    mirror: bool, match: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: Variables
-) -> None:
-    denoising = replace(WIDE, mirror=mirror, match_colours=match)
-    seen, tracklet, settings = seen_by_denoising(dataset, tmp_path, monkeypatch, variables, denoising=denoising)
-    records = Records(dataset)
-    colours = matched(image_colours(records, SIZE), records.index["video"], records.index["tracklet"])
-    expected = embed_all(TINY, variables, records, image_size=SIZE, flip=mirror, colours=colours if match else None)
-    np.testing.assert_allclose(seen, expected, atol=2e-6)
-    np.testing.assert_array_equal(tracklet, records.index["tracklet"])
-    assert settings.levels == 3  # the first time, too
-
-
-@pytest.mark.parametrize("match", [False, True])
-def test_a_damaged_record_has_no_tracklet_and_no_say(
-    match: bool, own_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: Variables
-) -> None:
-    whole = Records(own_dataset)
-    plain = image_colours(whole, SIZE)
-    row = whole.index[7]
-    with whole.shard_path(row["shard"]).open("rb+") as file:
-        file.seek(int(row["offset"]) + int(row["length"]) // 2)
-        file.write(b"damage")
-    denoising = replace(WIDE, match_colours=match)
-    options: dict[str, Any] = {"denoising": denoising, "skip_damaged": True}
-    seen, tracklet, _ = seen_by_denoising(own_dataset, tmp_path, monkeypatch, variables, **options)
-    expected = np.array(whole.index["tracklet"])
-    expected[7] = -1
-    np.testing.assert_array_equal(tracklet, expected)
-    kept = np.arange(200) != 7
-    colours = matched(plain, whole.index["video"], expected) if match else None
-    again = Records(shutil.copytree(own_dataset, tmp_path / "again"))
-    images = relabel._Passing(again)
-    found = embed_all(TINY, variables, images, image_size=SIZE, flip=True, colours=colours)
-    np.testing.assert_allclose(seen[kept], found[kept], atol=2e-6)

@@ -16,11 +16,11 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.demo import histograms as colour
 from cion_jax.demo import plan as plans
-from cion_jax.demo import story as telling
+from cion_jax.demo import run_world as run_world_module
 from cion_jax.demo.histograms import histograms, whitening
 from cion_jax.demo.page import YOUR_OWN
 from cion_jax.demo.plan import DEFAULT, FULL, QUICK, Plan
-from cion_jax.demo.story import RANDOM, RUNS, Story, first_weights, settings_of, tell
+from cion_jax.demo.run_world import RANDOM, RUNS, WorldResults, first_weights, run_world, settings_of
 from cion_jax.demo.tables import (
     SCORES,
     about_differences,
@@ -33,8 +33,7 @@ from cion_jax.demo.tables import (
 )
 from cion_jax.evaluate.clustering_metrics import agreement
 from cion_jax.models.zoo import ZOO
-from cion_jax.run import trainer as loop
-from cion_jax.run.plan import check, check_sizes, model_of
+from cion_jax.run.pretraining import check, check_sizes, model_of
 from cion_jax.weights.file import load
 from tfrecords_tools.world import build
 from tfrecords_tools.world.settings import check as check_world
@@ -78,17 +77,17 @@ def tiny() -> None:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two stories, the first of which was killed on its way."""
+    """Two worlds, the first of which was killed on its way."""
     out = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        train = loop.pretrain
+        train = run_world_module.pretrain
 
         def dies(settings: object, data: Path, run: Path) -> bool:
             if run.name == "identity":
                 raise KeyboardInterrupt
             return train(settings, data, run)
 
-        patch.setattr(telling, "pretrain", dies)
+        patch.setattr(run_world_module, "pretrain", dies)
         assert main(["demo", str(out), "--quick", "--seeds=2"]) == 130
     assert (out / "seed-0" / "tracklet" / "teacher.safetensors").exists() and not (out / "report.html").exists()
     assert main(["demo", str(out), "--quick", "--seeds=2"]) == 0
@@ -96,17 +95,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stories(out: Path) -> list[Story]:
-    return [tell(out / f"seed-{seed}", TINY, seed) for seed in (0, 1)]
+def worlds(out: Path) -> list[WorldResults]:
+    return [run_world(out / f"seed-{seed}", TINY, seed) for seed in (0, 1)]
 
 
-def test_it_leaves_a_page_and_the_best_weights(out: Path, stories: Sequence[Story]) -> None:
+def test_it_leaves_a_page_and_the_best_weights(out: Path, worlds: Sequence[WorldResults]) -> None:
     text = (out / "report.html").read_text()
     for what in (*CONTESTANTS, "raw tracklets", "level 3: across videos", "means over 2 drawn worlds", "A switch:"):
         assert what in text
-    best = max(
-        ("instance", "tracklet", "identity"), key=lambda run: stories[0].scores(RUNS[run]).mean_average_precision
-    )
+    best = max(("instance", "tracklet", "identity"), key=lambda run: worlds[0].scores(RUNS[run]).mean_average_precision)
     own, saved = load(out / "seed-0" / best / "teacher.safetensors"), load(out / "best.safetensors")
     assert saved.backbone.name == own.backbone.name
     kernel = np.asarray(saved.variables["params"]["conv1"]["kernel"])
@@ -115,11 +112,11 @@ def test_it_leaves_a_page_and_the_best_weights(out: Path, stories: Sequence[Stor
 
 def test_runs_differ_in_who_is_one_person_and_in_nothing_else(out: Path) -> None:
     folder = out / "seed-1"
-    told = [json.loads((folder / run / "settings.json").read_text()) for run in RUNS]
-    others = [{name: value for name, value in each.items() if name not in ("level", "labels")} for each in told]
+    settings = [json.loads((folder / run / "settings.json").read_text()) for run in RUNS]
+    others = [{name: value for name, value in each.items() if name not in ("level", "labels")} for each in settings]
     assert all(each == others[0] for each in others)
-    assert [each["level"] for each in told] == ["instance", "tracklet", "identity", "identity"]
-    assert [each["labels"] for each in told] == [None, None, None, str(folder / "world" / "truth.npz")]
+    assert [each["level"] for each in settings] == ["instance", "tracklet", "identity", "identity"]
+    assert [each["labels"] for each in settings] == [None, None, None, str(folder / "world" / "truth.npz")]
     steps = {len((folder / run / "metrics.jsonl").read_text().splitlines()) for run in RUNS}
     assert steps == {2 * -(-len(Records(folder / "world")) // TINY.training.batch)}
     first = [first_weights(settings_of(run, TINY, 1, folder / "world")).variables["params"]["conv1"] for run in RUNS]
@@ -127,7 +124,7 @@ def test_runs_differ_in_who_is_one_person_and_in_nothing_else(out: Path) -> None
 
 
 def test_only_the_identity_level_makes_labels_and_they_are_held_against_the_truth(
-    out: Path, stories: Sequence[Story]
+    out: Path, worlds: Sequence[WorldResults]
 ) -> None:
     folder = out / "seed-0"
     made = {run: sorted((folder / run).glob("labels/*.npz")) for run in RUNS}
@@ -136,28 +133,28 @@ def test_only_the_identity_level_makes_labels_and_they_are_held_against_the_trut
     trained_with, truth = (
         read_labelling(path, records.card.fingerprint) for path in (*made["identity"], folder / "world" / "truth.npz")
     )
-    who = stories[0].who
-    levels = [name for name in who.agreements if name.startswith("level")]
-    assert [*who.agreements] == ["raw tracklets", *levels, "in the run, from epoch 1"] and len(levels) == 3
-    assert who.agreements["raw tracklets"] == agreement(np.array(records.index["tracklet"]), truth)
-    assert who.agreements[levels[-1]] == agreement(who.denoised.labels, truth)
-    assert who.agreements["in the run, from epoch 1"] == agreement(trained_with, truth)
+    agreements = worlds[0].labels.agreements
+    denoised = worlds[0].labels.denoised
+    levels = [name for name in agreements if name.startswith("level")]
+    assert [*agreements] == ["raw tracklets", *levels, "in the run, from epoch 1"] and len(levels) == 3
+    assert agreements["raw tracklets"] == agreement(np.array(records.index["tracklet"]), truth)
+    assert agreements[levels[-1]] == agreement(denoised.labels, truth)
+    assert agreements["in the run, from epoch 1"] == agreement(trained_with, truth)
 
 
-def test_the_ceiling_is_never_the_best(stories: Sequence[Story]) -> None:
-    story = stories[0]
-    found = {name: each._replace(precision=np.zeros_like(each.precision)) for name, each in story.found.items()}
-    found[RUNS["tracklet"]] = found[RUNS["tracklet"]]._replace(
-        precision=np.full_like(story.found[RANDOM].precision, 0.1)
-    )
-    found[RUNS["truth"]] = found[RUNS["truth"]]._replace(precision=np.ones_like(story.found[RANDOM].precision))
-    assert story._replace(found=found).best() == "tracklet"
+def test_the_ceiling_is_never_the_best(worlds: Sequence[WorldResults]) -> None:
+    world = worlds[0]
+    zeros = np.zeros_like(world.results[RANDOM].precision)
+    results = {name: each._replace(precision=zeros) for name, each in world.results.items()}
+    results[RUNS["tracklet"]] = results[RUNS["tracklet"]]._replace(precision=zeros + 0.1)
+    results[RUNS["truth"]] = results[RUNS["truth"]]._replace(precision=zeros + 1)
+    assert world._replace(results=results).best() == "tracklet"
 
 
 def test_every_part_is_announced(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tell(out / "seed-0", TINY, 0)
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("==")]
-    assert [line.split(":")[0] for line in told] == [f"== {part} of 7" for part in range(1, 8)]
+    run_world(out / "seed-0", TINY, 0)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("==")]
+    assert [line.split(":")[0] for line in lines] == [f"== {part} of 7" for part in range(1, 8)]
 
 
 def test_every_seed_is_a_world_of_its_own(out: Path) -> None:
@@ -169,21 +166,21 @@ def test_every_seed_is_a_world_of_its_own(out: Path) -> None:
     assert len(prints) == 4
 
 
-def test_tables_are_means_over_stories(stories: Sequence[Story]) -> None:
-    rows = score_rows(stories)
+def test_tables_are_means_over_worlds(worlds: Sequence[WorldResults]) -> None:
+    rows = score_rows(worlds)
     assert [row[0] for row in rows] == CONTESTANTS
     identity, tracklet = (
-        [100 * story.scores(name).mean_average_precision for story in stories]
+        [100 * world.scores(name).mean_average_precision for world in worlds]
         for name in ("identity level", "tracklet level")
     )
     assert rows[5][1] == f"{np.mean(identity):.1f} ± {np.std(identity, ddof=1):.1f}"
-    assert [row[0] for row in difference_rows(stories)] == [
+    assert [row[0] for row in difference_rows(worlds)] == [
         "identity level - tracklet level",
         "tracklet level - instance level",
     ]
-    assert difference_rows(stories)[0][1] == difference([a - b for a, b in zip(identity, tracklet, strict=True)])
-    assert all(len(row) == 1 + len(SCORES) for row in (*rows, *difference_rows(stories)))
-    assert [row[0][:7] for row in agreement_rows(stories)[:4]] == ["raw tra", "level 1", "level 2", "level 3"]
+    assert difference_rows(worlds)[0][1] == difference([a - b for a, b in zip(identity, tracklet, strict=True)])
+    assert all(len(row) == 1 + len(SCORES) for row in (*rows, *difference_rows(worlds)))
+    assert [row[0][:7] for row in agreement_rows(worlds)[:4]] == ["raw tra", "level 1", "level 2", "level 3"]
     assert spread([0.5]) == "0.500" and spread([1.0, 2.0], 1) == "1.5 ± 0.7"
 
 
@@ -208,10 +205,10 @@ def test_histograms_see_colours_and_heights_but_not_sides(tmp_path: Path) -> Non
             records.pixels_into(out, number)
             out[:] = out[:, ::-1]
 
-    found = histograms(records, (32, 16))
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(histograms(Mirrored(), (32, 16)), found)  # type: ignore[arg-type]
-    assert (found @ found.T - np.eye(len(found)) < 0.999).all()
+    features = histograms(records, (32, 16))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(histograms(Mirrored(), (32, 16)), features)  # type: ignore[arg-type]
+    assert (features @ features.T - np.eye(len(features)) < 0.999).all()
 
 
 def test_whitened_rows_vary_alike_in_all_directions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +222,8 @@ def test_whitened_rows_vary_alike_in_all_directions(monkeypatch: pytest.MonkeyPa
 
 def test_whitening_is_learned_from_training_images_alone(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
-    monkeypatch.setattr(telling, "whitening", lambda rows: seen.append(rows) or whitening(rows))
-    telling.by_histograms(out / "seed-0" / "world", (32, 16))
+    monkeypatch.setattr(run_world_module, "whitening", lambda rows: seen.append(rows) or whitening(rows))
+    run_world_module.histogram_features(out / "seed-0" / "world", (32, 16))
     np.testing.assert_array_equal(*seen, histograms(Records(out / "seed-0" / "world", "train"), (32, 16)))
 
 
@@ -248,8 +245,8 @@ def test_commands_for_ones_own_video_are_there(line: str, capsys: pytest.Capture
         tree = tree[path[-1]]
     with pytest.raises(SystemExit, match="0"):
         main([*path, "--help"])
-    told = capsys.readouterr().out
-    assert program == "cion" and all(word in told for word in words if word.startswith("--"))
+    text = capsys.readouterr().out
+    assert program == "cion" and all(word in text for word in words if word.startswith("--"))
 
 
 def test_mistakes_are_answered_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

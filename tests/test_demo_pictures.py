@@ -42,8 +42,10 @@ def test_who_is_in_which_tracklet(seen: Tracked) -> None:
 
 
 def test_every_mistake_has_its_example(seen: Tracked) -> None:
-    told, people, _, switch, fragment, background, bad = drawn_world(seen)
-    assert "13 images of 3 people in 2 videos" in told and "25\xa0% of the tracklets show more than one person" in told
+    counts, people, _, switch, fragment, background, bad = drawn_world(seen)
+    assert (
+        "13 images of 3 people in 2 videos" in counts and "25\xa0% of the tracklets show more than one person" in counts
+    )
     assert "Person 1, in 2 videos" in people and "video 0" in people and "video 1" in people
     assert "tracklet 2 begins with person 1 and goes on" in switch and (
         switch.count("person 1<"),
@@ -67,8 +69,8 @@ def test_merged_identities_say_how_much_of_them_is_nobody() -> None:
     (group,) = merged(labels, TRACKLET, PERSON)
     assert (group.label, group.tracklets, group.main) == (5, 3, 0)
     assert (group.of_main, group.of_others, group.of_nobody) == (5, 1, 2)
-    told, row = merged_against_truth(records(), labels, PERSON)
-    assert "12\xa0% other people and 25\xa0% nobody" in told
+    summary, row = merged_against_truth(records(), labels, PERSON)
+    assert "12\xa0% other people and 25\xa0% nobody" in summary
     assert "8 images: 5 of person 0, 1 of others, 2 of nobody" in row
     assert (row.count('class="right"'), row.count('class="wrong"')) == (5, 3)
 

@@ -31,21 +31,22 @@ SMALL = FeatureWorld(identities=60, videos=12, width=32)
 WORLDS = [replace(SMALL, noise=0.3, bias=0.1), SMALL, replace(SMALL, noise=0.9, bias=0.6, drift=0.6)]
 
 
-def brought_in(sample: Sample, frames: bool = True) -> Tracklets:
+def arranged(sample: Sample, frames: bool = True) -> Tracklets:
     return arrange(TrackedFeatures(*sample[:4]), frames)
 
 
-def centroids(found: Members) -> np.ndarray:
+def centroids(tracklets: Members) -> np.ndarray:
     """The simplest space to compare tracklets in."""
-    return found.centroids
+    return tracklets.centroids
 
 
 def levels_of(
-    found: Tracklets, sigma: float, tau: float, within: int | None = None, levels: int = 3
+    tracklets: Tracklets, sigma: float, tau: float, within: int | None = None, levels: int = 3
 ) -> tuple[list[Level], Clusters]:
     """All levels on features as they are, and the last one's clusters."""
-    raw, cleaned = members(found.features, found.tracklet), consistent(found.features, found.tracklet, sigma)
-    made = list(run_levels(found, raw, cleaned, centroids, sigma, tau, within, levels))
+    raw = members(tracklets.features, tracklets.tracklet)
+    cleaned = consistent(tracklets.features, tracklets.tracklet, sigma)
+    made = list(run_levels(tracklets, raw, cleaned, centroids, sigma, tau, within, levels))
     return made, made[-1].clusters
 
 
@@ -72,25 +73,25 @@ def dropped_one_by_one(features: np.ndarray, sigma: float) -> np.ndarray:
 def test_a_tracklet_drops_as_the_plain_loop_does(sigma: float, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cion_jax.denoise.single.LONG", long)
     jax.clear_caches()
-    found = brought_in(draw(WORLDS[2]))
-    starts = found.bounds[:-1]
-    expected = [dropped_one_by_one(rows, sigma) for rows in np.split(found.features, starts[1:])]
-    stay = np.isin(np.arange(len(found.features)), consistent(found.features, found.tracklet, sigma).images)
+    tracklets = arranged(draw(WORLDS[2]))
+    starts = tracklets.bounds[:-1]
+    expected = [dropped_one_by_one(rows, sigma) for rows in np.split(tracklets.features, starts[1:])]
+    stay = np.isin(np.arange(len(tracklets.features)), consistent(tracklets.features, tracklets.tracklet, sigma).images)
     np.testing.assert_array_equal(stay, np.concatenate(expected))
 
 
 def test_what_devices_round_away_is_dropped_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     drop = single_module.drop
     monkeypatch.setattr(single_module, "drop", lambda *arrays: drop(*arrays[:2], 1.05 * arrays[2]))
-    found = brought_in(draw(WORLDS[2]))
-    left = consistent(found.features, found.tracklet, 0.2)
-    assert left.distance.max() <= 0.2 and len(left.names) == len(found.bounds) - 1
+    tracklets = arranged(draw(WORLDS[2]))
+    left = consistent(tracklets.features, tracklets.tracklet, 0.2)
+    assert left.distance.max() <= 0.2 and len(left.names) == len(tracklets.bounds) - 1
 
 
 def test_of_images_that_cancel_out_one_stays() -> None:
     features = np.array([[1, 0], [-1, 0]], np.float32)
-    found = arrange(TrackedFeatures(features, np.zeros(2, int), np.zeros(2, int)))
-    levels, _ = levels_of(found, 0.3, 0.3)
+    tracklets = arrange(TrackedFeatures(features, np.zeros(2, int), np.zeros(2, int)))
+    levels, _ = levels_of(tracklets, 0.3, 0.3)
     assert [(level.labels >= 0).sum() for level in levels] == [2, 1, 1, 1]
 
 
@@ -126,15 +127,15 @@ def test_a_tau_with_which_all_are_near_is_refused(monkeypatch: pytest.MonkeyPatc
         near(vectors, windows(15, None), 2)
 
 
-# What is promised.
+# The promises.
 
 
 def close_pairs(clusters: Clusters, tau: float, within: int | None) -> np.ndarray:
     """Clusters within a range that are less than tau apart on average over their tracklets, from the full matrix."""
     numbers = clusters.numbers
     belongs = (clusters.cluster == numbers[:, None]) / np.bincount(clusters.cluster)[numbers, None]
-    apart = belongs @ (1 - clusters.vectors @ clusters.vectors.T) @ belongs.T
-    first, second = np.nonzero(apart < tau - ROUNDING)
+    distance = belongs @ (1 - clusters.vectors @ clusters.vectors.T) @ belongs.T
+    first, second = np.nonzero(distance < tau - ROUNDING)
     here = (first < second) & (second < first + (within or len(numbers)))
     return np.stack([numbers[first[here]], numbers[second[here]]], axis=1)
 
@@ -143,42 +144,42 @@ def close_pairs(clusters: Clusters, tau: float, within: int | None) -> np.ndarra
 @pytest.mark.parametrize("thresholds", [(0.2, 0.5), (0.5, 0.2), (0.3, 0.0)], ids=["strict", "wide", "nobody linked"])
 @pytest.mark.parametrize("world", WORLDS, ids=["easy", "usual", "hard"])
 def test_what_is_promised_holds(world: FeatureWorld, thresholds: tuple[float, float], within: int | None) -> None:
-    found = brought_in(draw(world))
+    tracklets = arranged(draw(world))
     sigma, tau = thresholds
-    levels, clusters = levels_of(found, sigma, tau, within)
+    levels, clusters = levels_of(tracklets, sigma, tau, within)
     for level in levels:
         images = np.flatnonzero(level.labels >= 0)
         assert level.noise.images == len(images) and level.noise.identities == len(np.unique(level.labels[images]))
-        seen = np.stack([level.labels, found.moment, found.tracklet], axis=1)[images]
+        seen = np.stack([level.labels, tracklets.frame_key, tracklets.tracklet], axis=1)[images]
         seen = np.unique(seen[seen[:, 1] >= 0], axis=0)
         assert len(np.unique(seen[:, :2], axis=0)) == len(seen)
         assert (level.noise.inconsistent == 0) == (level is not levels[0])
     kept = clusters.home >= 0
-    centers = clusters.found.centroids[clusters.home]
-    assert (1 - np.einsum("nd,nd->n", found.features, centers))[kept].max() <= sigma + ROUNDING
+    centers = clusters.members.centroids[clusters.home]
+    assert (1 - np.einsum("nd,nd->n", tracklets.features, centers))[kept].max() <= sigma + ROUNDING
     pairs = close_pairs(clusters, tau, within)
     assert all(clusters.cannot_link(*pair) for pair in pairs.tolist())
-    np.testing.assert_array_equal(clusters.found.names[pairs], levels[-1].close)
+    np.testing.assert_array_equal(clusters.members.names[pairs], levels[-1].close)
     assert levels[-1].noise.close == len(pairs) and (len(clusters.merges) > 0) == (tau > 0)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_a_broken_promise_is_noticed(levels: int) -> None:
-    found = brought_in(draw(SMALL))
+    tracklets = arranged(draw(SMALL))
 
     def made() -> Clusters:
-        clusters = levels_of(found, 0.3, 0.25, levels=levels)[1]
+        clusters = levels_of(tracklets, 0.3, 0.25, levels=levels)[1]
         check_invariants(clusters, 0.3, 0.25, None, levels)
         return clusters
 
-    def broken(clusters: Clusters, told: str) -> None:
-        with pytest.raises(RuntimeError, match=f"broke its promise.*{told}"):
+    def broken(clusters: Clusters, message: str) -> None:
+        with pytest.raises(RuntimeError, match=f"broke its promise.*{message}"):
             check_invariants(clusters, 0.3, 0.25, None, levels)
 
     moved = made()
     image = int(np.flatnonzero(moved.home >= 0)[0])
-    row = moved.found.row[moved.found.images == image][0]
-    moved.home[image] = np.argmin(moved.found.centroids @ moved.found.centroids[row])
+    row = moved.members.row[moved.members.images == image][0]
+    moved.home[image] = np.argmin(moved.members.centroids @ moved.members.centroids[row])
     broken(moved, ": 1 images farther than sigma")
 
     together = made()
@@ -188,25 +189,26 @@ def test_a_broken_promise_is_noticed(levels: int) -> None:
     broken(together, "[1-9][0-9]* identities twice in a frame")
 
     if levels == 3:
-        divided = levels_of(found, 0.3, 0.25, levels=1)[1]
+        divided = levels_of(tracklets, 0.3, 0.25, levels=1)[1]
         broken(divided, "0 identities twice in a frame, [1-9][0-9]* pairs nearer")
 
 
 def test_a_dropped_image_goes_to_the_nearest_tracklet_of_its_video_or_to_nobody() -> None:
-    found, sigma = brought_in(draw(WORLDS[2])), 0.35
-    before, after = (levels_of(found, sigma, 0.3, levels=level) for level in (1, 2))
+    tracklets = arranged(draw(WORLDS[2]))
+    sigma = 0.35
+    before, after = (levels_of(tracklets, sigma, 0.3, levels=level) for level in (1, 2))
     clusters = after[1]
     strays = np.flatnonzero(before[1].home < 0)
     assert 0 < np.count_nonzero(clusters.home[strays] >= 0) < len(strays)
     np.testing.assert_array_equal(np.delete(clusters.home, strays), np.delete(before[1].home, strays))
-    apart = 1 - found.features[strays].astype(np.float64) @ clusters.found.centroids.T
-    apart[found.video[strays, None] != clusters.video] = np.inf
-    for stray, far in zip(strays.tolist(), apart, strict=True):
+    distance = 1 - tracklets.features[strays].astype(np.float64) @ clusters.members.centroids.T
+    distance[tracklets.video[strays, None] != clusters.video] = np.inf
+    for stray, far in zip(strays.tolist(), distance, strict=True):
         if clusters.home[stray] >= 0:
             assert far[clusters.home[stray]] <= min(sigma, far.min() + 1e-6)
         elif far.min() < sigma - 1e-6:
             cluster = clusters.cluster[far.argmin()]
-            assert found.moment[stray] in found.moment[clusters.cluster[clusters.home] == cluster]
+            assert tracklets.frame_key[stray] in tracklets.frame_key[clusters.cluster[clusters.home] == cluster]
 
 
 @pytest.mark.parametrize("frames", [True, False])
@@ -235,12 +237,14 @@ def test_the_order_of_images_does_not_matter() -> None:
 
 def test_two_people_in_a_frame_stay_two_however_alike() -> None:
     features = np.ones((8, 4), np.float32)
-    tracklet, frame = np.arange(8) // 4, np.tile(np.arange(4), 2)
-    video, settings = np.zeros(8, int), Denoising(sigma=0.1, tau=0.1, whiten="none")
+    tracklet = np.arange(8) // 4
+    frame = np.tile(np.arange(4), 2)
+    video = np.zeros(8, int)
+    settings = Denoising(sigma=0.1, tau=0.1, whiten="none")
     together = denoise(features, video, tracklet, frame, settings)
     assert len(set(together.labels)) == 2 and together.cannot_link == 1
-    apart = denoise(features, video, tracklet, frame + 4 * tracklet, settings)
-    assert set(apart.labels) == {0} and apart.cannot_link == 0
+    separate = denoise(features, video, tracklet, frame + 4 * tracklet, settings)
+    assert set(separate.labels) == {0} and separate.cannot_link == 0
     off = denoise(features, video, tracklet, frame, replace(settings, frames=False))
     assert set(off.labels) == {0} and off.cannot_link == 0
 
@@ -267,19 +271,19 @@ def with_row_7(features: np.ndarray, value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (lambda s: s._replace(video=s.video[:-1]), "video is int64 of shape"),
         (lambda s: s._replace(frame=s.frame / 2), "frame is float64"),
         (lambda s: s._replace(features=s.features[:, 0]), r"\(images, width\)"),
-        (lambda s: s._replace(features=with_row_7(s.features, 0)), "image 7 is zero"),
-        (lambda s: s._replace(features=with_row_7(s.features, np.nan)), "image 7 is zero or no number"),
+        (lambda s: s._replace(features=with_row_7(s.features, 0)), "first that of image 7"),
+        (lambda s: s._replace(features=with_row_7(s.features, np.nan)), "zero, infinite or NaN, first that of image 7"),
         (lambda s: s._replace(tracklet=s.tracklet * 0), "tracklet 0 is in 12 videos"),
         (lambda s: s._replace(tracklet=s.tracklet * 0 - 1), "no image has a tracklet"),
     ],
 )
-def test_what_cannot_be_denoised_is_refused(harm: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_cannot_be_denoised_is_refused(harm: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         denoise(*harm(draw(SMALL))[:4])
 
 

@@ -64,12 +64,12 @@ class Pictures(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.found: list[dict[str, str | None]] = []
+        self.pictures: list[dict[str, str | None]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "img":
-            self.found.append(dict(attrs))
+            self.pictures.append(dict(attrs))
 
 
 def text_of(parts: Iterable[str]) -> str:
@@ -80,7 +80,7 @@ def text_of(parts: Iterable[str]) -> str:
 
 
 def linked_afresh(clusters: Clusters, tau: float) -> Clusters:
-    fresh = Clusters(clusters.tracklets, clusters.found, clusters.vectors)
+    fresh = Clusters(clusters.tracklets, clusters.members, clusters.vectors)
     merge_near(fresh, near(fresh.vectors, windows(len(fresh.vectors), None), tau), tau)
     return fresh
 
@@ -117,8 +117,8 @@ def test_identities_fall_and_merged_pairs_rise(auto: Denoised) -> None:
 
 
 def test_without_frames_no_link_is_forbidden(tracked: TrackedFeatures) -> None:
-    for found in (denoise(*tracked, Denoising(frames=False)), denoise(*tracked._replace(frame=None))):
-        assert all(step.forbidden == 0 for step in sweep(found.clusters, 0.9))
+    for denoised in (denoise(*tracked, Denoising(frames=False)), denoise(*tracked._replace(frame=None))):
+        assert all(step.forbidden == 0 for step in sweep(denoised.clusters, 0.9))
 
 
 def test_the_clusters_themselves_stay_as_they_are(auto: Denoised) -> None:
@@ -133,9 +133,10 @@ def test_the_clusters_themselves_stay_as_they_are(auto: Denoised) -> None:
 def test_frames_are_compared_part_by_part(auto: Denoised, monkeypatch: pytest.MonkeyPatch) -> None:
     count = len(auto.clusters.vectors)
     pairs = np.argwhere(np.triu(np.ones((count, count), bool), 1))
-    tracklets, found = auto.clusters.tracklets, auto.clusters.found
-    moments = [set(tracklets.moment[found.images[found.row == row]].tolist()) for row in range(count)]
-    plain = [not moments[one].isdisjoint(moments[other]) for one, other in pairs.tolist()]
+    kept = auto.clusters.members
+    frame_key = auto.clusters.tracklets.frame_key
+    frames = [set(frame_key[kept.images[kept.row == row]].tolist()) for row in range(count)]
+    plain = [not frames[one].isdisjoint(frames[other]) for one, other in pairs.tolist()]
     assert 0 < sum(plain) < len(plain)
     monkeypatch.setattr(sweep_module, "TOGETHER", 1000)
     np.testing.assert_array_equal(share_frame(auto.clusters, pairs), plain)
@@ -231,7 +232,7 @@ def test_a_missing_or_shortened_sweep_is_told(auto: Denoised, monkeypatch: pytes
 
 def test_the_page_has_its_pictures_with_alternative_texts(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:
     text = denoising(*crowd)
-    pictures = Pictures(text).found
+    pictures = Pictures(text).pictures
     assert len(pictures) > 20
     assert len([each for each in pictures if "png" in str(each["src"])[:20]]) == 3  # one space: there is no evidence
     for picture in pictures:
@@ -246,7 +247,7 @@ def test_the_page_has_its_pictures_with_alternative_texts(crowd: tuple[TrackedFe
 
 def test_without_records_there_are_charts_alone(tracked: TrackedFeatures, auto: Denoised) -> None:
     text = text_of(denoising_sections(tracked, auto, title=subheading))
-    pictures = Pictures(text).found
+    pictures = Pictures(text).pictures
     assert len(pictures) == 4 and all("png" in str(picture["src"])[:20] and picture["alt"] for picture in pictures)
     assert "<h2" not in text and text.count("<h3") == 3 and "(space: " in text
 
@@ -306,7 +307,7 @@ def test_without_merged_identities_the_page_says_so(crowd: tuple[TrackedFeatures
 def test_dropped_images_are_shown_farthest_first(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:
     text = text_of(dropped_images(*crowd))
     assert "3 images were dropped; tracklets of their videos adopted 1 of them" in text
-    says = [str(picture["alt"]) for picture in Pictures(text).found]
+    says = [str(picture["alt"]) for picture in Pictures(text).pictures]
     fates = {each.split(",")[0]: each.split("then ")[1] for each in says}
     assert fates == {"image 7": "nobody's", "image 28": "nobody's", "image 12": "adopted"}
     assert any("image 12, dropped from tracklet 2 at" in each for each in says)
@@ -323,28 +324,28 @@ def test_the_nearest_pairs_apart_are_those_of_a_plain_search(auto: Denoised, mon
     distance[np.tril_indices(len(distance))] = np.inf
     for rows in (512, 30):
         monkeypatch.setattr("cion_jax.report.linked.ROWS", rows)
-        pairs, found = nearest_apart(clusters, 20)
-        np.testing.assert_allclose(found, np.sort(distance, axis=None)[:20])
-        np.testing.assert_allclose(distance[pairs[:, 0], pairs[:, 1]], found)
+        pairs, nearest = nearest_apart(clusters, 20)
+        np.testing.assert_allclose(nearest, np.sort(distance, axis=None)[:20])
+        np.testing.assert_allclose(distance[pairs[:, 0], pairs[:, 1]], nearest)
     monkeypatch.setattr("cion_jax.report.linked.AMONG", 50)
-    pairs, found = nearest_apart(clusters, 20)
+    pairs, nearest = nearest_apart(clusters, 20)
     assert len(np.unique(pairs)) <= 50
-    np.testing.assert_allclose(distance[pairs[:, 0], pairs[:, 1]], found)
+    np.testing.assert_allclose(distance[pairs[:, 0], pairs[:, 1]], nearest)
 
 
 def test_pairs_are_apart_for_a_reason(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:
     tracked, _, records = crowd
 
-    def told(denoised: Denoised) -> str:
+    def text(denoised: Denoised) -> str:
         return text_of(pairs_not_linked(tracked, denoised, records))
 
     rows = tracked.features.copy()
     rows[5:10] = rows[0:5]  # tracklet 1 looks like tracklet 0, and shares its frames
     alike = denoise(rows, *tracked[1:], FIXED)
-    assert "A frame shows both: they are two people." in told(alike)
-    assert "A frame shows both of their identities" in told(alike)
-    assert "They are farther apart than tau 0.3." in told(denoise(rows, *tracked[1:3], None, FIXED))
-    assert "They were not compared" in told(denoise(*tracked[:3], None, replace(FIXED, levels=1)))
+    assert "A frame shows both: they are two people." in text(alike)
+    assert "A frame shows both of their identities" in text(alike)
+    assert "They are farther apart than tau 0.3." in text(denoise(rows, *tracked[1:3], None, FIXED))
+    assert "They were not compared" in text(denoise(*tracked[:3], None, replace(FIXED, levels=1)))
 
 
 def test_identities_apart_on_average_are_told_so(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:
@@ -375,4 +376,4 @@ def test_a_labelling_is_shown_by_its_identities(crowd: tuple[TrackedFeatures, De
     text = text_of(sheets(records, denoised.labels))
     assert all(f": {count} images" in text for count in (21, 19, 18))
     assert text.count(": 5 tracklets") == 1 and text.count(": 4 tracklets") == 2  # one has adopted an image of a fifth
-    assert len(Pictures(text).found) == 60
+    assert len(Pictures(text).pictures) == 60

@@ -20,7 +20,7 @@ from cion_jax.evaluate.rerank import reranked
 from cion_jax.evaluate.retrieval import Scores, matches, roc_curve, scores, search
 from cion_jax.models.zoo import ZOO, backbone
 from cion_jax.run.journal import read_metrics
-from cion_jax.run.trainer import pretrain
+from cion_jax.run.pretraining import pretrain
 from cion_jax.weights.file import Weights, load, save
 from tfrecords_tools.world import build
 from tiny import FAMILY, SETTINGS
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trial(world: Path, run: Path) -> QueryGallery:
+def pair(world: Path, run: Path) -> QueryGallery:
     return embed_query_gallery(MODEL, MODEL.init(jax.random.key(0)), world, image_size=SIZE)
 
 
@@ -61,16 +61,22 @@ def features(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def as_table(path: Path, trial: QueryGallery, **other: np.ndarray) -> Path:
-    arrays = {"query": trial.query, "gallery": trial.gallery}
-    for side, labels in (("query", trial.query_labels), ("gallery", trial.gallery_labels)):
+def as_table(path: Path, pair: QueryGallery, **other: np.ndarray) -> Path:
+    arrays = {"query": pair.query, "gallery": pair.gallery}
+    for side, labels in (("query", pair.query_labels), ("gallery", pair.gallery_labels)):
         arrays |= {f"{side}_{field}": labels[field] for field in ("identity", "camera")}
     np.savez(path, **(arrays | other))
     return path
 
 
-def score(trial: QueryGallery) -> Scores:
-    return scores(search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
+def score(pair: QueryGallery) -> Scores:
+    return scores(
+        search(
+            cosine(pair.query, pair.gallery),
+            pair.query_labels,
+            pair.gallery_labels,
+        )
+    )
 
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
@@ -80,73 +86,91 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 
 
 def test_weights_features_and_tables_have_the_same_scores(
-    world: Path, run: Path, features: Path, trial: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Path,
+    run: Path,
+    features: Path,
+    pair: QueryGallery,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected = pytest.approx(score(trial).as_dict(), rel=1e-5)
-    assert 0 < score(trial).mean_average_precision < 1
-    table = as_table(tmp_path / "table.npz", trial)
+    expected = pytest.approx(score(pair).as_dict(), rel=1e-5)
+    assert 0 < score(pair).mean_average_precision < 1
+    table = as_table(tmp_path / "table.npz", pair)
     sources = [[str(run), str(world)], [str(run / "teacher.safetensors"), str(world)], [str(table)]]
     for arguments in [*sources, [str(features)], [str(features), str(world)]]:
         assert printed(arguments, capsys) == expected
 
 
 def test_euclidean_distances_of_unit_vectors_rank_alike(
-    features: Path, trial: QueryGallery, capsys: pytest.CaptureFixture[str]
+    features: Path, pair: QueryGallery, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = printed([str(features), "--metric=euclidean"], capsys)
-    assert found["mAP"] == pytest.approx(score(trial).mean_average_precision, rel=1e-3)
+    summary = printed([str(features), "--metric=euclidean"], capsys)
+    assert summary["mAP"] == pytest.approx(score(pair).mean_average_precision, rel=1e-3)
 
 
 def test_reranking_and_expansion_are_what_they_say(
-    features: Path, trial: QueryGallery, capsys: pytest.CaptureFixture[str]
+    features: Path, pair: QueryGallery, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = scores(search(reranked(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels))
+    again = scores(
+        search(
+            reranked(pair.query, pair.gallery),
+            pair.query_labels,
+            pair.gallery_labels,
+        )
+    )
     assert printed([str(features), "--rerank"], capsys) == pytest.approx(again.as_dict(), rel=1e-5)
-    assert again.mean_average_precision != score(trial).mean_average_precision
-    assert printed([str(features), "--expand=2"], capsys)["mAP"] != score(trial).mean_average_precision
+    assert again.mean_average_precision != score(pair).mean_average_precision
+    assert printed([str(features), "--expand=2"], capsys)["mAP"] != score(pair).mean_average_precision
 
 
 def test_a_table_for_people(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(features)]) == 0
-    told = capsys.readouterr().out
+    text = capsys.readouterr().out
     for name in ("mAP", "rank 1", "rank 20", "mINP", "TPR at FPR 0.001", "queries"):
-        assert name in told
+        assert name in text
 
 
 def test_scores_by_group(
-    features: Path, trial: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    features: Path, pair: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three people in each of two groups; what is told of them is what a loop over their queries finds."""
-    who = trial.query_labels["identity"]
-    group = {one: "left" if place % 2 else "right" for place, one in enumerate(sorted(set(who.tolist())))}
+    """Three people in each of two groups; their figures are those of a loop over their queries."""
+    identity = pair.query_labels["identity"]
+    group = {one: "left" if place % 2 else "right" for place, one in enumerate(sorted(set(identity.tolist())))}
     table = tmp_path / "groups.csv"
     table.write_text("identity,side\n" + "".join(f"{one},{side}\n" for one, side in group.items()) + "99,left\n")
-    found = printed([str(features), f"--groups={table}", "--min-group=2"], capsys)["groups"]
-    asked = search(cosine(trial.query, trial.gallery), trial.query_labels, trial.gallery_labels)
-    for told in found["columns"][0]["groups"]:
-        own = np.array([group[one] == told["name"] for one in who.tolist()]) & (asked.answers > 0)
-        assert told["people"] == 3
-        assert told["values"]["mAP"]["value"] == pytest.approx(asked.precision[own].mean())
-        assert told["values"]["rank-1 error"]["value"] == pytest.approx((asked.first[own] > 1).mean())
-    assert found["unknown"] == 1
+    report = printed([str(features), f"--groups={table}", "--min-group=2"], capsys)["groups"]
+    results = search(
+        cosine(pair.query, pair.gallery),
+        pair.query_labels,
+        pair.gallery_labels,
+    )
+    for shown in report["columns"][0]["groups"]:
+        own = np.array([group[one] == shown["name"] for one in identity.tolist()]) & (results.answers > 0)
+        assert shown["people"] == 3
+        assert shown["values"]["mAP"]["value"] == pytest.approx(results.precision[own].mean())
+        assert shown["values"]["rank-1 error"]["value"] == pytest.approx((results.first[own] > 1).mean())
+    assert report["unknown"] == 1
     assert main(["evaluate", str(features), f"--groups={table}"]) == 0
-    told = capsys.readouterr().out
-    assert "cannot be ruled out" in told and "nothing to compare" in told  # three people are too few by default
+    text = capsys.readouterr().out
+    assert "cannot be ruled out" in text and "nothing to compare" in text  # three people are too few by default
 
 
-def test_matches_of_each_query_add_up_to_the_curve(trial: QueryGallery) -> None:
+def test_matches_of_each_query_add_up_to_the_curve(pair: QueryGallery) -> None:
     """At the threshold for a false match rate, counted query by query, and against a plain loop."""
-    distances, labels = cosine(trial.query, trial.gallery), (trial.query_labels, trial.gallery_labels)
-    found = search(distances, *labels)
+    distances, labels = (
+        cosine(pair.query, pair.gallery),
+        (pair.query_labels, pair.gallery_labels),
+    )
+    results = search(distances, *labels)
     for rate in (0.0, 0.1, 0.5, 1.0):
-        pairs = matches(distances, *labels, found.pairs, rate, block=4)
-        false, true = roc_curve(found.pairs)
+        pairs = matches(distances, *labels, results.pairs, rate, block=4)
+        false, true = roc_curve(results.pairs)
         place = np.flatnonzero(false <= rate)[-1]
         assert pairs.wrong_matched.sum() == pytest.approx(false[place] * pairs.wrong.sum())
         assert pairs.right_matched.sum() == pytest.approx(true[place] * pairs.right.sum())
-    np.testing.assert_array_equal(pairs.right, found.answers)
-    searched = trial.gallery_labels[trial.gallery_labels["identity"] != -1]
-    for one, wrong in zip(trial.query_labels, pairs.wrong, strict=True):
+    np.testing.assert_array_equal(pairs.right, results.answers)
+    searched = pair.gallery_labels[pair.gallery_labels["identity"] != -1]
+    for one, wrong in zip(pair.query_labels, pairs.wrong, strict=True):
         assert wrong == (searched["identity"] != one["identity"]).sum()
 
 
@@ -154,33 +178,33 @@ NAN = np.full((1, 256), np.nan, np.float32)
 
 
 def test_tables_that_cannot_be_scored_are_answered_with_one_line(
-    trial: QueryGallery, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: QueryGallery, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nobody, elsewhere = trial.query_labels["identity"] + 500, np.full(len(trial.query), 7)
-    broken = np.concatenate([trial.query[1:], NAN])
+    nobody, elsewhere = pair.query_labels["identity"] + 500, np.full(len(pair.query), 7)
+    broken = np.concatenate([pair.query[1:], NAN])
     for other, message in [
         ({"query_identity": nobody}, "no query has its identity in the gallery under another camera"),
-        ({"query": broken}, f"query: the feature of image {len(broken) - 1} is not of finite numbers"),
-        ({"gallery": trial.gallery[:, :5]}, "queries are 256 wide, the gallery 5"),
-        ({"query": trial.query[:2]}, "query_identity is int32"),
+        ({"query": broken}, f"query: the feature of image {len(broken) - 1} has NaN or infinite values"),
+        ({"gallery": pair.gallery[:, :5]}, "queries are 256 wide, the gallery 5"),
+        ({"query": pair.query[:2]}, "query_identity is int32"),
         ({"query_camera": elsewhere.astype(float)}, "query_camera is float64"),
         ({"query": np.float32(1)}, "an integer for each of 0 is needed"),
     ]:
-        table = as_table(tmp_path / "table.npz", trial, **other)
+        table = as_table(tmp_path / "table.npz", pair, **other)
         assert main(["evaluate", str(table)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("cion: ") and message in error and error.count("\n") == 1, error
-    assert main(["evaluate", str(as_table(tmp_path / "table.npz", trial)), str(world)]) == 1
+    assert main(["evaluate", str(as_table(tmp_path / "table.npz", pair)), str(world)]) == 1
     assert "has its own labels; leave out one of the two" in capsys.readouterr().err
 
 
 def test_queries_that_are_absent_from_the_gallery_are_counted(
-    trial: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: QueryGallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    who = trial.query_labels["identity"].copy()
-    who[who == 1] = 500
-    table = as_table(tmp_path / "table.npz", trial, query_identity=who)
-    assert printed([str(table)], capsys)["left out"] == (who == 500).sum() > 0
+    identity = pair.query_labels["identity"].copy()
+    identity[identity == 1] = 500
+    table = as_table(tmp_path / "table.npz", pair, query_identity=identity)
+    assert printed([str(table)], capsys)["left out"] == (identity == 500).sum() > 0
     assert main(["evaluate", str(table)]) == 0
     assert "Left out are queries without a right answer" in capsys.readouterr().out
 
@@ -225,13 +249,13 @@ def test_mistakes_are_answered_with_one_line(
     assert error.startswith("cion: ") and message in error and error.count("\n") == 1, error
 
 
-def test_features_of_other_splits_are_refused(world: Path, tmp_path: Path, trial: QueryGallery) -> None:
+def test_features_of_other_splits_are_refused(world: Path, tmp_path: Path, pair: QueryGallery) -> None:
     write_features(tmp_path / "out", open_images(world, "query"), MODEL, MODEL.init(jax.random.key(0)), image_size=SIZE)
     with pytest.raises(UserError, match="no features of a split 'gallery'"):
         load_features(tmp_path / "out")
-    table = as_table(tmp_path / "table.npz", trial)
-    found = load_npz(table)
-    np.testing.assert_array_equal(found.query_labels["identity"], Records(world, "query").index["identity"])
+    table = as_table(tmp_path / "table.npz", pair)
+    loaded = load_npz(table)
+    np.testing.assert_array_equal(loaded.query_labels["identity"], Records(world, "query").index["identity"])
 
 
 def test_the_teacher_is_scored_while_it_learns(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ def units(seed: int, images: int) -> np.ndarray:
 @pytest.mark.parametrize("block", [7, 256])
 def test_equal_to_a_loop(count: int, block: int) -> None:
     query, gallery = units(0, 20), units(1, 50)
-    found = expanded(query, gallery, count, block=block)
-    assert found.dtype == np.float32
-    for one, feature in zip(found, query, strict=True):
+    moved = expanded(query, gallery, count, block=block)
+    assert moved.dtype == np.float32
+    for one, feature in zip(moved, query, strict=True):
         nearest = sorted(gallery, key=lambda other, feature=feature: -float(feature @ other))[:count]
         total = feature + sum(nearest)
         np.testing.assert_allclose(one, total / np.linalg.norm(total), atol=1e-6)
@@ -34,9 +34,9 @@ def test_of_equals_the_first_help() -> None:
 
 def test_without_help_queries_stay_as_they_are() -> None:
     query = units(0, 20)
-    found = expanded(query, units(1, 50), 0)
-    np.testing.assert_array_equal(found, query)
-    assert not np.shares_memory(found, query)
+    same = expanded(query, units(1, 50), 0)
+    np.testing.assert_array_equal(same, query)
+    assert not np.shares_memory(same, query)
 
 
 def test_what_is_given_is_not_changed() -> None:
@@ -52,9 +52,9 @@ def test_what_is_given_is_not_changed() -> None:
         (units(0, 4), units(1, 5), -1, "expansion by -1: must be from 0 to 5"),
         (units(0, 4), units(1, 5), 6, "expansion by 6: must be from 0 to 5"),
         (units(0, 4), units(1, 5)[:, :3], 2, "queries are 6 wide, the gallery 3"),
-        (units(0, 4) * 2, units(1, 5), 2, "query: the feature of image 0 is no unit vector"),
-        (units(0, 4), units(1, 5) * np.float32([[1], [1], [0], [1], [1]]), 2, "gallery: the feature of image 2 is no"),
-        (units(0, 4), units(1, 5) * np.nan, 2, "gallery: the feature of image 0 is not of finite"),
+        (units(0, 4) * 2, units(1, 5), 2, "query: the feature of image 0 is not a unit vector"),
+        (units(0, 4), units(1, 5) * np.float32([[1], [1], [0], [1], [1]]), 2, "gallery: the feature of image 2 is not"),
+        (units(0, 4), units(1, 5) * np.nan, 2, "gallery: the feature of image 0 has NaN or infinite"),
     ],
 )
 def test_what_makes_no_sense_is_refused(query: np.ndarray, gallery: np.ndarray, count: int, message: str) -> None:

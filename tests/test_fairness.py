@@ -1,9 +1,7 @@
 """The audit of groups: values as plain loops have them, intervals over people, and nobody who could be recognised."""
 
-import itertools
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cion_jax.errors import UserError
-from cion_jax.evaluate import fairness as groups_module
-from cion_jax.evaluate.fairness import Audit, Estimate, Groups, as_json, audit, notes, read_groups, tables
+from cion_jax.evaluate import fairness
+from cion_jax.evaluate.fairness import Audit, Estimate, as_json, audit, notes, tables
+from cion_jax.evaluate.group_table import Groups
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -55,8 +54,8 @@ def test_values_and_counts_equal_a_plain_loop(
         with pytest.raises(UserError, match="in the data"):
             audit({"group": people}, identity, {"score": (above, below)}, rounds=3)
         return
-    found = audit({"group": people}, identity, {"score": (above, below)}, min_group=min_group, rounds=100)
-    (column,), sizes = found.columns, {}
+    result = audit({"group": people}, identity, {"score": (above, below)}, min_group=min_group, rounds=100)
+    (column,), sizes = result.columns, {}
     for name in sorted({people[one] for one in seen & set(people)} - {""}):
         members = {one for one in seen if people.get(one) == name}
         sizes[name] = len(members)
@@ -73,16 +72,16 @@ def test_values_and_counts_equal_a_plain_loop(
     assert len(column.groups) == len(sizes) - len(small)
     assert (column.small_groups, column.small_people) == (len(small), sum(small))
     assert column.missing == sum(not people.get(one) for one in seen)
-    assert (found.people, found.unknown) == (len(seen), len(set(people) - seen))
+    assert (result.people, result.unknown) == (len(seen), len(set(people) - seen))
 
 
 def test_the_largest_gap_is_between_the_extremes_of_each_measure() -> None:
     identity = np.arange(90)
     third = np.repeat([0.5, 0.9, 0.2], 30)
-    found = audit(
+    result = audit(
         split_in("a", "b", "c", people=30), identity, {"up": (third, np.ones(90)), "down": (1 - third**2, np.ones(90))}
     )
-    gaps = found.columns[0].gaps
+    gaps = result.columns[0].gaps
     assert (gaps["up"].above, gaps["up"].below, gaps["up"].size.value) == ("b", "c", pytest.approx(0.7))
     assert (gaps["down"].above, gaps["down"].below, gaps["down"].size.value) == ("c", "b", pytest.approx(0.77))
 
@@ -90,10 +89,10 @@ def test_the_largest_gap_is_between_the_extremes_of_each_measure() -> None:
 def test_columns_are_divided_each_by_itself() -> None:
     one, other = split_in("b", "a", people=20)["group"], split_in("c", "d", "c", "d", people=10)["group"]
     values = np.arange(40.0)
-    found = audit({"one": one, "other": other}, np.arange(40), mean(values))
-    assert [column.name for column in found.columns] == ["one", "other"]
-    assert [group.name for group in found.columns[0].groups] == ["a", "b"]
-    shown = [{group.name: group.values["score"].value for group in column.groups} for column in found.columns]
+    result = audit({"one": one, "other": other}, np.arange(40), mean(values))
+    assert [column.name for column in result.columns] == ["one", "other"]
+    assert [group.name for group in result.columns[0].groups] == ["a", "b"]
+    shown = [{group.name: group.values["score"].value for group in column.groups} for column in result.columns]
     assert shown == [{"b": 9.5, "a": 29.5}, {"c": 14.5, "d": 24.5}]
 
 
@@ -107,12 +106,12 @@ def test_an_interval_is_as_wide_as_theory_has_it() -> None:
     """
     values = np.tile(np.random.default_rng(0).standard_normal(500), 2)
     for confidence, deviations in ((0.95, 1.96), (0.8, 1.2816)):
-        found = audit(split_in("a", "b", people=500), np.arange(1000), mean(values), confidence=confidence)
+        result = audit(split_in("a", "b", people=500), np.arange(1000), mean(values), confidence=confidence)
         expected = 2 * deviations * values.std() / np.sqrt(500)
-        for estimate in estimates(found).values():
+        for estimate in estimates(result).values():
             assert width(estimate) == pytest.approx(expected, rel=0.08)
             assert (estimate.low + estimate.high) / 2 == pytest.approx(values.mean(), abs=expected / 20)
-        gap = found.columns[0].gaps["score"].size
+        gap = result.columns[0].gaps["score"].size
         assert width(gap) == pytest.approx(np.sqrt(2) * expected, rel=0.08) and gap.value == 0
 
 
@@ -122,16 +121,16 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     for _ in range(200):
         below = random.gamma(2, size=80)
         above = below * random.gamma(4, 0.5, size=80)
-        found = audit(split_in("a", "b", people=40), np.arange(80), {"score": (above, below)}, rounds=200)
-        held += sum(estimate.low <= 2 <= estimate.high for estimate in estimates(found).values())
+        result = audit(split_in("a", "b", people=40), np.arange(80), {"score": (above, below)}, rounds=200)
+        held += sum(estimate.low <= 2 <= estimate.high for estimate in estimates(result).values())
     assert 0.87 < held / 400 < 0.98
 
 
 def test_people_who_are_alike_leave_no_width_and_a_warning() -> None:
-    found = audit(split_in("a", "b", people=25), np.repeat(np.arange(50), 3), mean(np.repeat([0.5, 0.25], 75)))
-    assert estimates(found) == {"a": Estimate(0.5, 0.5, 0.5), "b": Estimate(0.25, 0.25, 0.25)}
-    assert found.columns[0].gaps["score"].size == Estimate(0.25, 0.25, 0.25)
-    assert any("without width" in note for note in notes(found))
+    result = audit(split_in("a", "b", people=25), np.repeat(np.arange(50), 3), mean(np.repeat([0.5, 0.25], 75)))
+    assert estimates(result) == {"a": Estimate(0.5, 0.5, 0.5), "b": Estimate(0.25, 0.25, 0.25)}
+    assert result.columns[0].gaps["score"].size == Estimate(0.25, 0.25, 0.25)
+    assert any("without width" in note for note in notes(result))
 
 
 def test_the_wider_the_spread_the_wider_the_interval() -> None:
@@ -154,8 +153,8 @@ def case(people: int = 60) -> tuple[Groups, np.ndarray, dict[str, Pair]]:
 
 def test_draws_without_a_denominator_are_passed_over() -> None:
     """Of two people only one can be wrong: a draw either has that one, or no value at all."""
-    found = audit({"group": {0: "a", 1: "a"}}, np.arange(2), {"score": (np.eye(2)[0] / 2, np.eye(2)[0])}, min_group=1)
-    assert estimates(found) == {"a": Estimate(0.5, 0.5, 0.5)}
+    result = audit({"group": {0: "a", 1: "a"}}, np.arange(2), {"score": (np.eye(2)[0] / 2, np.eye(2)[0])}, min_group=1)
+    assert estimates(result) == {"a": Estimate(0.5, 0.5, 0.5)}
 
 
 def test_queries_of_a_person_go_together() -> None:
@@ -171,18 +170,18 @@ def test_queries_of_a_person_go_together() -> None:
 
 
 def test_the_same_call_says_the_same() -> None:
-    found = audit(*case())
-    assert found == audit(*case())
+    result = audit(*case())
+    assert result == audit(*case())
     order = np.random.default_rng(0).permutation(len(case()[1]))
     groups, identity, measures = case()
     shuffled = {name: (above[order], below[order]) for name, (above, below) in measures.items()}
     upside_down = {"group": dict(reversed(groups["group"].items()))}
-    assert tables(audit(upside_down, identity[order], shuffled)) == tables(found)
+    assert tables(audit(upside_down, identity[order], shuffled)) == tables(result)
 
 
 def test_drawing_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = as_json(audit(*case(), rounds=50))
-    monkeypatch.setattr(groups_module, "_AT_ONCE", 200)
+    monkeypatch.setattr(fairness, "COUNTS_AT_ONCE", 200)
     parts = as_json(audit(*case(), rounds=50))
     np.testing.assert_allclose(figures(parts), figures(whole), rtol=1e-12)
     assert len(figures(whole)) > 20
@@ -208,26 +207,26 @@ def test_small_groups_leave_only_their_number() -> None:
     people |= {8_000_001: "many", 7_000_075: ""}  # in no query, and without a group
     identity = np.repeat(np.arange(7_000_001, 7_000_080), 2)  # the last four have no row
     values = np.where(np.isin(identity, [one for one in people if people[one] == "rare"]), 0.4321, 0.5)
-    found = audit({"kind": people}, identity, mean(values))
-    (column,) = found.columns
+    result = audit({"kind": people}, identity, mean(values))
+    (column,) = result.columns
     assert [group.name for group in column.groups] == ["many", "more"]
     assert (column.small_groups, column.small_people, column.missing) == (1, 19, 5)
-    assert (found.people, found.unknown) == (79, 1)
-    text = everything(found)
+    assert (result.people, result.unknown) == (79, 1)
+    text = everything(result)
     assert not any(str(one) in text for one in {*people, *identity.tolist()})
     assert "rare" not in text and "0.432" not in text
-    told = "\n".join(notes(found))
-    assert "left out for fewer than 20 people: 1, with 19 people" in told
-    assert "without a group in the table: 5 of 79" in told and "whom no query shows: 1." in told
-    assert "cannot be seen here and cannot be ruled out" in told
+    messages = "\n".join(notes(result))
+    assert "left out for fewer than 20 people: 1, with 19 people" in messages
+    assert "without a group in the table: 5 of 79" in messages and "whom no query shows: 1." in messages
+    assert "cannot be seen here and cannot be ruled out" in messages
 
 
 def test_people_are_counted_and_not_their_images() -> None:
     groups = {"group": {1: "a", 2: "a", 3: "b"}}
     identity = np.repeat([1, 2, 3], [1, 1, 100])
-    found = audit(groups, identity, mean(np.ones(102)), min_group=2)
-    assert [(group.name, group.people, group.queries) for group in found.columns[0].groups] == [("a", 2, 2)]
-    assert "group: fewer than two groups of at least 2 people; nothing to compare." in notes(found)
+    result = audit(groups, identity, mean(np.ones(102)), min_group=2)
+    assert [(group.name, group.people, group.queries) for group in result.columns[0].groups] == [("a", 2, 2)]
+    assert "group: fewer than two groups of at least 2 people; nothing to compare." in notes(result)
 
 
 @pytest.mark.parametrize("of_the_last_two", ["", "rare"])
@@ -241,15 +240,20 @@ def test_a_value_of_few_among_many_people_is_not_shown() -> None:
     """A group may be large, and yet only one of it have what a measure is about."""
     groups, identity, measures = case()
     rare = np.where((identity < 19) | (identity >= 40), 1.0, 0.0)  # 19 people of one group, 20 of the other
-    found = audit(groups, identity, measures | {"rare": (rare * 0.4321, rare)})
-    assert estimates(found, "rare")["a"] is None and estimates(found, "rare")["b"].value == pytest.approx(0.4321)
-    assert found.columns[0].gaps["rare"] is None
+    result = audit(groups, identity, measures | {"rare": (rare * 0.4321, rare)})
+    assert estimates(result, "rare")["a"] is None and estimates(result, "rare")["b"].value == pytest.approx(0.4321)
+    assert result.columns[0].gaps["rare"] is None
 
 
 def test_where_all_are_shown_nothing_is_said_of_others() -> None:
-    told = "\n".join(notes(audit(*case())))
-    assert "ruled out" not in told and "no query" not in told and "left out" not in told and "width" not in told
-    assert "95 % intervals, from 2,000 draws of people" in told
+    messages = "\n".join(notes(audit(*case())))
+    assert (
+        "ruled out" not in messages
+        and "no query" not in messages
+        and "left out" not in messages
+        and "width" not in messages
+    )
+    assert "95 % intervals, from 2,000 draws of people" in messages
 
 
 def test_images_of_nobody_are_passed_over() -> None:
@@ -263,12 +267,12 @@ def test_a_measure_without_denominators_has_no_value(missing: str) -> None:
     groups, identity, measures = case()
     lacks = np.array([groups["group"][one] == missing for one in identity.tolist()])
     measures["errors"] = (measures["errors"][0], np.where(lacks, 0, 7))
-    found = audit(groups, identity, measures)
-    assert [name for name, value in estimates(found, "errors").items() if value is None] == [missing]
-    assert found.columns[0].gaps["errors"] is None and found.columns[0].gaps["score"] is not None
-    assert "group: fewer than two groups have enough people for errors." in notes(found)
-    assert [row[4] == "-" for row in tables(found)["group"]] == [missing == "a", missing == "b"]
-    json.loads(everything(found))
+    result = audit(groups, identity, measures)
+    assert [name for name, value in estimates(result, "errors").items() if value is None] == [missing]
+    assert result.columns[0].gaps["errors"] is None and result.columns[0].gaps["score"] is not None
+    assert "group: fewer than two groups have enough people for errors." in notes(result)
+    assert [row[4] == "-" for row in tables(result)["group"]] == [missing == "a", missing == "b"]
+    json.loads(everything(result))
 
 
 # What is told
@@ -278,29 +282,29 @@ def test_tables_and_notes_by_hand() -> None:
     """Everybody of a group has the same value, so that intervals are known; and a group whose people differ."""
     values = np.concatenate([np.full(20, 0.75), np.full(20, 0.5), np.tile([0.5, 1], 1000)])
     people = dict(enumerate(["a"] * 20 + ["b"] * 20 + ["c"] * 2000))
-    found = audit({"kind": people}, np.arange(2040), mean(values))
-    a, b, c = tables(found)["kind"]
+    result = audit({"kind": people}, np.arange(2040), mean(values))
+    a, b, c = tables(result)["kind"]
     assert (a, b) == (["a", "20", "20", "0.75 [0.75, 0.75]"], ["b", "20", "20", "0.5 [0.5, 0.5]"])
     assert c[:3] == ["c", "2,000", "2,000"] and c[3].startswith("0.75 [0.7")
-    assert notes(found)[0] == "kind, score: c is above b by 0.25 [0.239, 0.261], picked as the largest of 3 gaps."
+    assert notes(result)[0] == "kind, score: c is above b by 0.25 [0.239, 0.261], picked as the largest of 3 gaps."
 
 
 def test_a_gap_whose_interval_holds_0_may_be_chance() -> None:
     values = np.tile(np.linspace(0, 1, 30), 2)
     groups = split_in("a", "b", people=30)
-    alike, apart = (audit(groups, np.arange(60), mean(values + shift)) for shift in (0, np.repeat([0, 1], 30)))
-    assert "it may be chance" in notes(alike)[0] and "it may be chance" not in notes(apart)[0]
+    alike, distance = (audit(groups, np.arange(60), mean(values + shift)) for shift in (0, np.repeat([0, 1], 30)))
+    assert "it may be chance" in notes(alike)[0] and "it may be chance" not in notes(distance)[0]
 
 
 def test_json_has_the_same_figures() -> None:
-    found = audit(*case())
-    told = json.loads(json.dumps(as_json(found)))
-    (column,) = told["columns"]
+    result = audit(*case())
+    messages = json.loads(json.dumps(as_json(result)))
+    (column,) = messages["columns"]
     assert [group["name"] for group in column["groups"]] == ["a", "b"]
-    for group, own in zip(column["groups"], found.columns[0].groups, strict=True):
+    for group, own in zip(column["groups"], result.columns[0].groups, strict=True):
         assert group["values"]["score"] == vars(own.values["score"]) and group["queries"] == own.queries
-    assert column["gaps"]["errors"]["above"] == found.columns[0].gaps["errors"].above
-    assert (told["people"], told["min_group"], told["confidence"]) == (60, 20, 0.95)
+    assert column["gaps"]["errors"]["above"] == result.columns[0].gaps["errors"].above
+    assert (messages["people"], messages["min_group"], messages["confidence"]) == (60, 20, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -322,79 +326,3 @@ def test_json_has_the_same_figures() -> None:
 def test_what_makes_no_sense_is_refused(change: Callable, message: str) -> None:
     with pytest.raises(UserError, match=message):
         change(*case())
-
-
-# The table
-
-
-def test_a_table_is_read(tmp_path: Path) -> None:
-    """With a byte order mark, line ends of Windows, blanks, an empty line, quotes, and what is not known."""
-    text = '\ufeffidentity, kind ,"age, in years"\r\n7, a,"20, about"\r\n\r\n 012 ,,\r\n'
-    (tmp_path / "groups.csv").write_bytes(text.encode())
-    assert read_groups(tmp_path / "groups.csv") == {"kind": {7: "a", 12: ""}, "age, in years": {7: "20, about", 12: ""}}
-
-
-@given(people=st.dictionaries(st.integers(0, 10**9), st.tuples(*[st.sampled_from(["", "a", "é, b"])] * 2), min_size=1))
-def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, people: dict[int, tuple[str, str]]) -> None:
-    path = tmp_path_factory.getbasetemp() / "groups.csv"
-    rows = [f'{identity},"{one}","{other}"\n' for identity, (one, other) in people.items()]
-    path.write_text("identity,one,other\n" + "".join(rows))
-    columns = [{identity: pair[number] for identity, pair in people.items()} for number in range(2)]
-    assert read_groups(path) == dict(zip(("one", "other"), columns, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", ":1: must be identity,COLUMN"),
-        (b"\n", ":1: must be identity,COLUMN"),
-        (b"person,kind\n4711,secret\n", ":1: must be identity,COLUMN"),
-        (b"kind,identity\nsecret,4711\n", ":1: must be identity,COLUMN"),
-        (b"identity;kind\n7;secret\n", ":1: must be identity,COLUMN"),
-        (b"identity\n4711\n", ":1: must be identity,COLUMN"),
-        (b"identity,\n4711,secret\n", ":1: must be identity,COLUMN"),
-        (b"identity,kind,kind\n4711,secret,secret\n", ":1: .* each named once"),
-        (b"identity,identity\n4711,secret\n", ":1: .* each named once"),
-        (b"identity,kind\n", "has no rows"),
-        (b"identity,kind\n\n\n", "has no rows"),
-        (b"identity,kind\n8,a\n4711.5,secret\n", ":3: the identity is no whole number"),
-        (b"identity,kind\nsecret,4711\n", ":2: the identity is no whole number"),
-        (b"identity,kind\n-4711,secret\n", ":2: the identity is no whole number"),
-        (b"identity,kind\n,secret\n", ":2: the identity is no whole number"),
-        ("identity,kind\n\u0667,secret\n".encode(), ":2: the identity is no whole number"),
-        (b"identity,kind\n" + b"4711" * 1000 + b",secret\n", ":2: the identity is no whole number"),
-        (b"identity,kind\n4711,secret\n8,a\n4711,b\n", ":4: this identity has a row already"),
-        (b"identity,kind\n4711,secret\n004711,secret\n", ":3: this identity has a row already"),
-        (b"identity,kind\n4711\n", ":2: 1 values for 2 columns"),
-        (b"identity,kind\n4711,secret,b\n", ":2: 3 values for 2 columns"),
-        (b'identity,kind\n4711,"secret\n', "not usable CSV"),
-        (b"identity,kind\n4711," + b"secret" * 50_000 + b"\n", ":2: not usable CSV"),
-        (b"identity,kind\n4711,secret\xff\n", "is not UTF-8"),
-        ("identity,kind\n4711,secret\n".encode("utf-16"), "is not UTF-8"),
-        (b'identity,kind\n4711,"secret\n"\n8,"a\nb"\n', "cannot be printed"),
-        (b"identity,kind\n4711,secret\x1b[2J\n", ":2: a group has characters that cannot be printed"),
-    ],
-    ids=itertools.count(),  # some are long
-)
-def test_a_table_that_is_none_is_refused_without_telling_what_it_holds(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
-    path = tmp_path / "groups.csv"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as refused:
-        read_groups(path)
-    told = str(refused.value).removeprefix(str(path))
-    assert "\n" not in told and "secret" not in told and "4711" not in told
-
-
-def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"none\.csv: No such file .*; name a table"):
-        read_groups(tmp_path / "none.csv")
-    with pytest.raises(UserError, match=r"Is a directory; name a table"):
-        read_groups(tmp_path)
-    (tmp_path / "groups.csv").write_text("identity,kind\n7,a\n")
-    monkeypatch.setattr(groups_module, "LARGEST", 17)
-    with pytest.raises(UserError, match="larger than"):
-        read_groups(tmp_path / "groups.csv")
-    monkeypatch.setattr(groups_module, "LARGEST", 18)
-    assert read_groups(tmp_path / "groups.csv") == {"kind": {7: "a"}}

@@ -177,8 +177,8 @@ def test_a_norm_folds_into_the_linear_behind_it() -> None:
     second = randomised(linear.init(jax.random.key(0), x))
     expected = linear.apply(second, norm.apply(first, x, False))
     both = fusing.norm_before(first["params"] | first["batch_stats"], fusing.loaded(second["params"]))
-    found = Linear(6).apply({"params": fusing.layer(both)}, x)
-    assert distance(found, np.asarray(expected)) < 1e-5
+    result = Linear(6).apply({"params": fusing.layer(both)}, x)
+    assert distance(result, np.asarray(expected)) < 1e-5
 
 
 def test_rewriting_gives_float32_of_any_type() -> None:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from jax import Array
 
+from cion_jax.models import cpu_ops, xla_ops
 from cion_jax.models.layers import Conv, Linear, relu
-from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm, _standardised
-from cion_jax.models.ops import _xla, convolve
-from cion_jax.models.resnet import _pool, _pool_rows_and_columns
+from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm
 
 X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))
 
@@ -62,31 +61,42 @@ def test_gradients_are_those_of_the_formula(name: str) -> None:
             return layer.apply(given, x, *takes_train, mutable=["batch_stats"])[0]  # type: ignore[attr-defined]
 
         weights = jax.random.normal(key, formula(params, x).shape, x.dtype)
-        found, wanted = (
+        result, wanted = (
             jax.grad(lambda *inputs, f=f: (weights * f(*inputs)).sum(), argnums=(0, 1))(params, x)
             for f in (ours, formula)
         )
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, wanted)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), result, wanted)
 
 
-@pytest.mark.parametrize(("axes", "deviations"), [((0, 1, 2), 3), ((1, 2), 100), ((3,), 100)])
-def test_norms_bear_a_mean_of_many_deviations(axes: tuple[int, ...], deviations: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "axes", "deviations"),
+    [("batch norm", (0, 1, 2), 3), ("instance norm", (1, 2), 100), ("layer norm", 3, 100)],
+)
+def test_norms_bear_a_mean_of_many_standard_deviations(name: str, axes: tuple[int, ...] | int, deviations: int) -> None:
     x = (deviations + X).astype(np.float32)
-    y, mean, variance = _standardised(x, jnp.ones(8), jnp.zeros(8), axes, 1e-5)
-    wanted = [moment(axes, np.float64, keepdims=True) for moment in (x.mean, x.var)]
-    np.testing.assert_allclose(mean, wanted[0], rtol=1e-6)
-    np.testing.assert_allclose(variance, wanted[1], rtol=1e-5)
-    np.testing.assert_allclose(y, (x - wanted[0]) / np.sqrt(wanted[1] + 1e-5), atol=1e-4)
+    takes_train = (True,) if name == "batch norm" else ()
+    y = CASES[name][0].init_with_output(jax.random.key(0), x, *takes_train)[0]  # type: ignore[attr-defined]
+    mean, variance = (moment(axes, np.float64, keepdims=True) for moment in (x.mean, x.var))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-4)
+
+
+def test_running_statistics_bear_a_mean_of_some_standard_deviations() -> None:
+    x = (3 + X).astype(np.float32)
+    variables = BatchNorm().init(jax.random.key(0), x, True)
+    moved = BatchNorm().apply(variables, x, True, mutable=["batch_stats"])[1]["batch_stats"]
+    values = x.astype(np.float64).reshape(-1, 8)
+    np.testing.assert_allclose(moved["mean"], 0.1 * values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * values.var(0, ddof=1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])
 def test_pooling_by_rows_and_columns_learns_as_pooling_does(size: tuple[int, int]) -> None:
     # as after a ReLU, and with equal values, of which XLA's own picks one
     x = jnp.asarray(np.random.default_rng(2).integers(0, 4, (2, *size, 3)).astype(np.float32))
-    (pooled, back), (wanted, back_wanted) = (jax.vjp(pool, x) for pool in (_pool_rows_and_columns, _pool))
+    (pooled, back), (wanted, back_wanted) = (jax.vjp(pool, x) for pool in (cpu_ops.max_pool, xla_ops.max_pool))
     np.testing.assert_array_equal(pooled, wanted)
-    slope = jnp.asarray(np.random.default_rng(3).standard_normal(pooled.shape, np.float32))
-    np.testing.assert_allclose(back(slope)[0], back_wanted(slope)[0], rtol=1e-6, atol=1e-6)
+    cotangent = jnp.asarray(np.random.default_rng(3).standard_normal(pooled.shape, np.float32))
+    np.testing.assert_allclose(back(cotangent)[0], back_wanted(cotangent)[0], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "edge"), [
@@ -97,12 +107,32 @@ def test_a_convolution_learns_as_xlas_own_does(size: tuple[int, int], kernel: in
     with jax.enable_x64():
         x, taps = (jnp.asarray(random.standard_normal(s)) for s in ((2, *size, 3), (kernel, kernel, 3, 4)))
         (y, back), (wanted, back_wanted) = (
-            jax.vjp(lambda x, taps, f=f: f(x, taps, stride, edge, 1), x, taps) for f in (convolve, _xla)
+            jax.vjp(lambda x, taps, f=f: f(x, taps, stride, edge, 1), x, taps)
+            for f in (cpu_ops.convolve, xla_ops.convolve)
         )
         np.testing.assert_array_equal(y, wanted)
-        slope = jnp.asarray(random.standard_normal(y.shape))
-        for found, own in zip(back(slope), back_wanted(slope), strict=True):
-            np.testing.assert_allclose(found, own, rtol=1e-9, atol=1e-11)
+        cotangent = jnp.asarray(random.standard_normal(y.shape))
+        for result, own in zip(back(cotangent), back_wanted(cotangent), strict=True):
+            np.testing.assert_allclose(result, own, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "edge"), [
+    ((6, 5), 3, 1, 1), ((6, 5), 3, 2, 1), ((9, 8), 7, 2, 3), ((8, 9), 5, 2, 0), ((7, 4), 1, 2, 0), ((2, 3), 7, 1, 3),
+])  # fmt: skip
+def test_a_depthwise_convolution_learns_as_xlas_own_does(
+    size: tuple[int, int], kernel: int, stride: int, edge: int
+) -> None:
+    random = np.random.default_rng(5)
+    with jax.enable_x64():
+        x, taps = (jnp.asarray(random.standard_normal(s)) for s in ((2, *size, 3), (kernel, kernel, 1, 3)))
+        (y, back), (wanted, back_wanted) = (
+            jax.vjp(lambda x, taps, f=f: f(x, taps, stride, edge, 3), x, taps)
+            for f in (cpu_ops.convolve, xla_ops.convolve)
+        )
+        np.testing.assert_allclose(y, wanted, rtol=1e-9, atol=1e-11)
+        cotangent = jnp.asarray(random.standard_normal(y.shape))
+        for gradient, own in zip(back(cotangent), back_wanted(cotangent), strict=True):
+            np.testing.assert_allclose(gradient, own, rtol=1e-9, atol=1e-11)
 
 
 def test_copies_for_kernels_gradients_do_not_wait_for_them_since_the_forward_pass() -> None:
@@ -112,7 +142,7 @@ def test_copies_for_kernels_gradients_do_not_wait_for_them_since_the_forward_pas
         def loss(kernels: list[Array]) -> Array:
             y = x
             for kernel in kernels:
-                y = relu(convolve(y, kernel, 1, 1, 1))
+                y = relu(cpu_ops.convolve(y, kernel, 1, 1, 1))
             return y.sum()
 
         return (

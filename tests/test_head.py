@@ -17,8 +17,8 @@ SHAPES = {
 def test_keys_and_shapes_are_those_of_pytorch() -> None:
     shapes = jax.eval_shape(lambda key: head.init(key, 2048, 65336), jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    found = {key: list(value.shape) for key, value in state_dict(zeros, head.ORDER.split()).items()}
-    assert list(found.items()) == [(key, shape) for key, shape, *_ in manifest("dino_head")["keys"]]
+    result = {key: list(value.shape) for key, value in state_dict(zeros, head.ORDER.split()).items()}
+    assert list(result.items()) == [(key, shape) for key, shape, *_ in manifest("dino_head")["keys"]]
 
 
 def test_outputs_equal_the_golden_ones() -> None:

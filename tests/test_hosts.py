@@ -30,14 +30,14 @@ OPTIONS = "--epochs 3 --instances 2 --stages 0 --accumulate 2 --relabel 1 2 --ev
 
 
 def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        found.listen()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         try:
-            socket.create_connection(found.getsockname(), timeout=5).close()
+            socket.create_connection(listener.getsockname(), timeout=5).close()
         except OSError as error:
             pytest.skip(f"processes cannot talk to each other here: {error}")
-        return "127.0.0.1:{1}".format(*found.getsockname())
+        return "127.0.0.1:{1}".format(*listener.getsockname())
 
 
 def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen[str]:
@@ -51,8 +51,8 @@ def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen
 
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    told = [process.communicate(timeout=240)[0] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,8 @@ def launch(data: Path, cache: Path) -> Launch:
     """Starts all processes of a run; one process has as many devices."""
 
     def launch(out: Path, processes: int, devices: int = 1) -> list[subprocess.Popen[str]]:
-        run, folders = (
-            str(HERE / "support" / "tiny_run.py"),
-            ["--data", str(data), "--evaluate", str(data), "--out", str(out)],
-        )
+        run = str(HERE / "support" / "tiny_run.py")
+        folders = ["--data", str(data), "--evaluate", str(data), "--out", str(out)]
         command = [run, json.dumps({}), "pretrain", run, *folders, *OPTIONS]
         if processes == 1:
             return [start(command, cache, devices)]
@@ -99,7 +97,8 @@ def wait_for(out: Path, steps: int) -> None:
 
 
 def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
-    rows, others = steps(one), steps(other)
+    rows = steps(one)
+    others = steps(other)
     assert len(rows) == len(others) > 40
     for row, same in zip(rows, others, strict=True):
         assert row.keys() == same.keys()
@@ -124,8 +123,8 @@ def test_processes_that_are_killed_end_with_the_numbers_of_one(
     group = launch(many, count)
     wait_for(many, 8)
     group[-1].kill()
-    code, told = ended(group)[0]
-    assert code == 1 and f"process 0 of {count}" in told and "Traceback" not in told
+    code, output = ended(group)[0]
+    assert code == 1 and f"process 0 of {count}" in output and "Traceback" not in output
 
     group = launch(many, count)
     wait_for(many, 20)
@@ -146,7 +145,8 @@ def test_processes_that_are_killed_end_with_the_numbers_of_one(
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) -> None:
-    address, script = free_address(), str(HERE / "support" / "shared_work.py")
+    address = free_address()
+    script = str(HERE / "support" / "shared_work.py")
     among = [[address, str(count), str(number), str(tmp_path)] for number in range(count)]
     done = ended([start([script, *arguments], cache, devices=2) for arguments in among])
     assert [code for code, _ in done] == [0] * count, done
@@ -158,14 +158,14 @@ def test_shares_of_work_make_the_whole(count: int, cache: Path, tmp_path: Path) 
     seen = [np.load(tmp_path / f"{number}.npz")["seen"] for number in range(count)]
     assert min(map(len, seen)) >= 32 and sorted(np.concatenate(seen)) == list(range(100))
     for number in range(count):
-        found = np.load(tmp_path / f"{number}.npz")
+        arrays = np.load(tmp_path / f"{number}.npz")
         for name, values in alone.items():
-            np.testing.assert_array_equal(found[name], values)
+            np.testing.assert_array_equal(arrays[name], values)
         parts = [np.arange(host * 3).reshape(-1, 3) + (1 << 40) for host in range(count)]
-        np.testing.assert_array_equal(found["gathered"], np.concatenate(parts))
-        np.testing.assert_array_equal(found["shares"], np.arange(11))
-        assert found["empty"].shape == (0, 2)
-        assert str(found["heard"]) == ("division by zero" if number == 0 else "process 0 cannot go on; it says why")
+        np.testing.assert_array_equal(arrays["gathered"], np.concatenate(parts))
+        np.testing.assert_array_equal(arrays["shares"], np.arange(11))
+        assert arrays["empty"].shape == (0, 2)
+        assert str(arrays["heard"]) == ("division by zero" if number == 0 else "process 0 cannot go on; it says why")
 
 
 def test_half_an_address_is_none() -> None:
@@ -181,11 +181,11 @@ def test_nobody_is_waited_for_where_there_is_one(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "told", [{"SLURM_STEP_NUM_TASKS": "2"}, {"OMPI_COMM_WORLD_SIZE": "8"}, {"TPU_WORKER_HOSTNAMES": "a,b"}]
+    "variables", [{"SLURM_STEP_NUM_TASKS": "2"}, {"OMPI_COMM_WORLD_SIZE": "8"}, {"TPU_WORKER_HOSTNAMES": "a,b"}]
 )
-def test_launchers_are_heard(told: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launchers_are_heard(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process alone on the same folder would be the worst of mistakes."""
-    for name, value in told.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jax.distributed.initialize", MagicMock(side_effect=ValueError("asked")))
     with pytest.raises(UserError, match=r"cannot join the others \(asked\)"), join_job(Hosts()):

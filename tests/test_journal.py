@@ -1,5 +1,6 @@
 """The journal of a run: nothing twice, nothing lost by a kill, and a word when a run collapses."""
 
+import io
 import itertools
 import json
 import math
@@ -40,14 +41,14 @@ def keep(folder: Path, steps: range, first_step: int = 0, **values: float) -> No
 
 def events(folder: Path) -> list[Event]:
     """What TensorBoard would read, files in order."""
-    found = []
+    result = []
     for path in sorted((folder / TENSORBOARD).glob("events*")):
         data = path.read_bytes()
         while data:
             payload, _ = unframe(data)
-            found.append(Event.FromString(payload))
+            result.append(Event.FromString(payload))
             data = data[HEADER_BYTES + len(payload) + FOOTER_BYTES :]
-    return found
+    return result
 
 
 def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
@@ -100,18 +101,21 @@ with Journal(Path({str(tmp_path)!r}), 10**9, 0, 48, None) as kept:
 
 
 def test_each_step_is_in_the_file_at_once_and_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Journal(tmp_path, 100, 0, 48, None) as kept:
-        writes: list[bytes] = []
-        write = kept._lines.write
+    writes: list[bytes] = []
 
-        class Spy:
-            close = kept._lines.close
+    class Unbuffered(io.FileIO):
+        def write(self, data: bytes) -> int:
+            writes.append(data)
+            return super().write(data)
 
-            def write(self, data: bytes) -> None:
-                writes.append(data)
-                write(data)
+    def opened(path: Path, mode: str, buffering: int) -> Unbuffered:
+        assert path.name == METRICS and buffering == 0
+        return Unbuffered(path, mode)
 
-        monkeypatch.setattr(kept, "_lines", Spy())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        kept = Journal(tmp_path, 100, 0, 48, None)
+    with kept:
         for step in range(3):
             kept.record(step, 0.0, HEALTHY, 0.0)
             assert (tmp_path / METRICS).read_bytes() == b"".join(writes)
@@ -134,13 +138,13 @@ def test_what_is_no_number_is_valid_json_and_comes_back(tmp_path: Path, capfd: p
 def test_tensorboard_has_every_number_and_forgets_what_a_resume_repeats(tmp_path: Path) -> None:
     keep(tmp_path, range(3))
     keep(tmp_path, range(2, 4), first_step=2)
-    found = events(tmp_path)
-    scalars = [(e.step, {v.tag: v.simple_value for v in e.summary.value}) for e in found if e.HasField("summary")]
+    result = events(tmp_path)
+    scalars = [(e.step, {v.tag: v.simple_value for v in e.summary.value}) for e in result if e.HasField("summary")]
     assert [step for step, _ in scalars] == [0, 1, 2, 2, 3]
     for step, values in scalars:
         assert {name: values[name] for name in HEALTHY} == HEALTHY
         assert values["step_of"] == step and values["epoch"] == pytest.approx(step / 10)
-    starts = [event.step for event in found if event.session_log.status == SessionLog.START]
+    starts = [event.step for event in result if event.session_log.status == SessionLog.START]
     assert starts == [0, 2]
 
 
@@ -198,7 +202,7 @@ def test_peaks_by_the_names_that_jax_gives() -> None:
     unknown = ["cpu", "", "NVIDIA L40", "NVIDIA A10", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100", "TPU v4 lite"]
     assert [peak_flops(name) for name in [*unknown, "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "TPU v7x"]] == [None] * 9
     for name in known:
-        assert sum(bool(devices.re.fullmatch(pattern, name)) for pattern, _ in devices._PEAKS) == 1
+        assert sum(bool(devices.re.fullmatch(pattern, name)) for pattern, _ in devices.PEAKS) == 1
     assert utilization(312e12, "NVIDIA A100-SXM4-40GB", 4) == 0.25
     assert utilization(1e12, "cpu", 1) is None
 
@@ -207,8 +211,8 @@ def test_peaks_by_the_names_that_jax_gives() -> None:
 def test_a_collapse_is_told_once_it_can_be_one(name: str) -> None:
     assert watch(SETTLED, HEALTHY) == {}
     assert watch(SETTLED - 1, HEALTHY | {name: 0.0}) == {}
-    (told,) = watch(SETTLED, HEALTHY | {name: 1e-5}).items()
-    assert told[0] == name and told[1].startswith(f"{name} is 1e-05, below ")
+    (message,) = watch(SETTLED, HEALTHY | {name: 1e-5}).items()
+    assert message[0] == name and message[1].startswith(f"{name} is 1e-05, below ")
     assert watch(SETTLED, {"loss": 1.0}) == {}
 
 
@@ -234,11 +238,11 @@ def test_warnings_come_once_a_run_on_stderr_and_in_the_file(tmp_path: Path, caps
         for step in range(SETTLED - 2, SETTLED + 4):
             later = {"entropy": 0.0} if step > SETTLED + 1 else {}
             kept.record(step, 0.0, {**HEALTHY, "feature_std": 1e-4, **later}, 0.0)
-    told = {row["step"]: row["warning"] for row in read_metrics(tmp_path / METRICS) if "warning" in row}
-    assert list(told) == [SETTLED, SETTLED + 2]
-    assert "feature_std is 0.0001" in told[SETTLED] and "entropy is 0" in told[SETTLED + 2]
+    message = {row["step"]: row["warning"] for row in read_metrics(tmp_path / METRICS) if "warning" in row}
+    assert list(message) == [SETTLED, SETTLED + 2]
+    assert "feature_std is 0.0001" in message[SETTLED] and "entropy is 0" in message[SETTLED + 2]
     error = capsys.readouterr().err.splitlines()
-    assert [line for line in error if " is " in line] == [f"step {step}: {text}" for step, text in told.items()]
+    assert [line for line in error if " is " in line] == [f"step {step}: {text}" for step, text in message.items()]
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(
@@ -266,7 +270,6 @@ def test_a_terminal_has_a_bar_and_warnings_stand_above_it(
     with Journal(tmp_path, 1000, SETTLED, 48, None) as kept:
         for step in range(SETTLED, SETTLED + 3):
             kept.record(step, 1.5, {**HEALTHY, "entropy": 0.0}, 0.0)
-        kept._bar.refresh()
     error = capsys.readouterr().err
     assert " 100/1000" in error.split("loss")[0]  # a resumed run's bar starts where it had been
     assert "103/1000" in error and "loss 9.000" in error and "epoch 1.50" in error

@@ -48,20 +48,22 @@ def cion(*arguments: Any) -> int:
 # What is written.
 
 
-def test_labels_have_no_gaps_and_settings_are_told(
+def test_labels_have_no_gaps_and_settings_are_printed(
     sample: Sample, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "labels.npz"
     assert cion(table, out, "--range", "50") == 0
     with np.load(out) as arrays:
-        labels, noise, settings = arrays["labels"], arrays["noise"], json.loads(str(arrays["settings"]))
+        labels = arrays["labels"]
+        noise = arrays["noise"]
+        settings = json.loads(str(arrays["settings"]))
     assert labels.dtype == np.int64 and labels.shape == sample.video.shape
     assert np.array_equal(np.unique(labels), np.arange(-1, labels.max() + 1))
     assert noise.shape == (4, 4) and noise[-1, 1] == labels.max() + 1 and noise[-1, 0] == (labels >= 0).sum()
     assert settings["range"] == 50 and settings["levels"] == 3 and 0 < settings["tau"] < 1 and 0 < settings["sigma"] < 1
     assert settings["whiten"] in ("total", "within") and settings["warnings"] == [] and settings["cannot_link"] >= 0
-    told = capsys.readouterr().out
-    assert f"sigma {settings['sigma']:.4g}" in told and f"{labels.max() + 1:,} identities" in told
+    printed = capsys.readouterr().out
+    assert f"sigma {settings['sigma']:.4g}" in printed and f"{labels.max() + 1:,} identities" in printed
 
 
 OPTIONS: list[list[str]] = [
@@ -83,11 +85,12 @@ def as_settings(written: dict[str, Any]) -> Denoising:
 def test_the_settings_in_a_labelling_make_its_labels_again(
     options: list[str], sample: Sample, table: Path, tmp_path: Path
 ) -> None:
-    """Also with `auto` replaced by what it found."""
+    """Also with `auto` replaced by what it came to."""
     out = tmp_path / "labels.npz"
     assert cion(table, out, *options) == 0
     with np.load(out) as arrays:
-        labels, again = arrays["labels"], as_settings(json.loads(str(arrays["settings"])))
+        labels = arrays["labels"]
+        again = as_settings(json.loads(str(arrays["settings"])))
     assert "auto" not in (again.sigma, again.tau, again.whiten)
     assert again.video_mean == ("--no-video-mean" not in options) and again.frames == ("--no-frames" not in options)
     assert labels.max() + 1 < len(np.unique(sample.tracklet)) - 20
@@ -101,25 +104,26 @@ def test_a_named_space_is_taken(whiten: Any, sample: Sample) -> None:
 
 
 def test_each_setting_of_the_features_makes_a_difference(sample: Sample) -> None:
-    steep = sample.features * np.geomspace(1, 0.1, 32)
+    steep_spectrum = sample.features * np.geomspace(1, 0.1, 32)
     usual = Denoising(tau=0.8, sigma=0.2, whiten="total")
     others = [replace(usual, whiten="within"), replace(usual, whiten="none"), replace(usual, video_mean=False)]
     others.append(replace(usual, frames=False))
-    made = [denoise(steep, *sample[1:4], each).labels for each in (usual, *others)]
+    made = [denoise(steep_spectrum, *sample[1:4], each).labels for each in (usual, *others)]
     assert len({labels.tobytes() for labels in made}) == len(made)
 
 
 def test_what_a_user_should_know_is_said_on_one_line_and_written(
     sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, begin = tmp_path / "labels.npz", np.full(sample.tracklet.max() + 1, 1 << 30)
+    out = tmp_path / "labels.npz"
+    begin = np.full(sample.tracklet.max() + 1, 1 << 30)
     np.minimum.at(begin, sample.tracklet, sample.frame)
     np.savez(tmp_path / "anew.npz", **sample._replace(frame=sample.frame - begin[sample.tracklet])._asdict())
     assert cion(tmp_path / "anew.npz", out, "--tau", "0.2") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "--no-frames" in line]
+    printed = [line for line in capsys.readouterr().err.splitlines() if "--no-frames" in line]
     with np.load(out) as arrays:
         written = json.loads(str(arrays["settings"]))["warnings"]
-    assert told == [f"cion: {line}" for line in written if "--no-frames" in line] and len(told) == 1
+    assert printed == [f"cion: {line}" for line in written if "--no-frames" in line] and len(printed) == 1
     assert cion(tmp_path / "anew.npz", out, "--tau", "0.2", "--no-frames") == 0
     assert "--no-frames" not in capsys.readouterr().err
 
@@ -131,37 +135,37 @@ def assert_same(one: Denoised, other: Denoised) -> None:
 
 def test_a_permutation_of_the_input_permutes_the_output(sample: Sample) -> None:
     order = np.random.default_rng(0).permutation(len(sample.video))
-    found = denoise(*sample[:4])
+    result = denoise(*sample[:4])
     mixed = denoise(*(values[order] for values in sample[:4]))
-    assert_same(mixed, found._replace(labels=found.labels[order]))
+    assert_same(mixed, result._replace(labels=result.labels[order]))
 
 
 def test_names_of_videos_and_tracklets_do_not_matter(sample: Sample) -> None:
-    found = denoise(*sample[:4])
+    result = denoise(*sample[:4])
     named = denoise(sample.features * 8, sample.video * 3 + 5, sample.tracklet * 2 + 1, sample.frame + 9)
-    assert_same(named, found)
+    assert_same(named, result)
 
 
 def test_the_order_of_names_changes_numbers_alone(sample: Sample) -> None:
     random = np.random.default_rng(0)
-    video, tracklet = (
-        random.permutation(12)[sample.video],
-        random.permutation(sample.tracklet.max() + 1)[sample.tracklet],
-    )
-    found, named = denoise(*sample[:4]), denoise(sample.features, video, tracklet, sample.frame)
-    pairs = np.unique(np.stack([found.labels, named.labels], axis=1), axis=0)
-    assert len(pairs) == len(np.unique(found.labels)) == len(np.unique(named.labels))
+    video = random.permutation(12)[sample.video]
+    tracklet = random.permutation(sample.tracklet.max() + 1)[sample.tracklet]
+    result = denoise(*sample[:4])
+    named = denoise(sample.features, video, tracklet, sample.frame)
+    pairs = np.unique(np.stack([result.labels, named.labels], axis=1), axis=0)
+    assert len(pairs) == len(np.unique(result.labels)) == len(np.unique(named.labels))
     assert (pairs[:, 0] == -1).tolist() == (pairs[:, 1] == -1).tolist()
-    assert found.settings.tau == pytest.approx(named.settings.tau, rel=1e-6)
+    assert result.settings.tau == pytest.approx(named.settings.tau, rel=1e-6)
 
 
 def test_small_identities_are_dropped_at_the_end(sample: Sample) -> None:
-    found, most = denoise(*sample[:4]), denoise(*sample[:4], Denoising(min_images=40))
-    images = np.bincount(found.labels[found.labels >= 0])
+    result = denoise(*sample[:4])
+    most = denoise(*sample[:4], Denoising(min_images=40))
+    images = np.bincount(result.labels[result.labels >= 0])
     assert images.min() < 40 < images.max()
-    kept = np.isin(found.labels, np.flatnonzero(images >= 40))
+    kept = np.isin(result.labels, np.flatnonzero(images >= 40))
     np.testing.assert_array_equal(most.labels >= 0, kept)
-    assert np.bincount(most.labels[kept]).min() >= 40 and most.noise == found.noise
+    assert np.bincount(most.labels[kept]).min() >= 40 and most.noise == result.noise
     assert (denoise(*sample[:4], Denoising(min_images=10_000)).labels == -1).all()
 
 
@@ -171,9 +175,9 @@ def test_images_without_a_tracklet_are_nobodys(sample: Sample) -> None:
 
 
 def test_a_tracklet_may_have_images_of_one_frame(sample: Sample) -> None:
-    """Within a tracklet a frame keeps nobody apart: that two images are one person is what the tracker says."""
-    found = denoise(sample.features, sample.video, sample.tracklet, sample.frame // 2)
-    twice = np.stack([found.labels, sample.video, sample.frame // 2, sample.tracklet], axis=1)[found.labels >= 0]
+    """Within a tracklet a frame forbids no link: that two images are one person is what the tracker says."""
+    result = denoise(sample.features, sample.video, sample.tracklet, sample.frame // 2)
+    twice = np.stack([result.labels, sample.video, sample.frame // 2, sample.tracklet], axis=1)[result.labels >= 0]
     assert len(np.unique(twice, axis=0)) < len(twice)
     people = np.unique(twice, axis=0)[:, :3]
     assert len(np.unique(people, axis=0)) == len(people)
@@ -265,12 +269,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 class Pictures(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
-        self.found: list[dict[str, str | None]] = []
+        self.images: list[dict[str, str | None]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag == "img":
-            self.found.append(dict(attributes))
+            self.images.append(dict(attributes))
 
 
 def test_features_of_a_dataset_become_a_labelling_and_a_report(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_features_of_a_dataset_become_a_labelling_and_a_report(folders: tuple[Pa
     labels = read_labelling(out, Records(data).card.fingerprint)
     np.testing.assert_array_equal(labels, Records(data).index["tracklet"] % 3)
     text = report.read_text()
-    pictures = Pictures(text).found
+    pictures = Pictures(text).images
     assert len(pictures) > 6 and all(picture["alt"] for picture in pictures)
     for picture in pictures:
         kind, data_of = str(picture["src"]).split(",")
@@ -323,7 +327,7 @@ def zeros(path: Path) -> None:
         (lambda path: np.savez(path, features=np.ones((2, 2)), video=np.zeros(2, int)), "has no tracklet"),
         (pickled, "not an .npz of plain arrays"),
         (bomb, "would unpack to 1.2 GB"),
-        (zeros, "the feature of image 0 is zero or no number, and 1 others are"),
+        (zeros, "features of 2 images are zero, infinite or NaN, first that of image 0"),
         (empty, "no image has a tracklet"),
     ],
     ids=["nothing", "no archive", "folder", "no tracklets", "pickle", "bomb", "zeros", "empty"],
@@ -354,7 +358,7 @@ def test_damaged_files_are_refused_wherever_they_are_damaged(
         assert cion(table, tmp_path / "out.npz") == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"cion: {table}: not an .npz of plain arrays")
-        with pytest.raises(UserError, match="not a labelling"):
+        with pytest.raises(UserError, match=r"not an \.npz of plain arrays"):
             read_labelling(labels, "made for this")
 
 

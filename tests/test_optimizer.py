@@ -79,9 +79,9 @@ def lars(p: np.ndarray, g: np.ndarray, memory: dict[str, Any], rate: float, deca
 def test_optimizers_follow_their_formulas(rule: Rule, clip: float) -> None:
     settings = Optimization(optimizer=rule.__name__, clip=clip)  # type: ignore[arg-type]
     with jax.enable_x64(True):
-        found = by_optax(settings)
+        result = by_optax(settings)
     for name, value in by_hand(rule, clip).items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-10, err_msg=name)
+        np.testing.assert_allclose(result[name], value, rtol=1e-10, err_msg=name)
 
 
 def test_without_a_limit_gradients_are_left_as_they_are() -> None:

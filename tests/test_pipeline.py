@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from cion_jax.config import Reading
-from cion_jax.data import images, pipeline
+from cion_jax.data import images
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.sampler import PKSampler, WindowedShuffle
-from cion_jax.data.shards import chunk_starts
+from cion_jax.data.shards import ChunkCache, chunk_starts
 from cion_jax.errors import UserError
 
 READING = Reading(height=24, width=8, threads=2)
@@ -27,10 +27,10 @@ def labels(records: Records) -> np.ndarray:
     return np.asarray(records.index["identity"])
 
 
-def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labels: np.ndarray) -> None:
-    order = PKSampler(labels, 4, 3)
-    batches = list(host_batches(records, order, READING, epochs=2))
-    expected = [order.batch(epoch, number) for epoch in range(2) for number in range(order.batches)]
+def test_batches_follow_the_sampler_and_hold_resized_pixels(records: Records, labels: np.ndarray) -> None:
+    sampler = PKSampler(labels, 4, 3)
+    batches = list(host_batches(records, sampler, READING, epochs=2))
+    expected = [sampler.batch(epoch, number) for epoch in range(2) for number in range(sampler.batches)]
     assert len(batches) == len(expected)
     for batch, numbers in zip(batches, expected, strict=True):
         np.testing.assert_array_equal(batch["number"], numbers.ravel())
@@ -41,54 +41,60 @@ def test_batches_follow_the_order_and_hold_resized_pixels(records: Records, labe
 
 
 def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> None:
-    order = PKSampler(labels, 4, 3)
-    whole = list(host_batches(records, order, READING, epochs=1))
+    sampler = PKSampler(labels, 4, 3)
+    whole = list(host_batches(records, sampler, READING, epochs=1))
     halves = np.array([2, 0]), np.array([1, 3])
-    shares = [list(host_batches(records, order, READING, epochs=1, identities=half)) for half in halves]
+    shares = [list(host_batches(records, sampler, READING, epochs=1, identities=half)) for half in halves]
     for batch, *parts in zip(whole, *shares, strict=True):
         for key in ("image", "number"):
             groups = batch[key].reshape(4, 3, *batch[key].shape[1:])[np.concatenate(halves)]
-            found = np.concatenate([part[key] for part in parts])
-            np.testing.assert_array_equal(found, groups.reshape(batch[key].shape))
+            joined = np.concatenate([part[key] for part in parts])
+            np.testing.assert_array_equal(joined, groups.reshape(batch[key].shape))
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 7, 30])
 def test_position_is_saved_and_restored_exactly(drawn: int, records: Records, labels: np.ndarray) -> None:
-    order = PKSampler(labels, 4, 3)
-    straight = iter(host_batches(records, order, READING, epochs=4))
+    sampler = PKSampler(labels, 4, 3)
+    straight = iter(host_batches(records, sampler, READING, epochs=4))
     for _ in range(drawn):
         next(straight)
     state = straight.get_state()
     expected = [next(straight)["number"] for _ in range(5)]
-    resumed = iter(host_batches(records, order, replace(READING, threads=1), epochs=4))
+    resumed = iter(host_batches(records, sampler, replace(READING, threads=1), epochs=4))
     resumed.set_state(state)
     np.testing.assert_array_equal([next(resumed)["number"] for _ in range(5)], expected)
-    started = iter(host_batches(records, order, READING, epochs=4, start=drawn))
+    started = iter(host_batches(records, sampler, READING, epochs=4, start=drawn))
     np.testing.assert_array_equal([next(started)["number"] for _ in range(5)], expected)
 
 
 @pytest.mark.parametrize("window", [0, 4])
 def test_stretches_of_batches_run_on_through_the_passes(window: int, records: Records, labels: np.ndarray) -> None:
-    order = PKSampler(labels, 4, 3, 0, WindowedShuffle(chunk_starts(records.index, labels), window) if window else None)
-    length, last = 7, 2 * order.batches
-    assert order.batches == 17  # and so stretches end within passes, and within windows
+    shuffle = WindowedShuffle(chunk_starts(records.index, labels), window) if window else None
+    sampler = PKSampler(labels, 4, 3, shuffle=shuffle)
+    length = 7
+    last = 2 * sampler.batches
+    assert sampler.batches == 17  # and so stretches end within passes, and within windows
     stretches = []
     for start in range(0, last, length):
-        stretch = host_batches(records, order, READING, start=start, stop=min(start + length, last))
+        stretch = host_batches(records, sampler, READING, start=start, stop=min(start + length, last))
         stretches.append([batch["number"] for batch in stretch])
     assert [len(stretch) for stretch in stretches] == [length] * (last // length) + [last % length]
-    found = np.concatenate(stretches)
-    np.testing.assert_array_equal(found, [batch["number"] for batch in host_batches(records, order, READING, epochs=2)])
-    for batches in np.split(found, 2):
+    drawn = np.concatenate(stretches)
+    straight = host_batches(records, sampler, READING, epochs=2)
+    np.testing.assert_array_equal(drawn, [batch["number"] for batch in straight])
+    for batches in np.split(drawn, 2):
         assert set(batches.ravel().tolist()) == set(np.flatnonzero(labels >= 0).tolist())
 
 
-def test_a_stream_fetches_each_batch_once_and_none_behind_its_end(records: Records, labels: np.ndarray) -> None:
-    order = PKSampler(labels, 4, 3, 0, WindowedShuffle(chunk_starts(records.index, labels), 4))
-    rows, fetched, last = np.arange(4), [], order.batches + 2  # within a window of the second pass
-    numbers = pipeline._Numbers(order, rows, 0, last, fetched.append)
-    drawn = [numbers[number] for number in range(len(numbers))]
-    np.testing.assert_array_equal(fetched, drawn)
+def test_a_windowed_shuffle_fetches_each_batch_once_and_none_behind_its_end(
+    records: Records, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[np.ndarray] = []
+    monkeypatch.setattr(ChunkCache, "fetch", lambda cache, numbers: fetched.append(numbers))
+    sampler = PKSampler(labels, 4, 3, 0, WindowedShuffle(chunk_starts(records.index, labels), 4))
+    stop = sampler.batches + 2  # within a window of the second pass
+    batches = host_batches(records, sampler, replace(READING, threads=1), stop=stop)
+    np.testing.assert_array_equal(fetched, [batch["number"] for batch in batches])
 
 
 def spoil(records: Records, *numbers: int) -> Records:
@@ -102,19 +108,19 @@ def spoil(records: Records, *numbers: int) -> Records:
 
 def test_damage_stops_or_is_replaced_within_the_group_and_counted(own_dataset: Path, labels: np.ndarray) -> None:
     records = spoil(Records(own_dataset), 11, 12)
-    order = PKSampler(labels, 3, 15)
+    sampler = PKSampler(labels, 3, 15)
     with pytest.raises(DamagedRecordError, match=r"image 1[12] of split train"):
-        list(host_batches(records, order, READING, epochs=1))
-    batches = list(host_batches(records, order, replace(READING, skip_damaged=True), epochs=1))
+        list(host_batches(records, sampler, READING, epochs=1))
+    batches = list(host_batches(records, sampler, replace(READING, skip_damaged=True), epochs=1))
     for number, batch in enumerate(batches):
-        wanted = order.batch(0, number).ravel()
+        wanted = sampler.batch(0, number).ravel()
         hit = np.isin(wanted, [11, 12])
         assert batch["damaged"] == hit.sum()
         assert not np.isin(batch["number"], [11, 12]).any()
         np.testing.assert_array_equal(batch["number"][~hit], wanted[~hit])
         np.testing.assert_array_equal(labels[batch["number"]], labels[wanted])
-        for image, found in zip(batch["image"], batch["number"], strict=True):
-            np.testing.assert_array_equal(image, images.resize(records.pixels(found), 24, 8))
+        for image, used in zip(batch["image"], batch["number"], strict=True):
+            np.testing.assert_array_equal(image, images.resize(records.pixels(used), 24, 8))
 
 
 def test_a_group_without_a_whole_image_cannot_be_passed_over(own_dataset: Path) -> None:

@@ -17,7 +17,8 @@ from sources import Blocks
 
 def test_random_access_gives_what_was_written(dataset: Path, blocks: Blocks) -> None:
     records = Records(dataset)
-    encoded, labels = list(blocks.encoded()), blocks.labels
+    encoded = list(blocks.encoded())
+    labels = blocks.labels
     assert len(records) == len(blocks)
     for number in np.random.default_rng(0).permutation(len(blocks)):
         record = records[number]
@@ -31,14 +32,14 @@ def test_sequential_reading_and_plain_framing_give_the_same(dataset: Path) -> No
     """The index adds nothing that the shards do not say: read them as any TFRecord reader would."""
     records = Records(dataset)
     expected = list(records)
-    found = []
+    decoded = []
     for shard in range(5):
         data = records.shard_path(shard).read_bytes()
         while data:
             payload, _ = tfrecord.unframe(data)
-            found.append(example.decode(payload))
+            decoded.append(example.decode(payload))
             data = data[len(payload) + tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES :]
-    assert found == expected
+    assert decoded == expected
 
 
 def test_threads_and_processes_read_the_same(dataset: Path) -> None:
@@ -127,7 +128,20 @@ def test_labels_come_back_and_only_to_their_own_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04nothing", b"\x80\x04N."])
-def test_what_is_no_labelling_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_labelling_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "labels.npz").write_bytes(content)
-    with pytest.raises(UserError, match="not a labelling"):
+    with pytest.raises(UserError, match=r"not an \.npz of plain arrays"):
+        read_labelling(tmp_path / "labels.npz", "abc")
+
+
+def test_a_labelling_that_is_not_there_is_asked_for_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.npz: not there; name a labelling"):
+        read_labelling(tmp_path / "nothing.npz", "abc")
+
+
+def test_a_labelling_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_labelling(tmp_path / "labels.npz", np.zeros(1 << 20), "abc", {})
+    assert len(read_labelling(tmp_path / "labels.npz", "abc")) == 1 << 20
+    monkeypatch.setattr("cion_jax.npz.MAX_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="would unpack to"):
         read_labelling(tmp_path / "labels.npz", "abc")

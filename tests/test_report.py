@@ -11,51 +11,28 @@ from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cion_jax.commands.report import report
-from cion_jax.config import MEAN, STD, World, Writing
-from cion_jax.data.labels import LABELS, write_labelling
+from cion_jax.config import Writing
+from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.embed import embed_all
-from cion_jax.evaluate.retrieval import QueryResults, search
-from cion_jax.models.layers import Conv, keep
-from cion_jax.models.norms import BatchNorm
-from cion_jax.models.zoo import ZOO, Backbone, _Family, backbone
-from cion_jax.report import ranked as ranked_module
-from cion_jax.report.curves import course, decimated, smoothed
-from cion_jax.report.maps import _activity, flattened, plane
-from cion_jax.report.ranked import PLACES, cmc, ranked, ranking, roc
-from cion_jax.weights.file import Weights, load, save
+from cion_jax.evaluate.retrieval import search
+from cion_jax.models.zoo import ZOO
+from cion_jax.report.ranked import PLACES, ranked
+from cion_jax.weights.file import load
+from finished_run import FAMILY, SIZE, WORLD, write_run
+from plain_ranking import average_precision, ranked_plainly
 from tfrecords_tools.world import build, truth
 
-SIZE = (32, 16)
 pytestmark = pytest.mark.xdist_group("report")
-
-WORLD = World(identities=5, videos=4, cameras=3, test_identities=14, distractors=6, height=32, width=16, seed=3)
-
-
-class Small(nn.Module):
-    """One convolution, whose map it offers."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = nn.relu(BatchNorm(name="bn1")(Conv(8, 3, 4, name="conv1")(x), train))
-        return jnp.mean(keep(self, "stage1", x), axis=(1, 2))
-
-
-FAMILY = _Family("Small", "none", SimpleNamespace(VARIANTS={"small": Small()}, ORDER="conv1 bn1"))
 
 
 class Page(HTMLParser):
@@ -78,7 +55,7 @@ class Page(HTMLParser):
             self.texts.append(data.strip())
 
     def texts_with(self, pattern: str) -> list[re.Match[str]]:
-        return [found for text in self.texts if (found := re.search(pattern, text))]
+        return [result for text in self.texts if (result := re.search(pattern, text))]
 
 
 def colours(pixels: np.ndarray) -> int:
@@ -98,39 +75,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / ("world" * 12)  # a name that is wider than a phone
     write_dataset(folder, build(WORLD), Writing(workers=1))
     return folder
-
-
-def metrics(steps: int, epochs: int) -> list[dict]:
-    """Rows as a journal writes them."""
-    random, rows = np.random.default_rng(0), []
-    for step in range(steps):
-        told = {"loss": 9 - step / steps + random.random(), "entropy": 3.0, "feature_std": 0.5, "learning_rate": 1e-3}
-        rows.append({"step": step, "time": 0.0, "epoch": (step + 1) / steps * epochs, **told})
-        if step:
-            rows[-1]["images_per_second"] = 100.0
-    return rows
-
-
-def write_run(run: Path, world: Path) -> Path:
-    """A finished run of three epochs with two relabellings and an evaluation."""
-    (run / "labels").mkdir(parents=True)
-    settings = {"backbone": "small", "level": "identity", "epochs": 3, "relabel": [1, 2], "labels": f"/{'labels' * 12}"}
-    settings |= {"image_size": [32, 16], "evaluate": None, "head": {"prototypes": 64}}
-    (run / "settings.json").write_text(json.dumps(settings))
-    records = Records(world)
-    origin = {"data": str(world), "fingerprint": records.card.fingerprint, "began": "2026-11-21 10:00 UTC"}
-    (run / "origin.json").write_text(json.dumps(origin | {"environment": {"jax": "0.10.2", "host": "2 cores"}}))
-    rows = metrics(120, 3)
-    rows[-1] |= {"mAP": 0.25, "rank_1": 0.5, "warning": "all <fell> down"}
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    labels = truth(build(WORLD)["train"])
-    for epoch, levels in ((1, 2), (2, 3)):
-        noise = np.array([[len(labels), 9, 30, 0]] + [[len(labels) - 20, 5 + epoch, 0, 1]] * (levels - 1))
-        path = run / "labels" / f"epoch-{epoch:05d}.npz"
-        write_labelling(path, labels if epoch == 2 else 0 * labels, records.card.fingerprint, {}, noise=noise)
-    model = backbone("small", image_size=SIZE)
-    save(run / "teacher.safetensors", Weights(model, model.init(jax.random.key(1))))
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +118,13 @@ def test_the_page_tells_what_is_in_the_run(text: str, world: Path) -> None:
     headings = ("What was run", "Training", "Who is who", "Scores", "Ranked lists", "A map of people")
     places = [page.texts.index(heading) for heading in headings]
     assert places == sorted(places)
-    for told in ("2026-11-21 10:00 UTC", "head: prototypes", f"{len(Records(world)):,}", "120 steps, 3 of 3 epochs."):
-        assert told in page.texts, told
+    for messages in (
+        "2026-11-21 10:00 UTC",
+        "head: prototypes",
+        f"{len(Records(world)):,}",
+        "120 steps, 3 of 3 epochs.",
+    ):
+        assert messages in page.texts, messages
     assert "Warning at step 119: all <fell> down" in "".join(page.texts)
     assert "<fell>" not in text
     assert any("mAP 0.250, rank 1 0.500" in picture["alt"] for picture in page.pictures)
@@ -194,25 +143,6 @@ def test_sheets_show_the_people_of_the_newest_labelling(text: str, world: Path) 
 # Ranked lists.
 
 
-def ranked_plainly(
-    query: np.ndarray, gallery: np.ndarray, asking: np.void, labels: np.ndarray
-) -> list[tuple[int, bool]]:
-    """The protocol as a person would tell it."""
-    distances = [1 - float(np.dot(query.astype(float), other.astype(float))) for other in gallery]
-    places = []
-    for number in sorted(range(len(gallery)), key=lambda number: (distances[number], number)):
-        same = labels[number]["identity"] == asking["identity"]
-        junk = labels[number]["identity"] == -1
-        if not junk and not (same and labels[number]["camera"] == asking["camera"]):
-            places.append((number, bool(same)))
-    return places
-
-
-def average_precision(places: list[tuple[int, bool]]) -> float:
-    ranks = [rank for rank, (_, right) in enumerate(places, 1) if right]
-    return float(np.mean([found / rank for found, rank in enumerate(ranks, 1)])) if ranks else 0.0
-
-
 @pytest.fixture(scope="module")
 def lists(run: Path, world: Path) -> dict[int, list[tuple[int, bool]]]:
     """What each query of the run finds, by plain loops; those that have somebody to find."""
@@ -220,8 +150,8 @@ def lists(run: Path, world: Path) -> dict[int, list[tuple[int, bool]]]:
     sides = [Records(world, split) for split in ("query", "gallery")]
     query, gallery = (embed_all(weights.backbone, weights.variables, side, image_size=SIZE) for side in sides)
     rows = zip(query, sides[0].index, strict=True)
-    found = [ranked_plainly(feature, gallery, asking, sides[1].index) for feature, asking in rows]
-    return {number: places for number, places in enumerate(found) if any(right for _, right in places)}
+    result = [ranked_plainly(feature, gallery, query_ids, sides[1].index) for feature, query_ids in rows]
+    return {number: places for number, places in enumerate(result) if any(right for _, right in places)}
 
 
 def test_lists_are_those_of_plain_loops(text: str, lists: dict[int, list[tuple[int, bool]]]) -> None:
@@ -236,26 +166,26 @@ def test_lists_are_those_of_plain_loops(text: str, lists: dict[int, list[tuple[i
     for number, places in shown:
         assert places == lists[number][:PLACES]
     all_told = page.texts_with(r"precision ([\d.]+); .*: (\d+), .*rank (\d+)")
-    for (number, _), told in zip(shown, all_told, strict=True):
+    for (number, _), messages in zip(shown, all_told, strict=True):
         ranks = [rank for rank, (_, right) in enumerate(lists[number], 1) if right]
-        assert (int(told[2]), int(told[3])) == (len(ranks), ranks[0])
-        assert float(told[1]) == pytest.approx(average_precision(lists[number]), abs=6e-4)
+        assert (int(messages[2]), int(messages[3])) == (len(ranks), ranks[0])
+        assert float(messages[1]) == pytest.approx(average_precision(lists[number]), abs=6e-4)
 
 
 def test_scores_are_means_over_the_lists(text: str, lists: dict[int, list[tuple[int, bool]]]) -> None:
     texts = Page(text).texts
-    told = dict(pairwise(texts))
-    assert told["mAP"] == f"{100 * np.mean([average_precision(places) for places in lists.values()]):.2f} %"
-    assert told["rank 1"] == f"{100 * np.mean([places[0][1] for places in lists.values()]):.2f} %"
-    assert told["queries"] == str(len(lists))
+    messages = dict(pairwise(texts))
+    assert messages["mAP"] == f"{100 * np.mean([average_precision(places) for places in lists.values()]):.2f} %"
+    assert messages["rank 1"] == f"{100 * np.mean([places[0][1] for places in lists.values()]):.2f} %"
+    assert messages["queries"] == str(len(lists))
 
 
 def test_the_worst_are_the_worst_and_the_best_the_best(text: str, lists: dict[int, list[tuple[int, bool]]]) -> None:
-    precisions = [float(found[1]) for found in Page(text).texts_with(r"Average precision ([\d.]+);")]
+    precisions = [float(result[1]) for result in Page(text).texts_with(r"Average precision ([\d.]+);")]
     expected = sorted(map(average_precision, lists.values()))
     np.testing.assert_allclose(precisions[6:10], expected[:4], atol=6e-4)
     np.testing.assert_allclose(precisions[10:], expected[::-1][:4], atol=6e-4)
-    asked = [int(found[1]) for found in Page(text).texts_with(r"^Query (\d+):")]
+    asked = [int(result[1]) for result in Page(text).texts_with(r"^Query (\d+):")]
     assert asked[:6] == [list(lists)[place] for place in np.linspace(0, len(lists) - 1, 6, dtype=int)]
 
 
@@ -263,10 +193,12 @@ def test_queries_that_can_find_nobody_are_not_shown(world: Path) -> None:
     query, gallery = (Records(world, split) for split in ("query", "gallery"))
     random = np.random.default_rng(0)
     distances = cosine(*(random.standard_normal((len(side), 4)).astype(np.float32) for side in (query, gallery)))
-    found = search(distances, query.index, gallery.index)
+    result = search(distances, query.index, gallery.index)
     nobody = np.arange(len(query)) % 3 == 0
-    found = found._replace(answers=np.where(nobody, 0, found.answers), precision=np.where(nobody, 0, found.precision))
-    asked = Page("".join(ranked(query, gallery, distances, found))).texts_with(r"^Query (\d+):")
+    result = result._replace(
+        answers=np.where(nobody, 0, result.answers), precision=np.where(nobody, 0, result.precision)
+    )
+    asked = Page("".join(ranked(query, gallery, distances, result))).texts_with(r"^Query (\d+):")
     assert len(asked) == 14 and not any(nobody[int(each[1])] for each in asked)
 
 
@@ -275,155 +207,6 @@ def test_right_and_wrong_are_told_apart_without_colour(text: str) -> None:
     marks = {(kind, says, caption[-1]) for kind, _, says, caption in re.findall(pattern, text) if says}
     assert marks == {("right", "right", "✓"), ("wrong", "wrong", "✗")}
     assert re.search(r"\.right img \{[^}]*solid", text) and re.search(r"\.wrong img \{[^}]*dashed", text)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_ties_junk_and_cameras_are_ranked_as_in_plain_loops(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    vectors = random.choice(np.float32([-0.5, 0.5]), (60, 4))  # few distances, each of them exact
-    labels = np.zeros(60, LABELS)
-    labels["identity"], labels["camera"] = random.integers(-1, 5, 60), random.integers(0, 3, 60)
-    distances = cosine(vectors[:10], vectors[10:])
-    for number in range(10):
-        places, right = ranking(distances, number, labels[:10], labels[10:])
-        expected = ranked_plainly(vectors[number], vectors[10:], labels[number], labels[10:])
-        assert list(zip(places.tolist(), right.tolist(), strict=True)) == expected
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were drawn, newest last."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(ranked_module, "picture", lambda figure, *_: figures.append(figure) or "")
-    return figures
-
-
-def some_found(seed: int) -> tuple[QueryResults, np.ndarray, np.ndarray]:
-    """What some queries found, and all pairs' distances by whether they are right, junk left out."""
-    random = np.random.default_rng(seed)
-    vectors, labels = random.standard_normal((90, 6)).astype(np.float32), np.zeros(90, LABELS)
-    labels["identity"], labels["camera"] = random.integers(-1, 12, 90), random.integers(0, 3, 90)
-    distances = cosine(vectors[:30], vectors[30:])
-    lists = [ranking(distances, number, labels[:30], labels[30:]) for number in range(30)]
-    values = [np.asarray(distances.of(number, number + 1))[0][lists[number][0]] for number in range(30)]
-    right = np.concatenate([right for _, right in lists])
-    found = search(distances, labels[:30], labels[30:])
-    return found, np.concatenate(values)[right], np.concatenate(values)[~right]
-
-
-def test_cmc_counts_queries_that_have_found_somebody(drawn: list[Figure]) -> None:
-    contestants = {"one": some_found(0)[0], "other": some_found(1)[0]}
-    cmc(contestants)
-    lines = drawn[-1].axes[0].lines
-    assert len({line.get_linestyle() for line in lines}) == 2
-    for line, found in zip(lines, contestants.values(), strict=True):
-        firsts = [first for first, answers in zip(found.first, found.answers, strict=True) if answers]
-        expected = [sum(first <= rank for first in firsts) / len(firsts) for rank in range(1, 51)]
-        np.testing.assert_allclose(line.get_ydata(), expected)
-
-
-def test_roc_lies_on_the_rates_of_thresholds(drawn: list[Figure]) -> None:
-    found, right, wrong = some_found(2)
-    roc({"one": found})
-    axes = drawn[-1].axes[0]
-    assert axes.get_xscale() == "log"
-    across, up = (np.asarray(values) for values in axes.lines[0].get_data())
-    for threshold in (0.3, 0.8, 1.2):
-        point = [(wrong < threshold).mean(), (right < threshold).mean()]
-        assert np.abs(np.stack([across, up]).T - point).max(axis=1).min() < 0.01
-
-
-# Maps.
-
-
-def test_the_plane_is_that_of_the_largest_variance_however_features_are_turned() -> None:
-    random = np.random.default_rng(0)
-    rows = random.standard_normal((50, 6)) * [3, 2, 1, 0.5, 0.2, 0.1] + 5
-    points, shares = flattened(rows)
-    variances = np.linalg.eigvalsh(np.cov(rows.T))[::-1]
-    np.testing.assert_allclose(shares, variances[:2] / variances.sum())
-    np.testing.assert_allclose(points.var(axis=0, ddof=1), variances[:2])
-    for _ in range(10):
-        turn = np.linalg.qr(random.standard_normal((6, 6)))[0]
-        np.testing.assert_allclose(flattened(rows @ turn + 3)[0], points, atol=1e-9)
-
-
-def test_the_plane_shows_the_people_with_the_most_images() -> None:
-    labels = np.zeros(200, LABELS)
-    labels["identity"] = np.random.default_rng(0).choice(np.arange(-1, 20), 200, p=np.arange(21, 0, -1) / 231)
-    labels["camera"] = np.arange(200) % 14
-    (picture,) = plane(np.random.default_rng(1).standard_normal((200, 5)), labels)
-    names = np.sort(np.array(re.search(r"identities ([\d, ]+);", picture)[1].split(", "), int))
-    counts = np.bincount(labels["identity"] + 1, minlength=21)[1:]
-    counts[0] = 0
-    assert len(names) == 12 and counts[names].min() >= np.delete(counts, names).max()
-
-
-def test_a_map_of_too_few_is_left_out() -> None:
-    assert "<img" not in "".join(plane(np.eye(4), np.zeros(4, LABELS)))
-
-
-def tokens(count: int) -> Backbone:
-    class Tokens(nn.Module):
-        @nn.compact
-        def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-            values = jnp.arange(2.0 * count).reshape(1, count, 2) * jnp.ones((len(x), 1, 1))
-            return keep(self, "tokens", values).mean(axis=1)
-
-    return Backbone("tokens", "none", "none", [], SIZE, False, Tokens(), None)
-
-
-def test_activity_is_the_root_mean_square_over_channels() -> None:
-    model = backbone("small", image_size=SIZE)
-    variables = model.init(jax.random.key(0))
-    pixels = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
-    images = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
-    last = np.asarray(model.apply(variables, images, return_features=True)[1]["stage1"])
-    expected = [[[np.sqrt(np.mean(place**2)) for place in row] for row in image] for image in last]
-    np.testing.assert_allclose(_activity(model.apply, variables, pixels), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("count", [32, 33])
-def test_tokens_are_laid_out_in_rows(count: int) -> None:
-    """With a class token in front, or without."""
-    found = _activity(tokens(count).apply, {}, np.zeros((2, *SIZE, 3), np.uint8))
-    values = np.sqrt(np.mean(np.arange(2.0 * count).reshape(count, 2)[-32:] ** 2, axis=1))
-    np.testing.assert_allclose(found, np.tile(values.reshape(8, 4), (2, 1, 1)), rtol=1e-6)
-
-
-def test_tokens_of_no_clear_layout_are_left_out() -> None:
-    assert _activity(tokens(30).apply, {}, np.zeros((2, *SIZE, 3), np.uint8)) is None
-
-
-# Curves.
-
-
-@pytest.mark.parametrize("count", [1, 10, 11, 1000])
-def test_decimation_keeps_ends_and_extremes(count: int) -> None:
-    random = np.random.default_rng(count)
-    x, y = np.arange(count) / 7, random.standard_normal(count)
-    few, values = decimated(x, y, 10)
-    assert len(few) <= 10 and (np.diff(few) > 0).all()
-    assert {x[0], x[-1], x[y.argmin()], x[y.argmax()]} <= set(few)
-    np.testing.assert_array_equal(values, y[np.searchsorted(x, few)])
-    if count <= 10:
-        np.testing.assert_array_equal(few, x)
-
-
-@pytest.mark.parametrize("window", [1, 4, 5, 100])
-def test_smoothing_is_the_mean_over_neighbours(window: int) -> None:
-    values, half = np.random.default_rng(0).standard_normal(30), window // 2
-    expected = [values[max(0, place - half) : place + half + 1].mean() for place in range(30)]
-    np.testing.assert_allclose(smoothed(values, window), expected)
-
-
-def test_steps_without_a_finite_value_are_passed_over() -> None:
-    rows = [{"step": 0, "epoch": 0.5, "loss": 3.0}, {"step": 1, "epoch": 1.0, "loss": float("nan"), "mAP": 0.5}]
-    found = course([*rows, {"step": 2, "epoch": 1.5, "loss": 1.0, "warning": "low"}])
-    np.testing.assert_array_equal(found.curves["loss"], [[0.5, 1.5], [3.0, 1.0]])
-    np.testing.assert_array_equal(found.curves["mAP"], [[1.0], [0.5]])
-    assert (found.steps, found.epoch, found.warnings) == (3, 1.5, [(2, "low")])
-    assert found.curves.keys() == {"loss", "mAP"}
 
 
 # What is missing, and what is refused.
@@ -489,8 +272,8 @@ def test_given_labels_are_shown_where_the_run_made_none(own_run: Path, world: Pa
     write_labelling(given, labels, Records(world).card.fingerprint, {})
     change(own_run / "settings.json", labels=str(given))
     page = reported(own_run, "metrics.jsonl", "teacher.safetensors", "labels")
-    told = page.texts_with(r"^Identity (\d+): (\d+) images")
-    assert [(each[1], each[2]) for each in told] == [("4", "12"), ("7", "9")]
+    messages = page.texts_with(r"^Identity (\d+): (\d+) images")
+    assert [(each[1], each[2]) for each in messages] == [("4", "12"), ("7", "9")]
     given.unlink()
     assert reported(own_run).texts_with("No people are shown: .*given.npz")
 
@@ -500,7 +283,7 @@ def test_given_labels_are_shown_where_the_run_made_none(own_run: Path, world: Pa
     [
         ("settings.json", None, r"own: not a run \(settings.json is missing\); name a folder"),
         ("settings.json", "{", r"settings.json: unreadable \(.*\); name a run"),
-        ("settings.json", "[1]", r"settings.json: unreadable \(no object\)"),
+        ("settings.json", "[1]", r"settings.json: unreadable \(not an object\)"),
         ("settings.json", '{"format": 1}', "settings.json: no settings of a pre-training; name"),
         ("origin.json", '{"data": "x', r"origin.json: unreadable"),
         ("metrics.jsonl", 'torn\n{"step": 1}\n', "metrics.jsonl: line 1 is no step's metrics"),
@@ -529,6 +312,7 @@ def test_folders_of_another_kind_are_refused(run: Path, world: Path, tmp_path: P
 
 # As a browser shows it.
 
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Two screens side by side in a frame each, since no window is narrower than 500 pixels; what is in them is measured.
 FRAMES = """<!doctype html><meta charset="utf-8">
@@ -551,8 +335,10 @@ def test_a_browser_paints_all_of_it(text: str, dark: bool, tmp_path: Path) -> No
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
     options += ["--force-dark-mode"] * dark + [f"--user-data-dir={tmp_path / 'user'}", f"--window-size=1800,{height}"]
     command = [str(CHROMIUM), *options, f"--screenshot={shot}", frames.as_uri()]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
-    lines = [line for line in told.splitlines() if "CONSOLE" in line and "source: chrome:" not in line]  # its own pages
+    messages = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
+    lines = [
+        line for line in messages.splitlines() if "CONSOLE" in line and "source: chrome:" not in line
+    ]  # its own pages
     measured = [re.search(r'"MEASURED (\d+) ([\d ,-]*)"', line) for line in lines]
     assert len(lines) == 2 and all(measured), lines
     assert [int(each[1]) for each in measured if each] == [390, 1400]  # nothing is wider than the screen

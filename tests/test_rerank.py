@@ -63,9 +63,9 @@ def plainly(vectors: np.ndarray, queries: int, k1: int, k2: int, weight: float) 
     return (1 - weight) * jaccard + weight * distance[:queries, queries:]
 
 
-def whole(found: Distances, step: int = QUERIES) -> np.ndarray:
+def whole(distances: Distances, step: int = QUERIES) -> np.ndarray:
     """All distances, some rows at a time."""
-    return np.concatenate([found.of(start, start + step) for start in range(0, QUERIES, step)])
+    return np.concatenate([distances.of(start, start + step) for start in range(0, QUERIES, step)])
 
 
 def of(features: np.ndarray, **settings) -> Distances:
@@ -84,10 +84,10 @@ def test_equal_to_the_definition(vectors: Callable[[int], np.ndarray], k1: int, 
         expected = plainly(features, QUERIES, k1, k2, weight)
         assert expected.std() > 0.01
         distances = of(features, k1=k1, k2=k2, weight=weight)
-        found = whole(distances)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        assert found.dtype == np.float32 and found.shape == (distances.queries, distances.gallery)
-        assert 0.9 * distances.most < expected.max() <= distances.most
+        computed = whole(distances)
+        np.testing.assert_allclose(computed, expected, atol=1e-5)
+        assert computed.dtype == np.float32 and computed.shape == (distances.queries, distances.gallery)
+        assert 0.9 * distances.upper_bound < expected.max() <= distances.upper_bound
 
 
 def test_so_few_images_that_all_are_near() -> None:
@@ -124,9 +124,9 @@ def test_images_that_are_all_alike() -> None:
 def test_all_distances_are_never_there_at_once() -> None:
     features, queries = people(0, 2400), 1200
     tracemalloc.start()
-    found = reranked(features[:queries], features[queries:], k1=5, k2=2, block=32)
+    distances = reranked(features[:queries], features[queries:], k1=5, k2=2, block=32)
     for start in range(0, queries, 32):
-        found.of(start, start + 32)
+        distances.of(start, start + 32)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * queries * (len(features) - queries)  # bytes: half of what the distances would take
@@ -137,13 +137,13 @@ def test_all_distances_are_never_there_at_once() -> None:
 def test_nearest_is_what_sorting_finds(vectors: Callable[[int], np.ndarray], count: int, block: int) -> None:
     """And of equals the first."""
     features = vectors(5)
-    found = nearest(features[:40], features, count, block=block)
+    neighbours = nearest(features[:40], features, count, block=block)
     distance = squared(features)[:40]
     order = np.argsort(distance, axis=1, kind="stable")[:, :count]
-    np.testing.assert_array_equal(found.index, order)
-    np.testing.assert_allclose(found.distance, np.take_along_axis(distance, order, axis=1), atol=1e-5)
-    np.testing.assert_allclose(found.farthest, distance.max(axis=1), rtol=1e-5)
-    assert [array.dtype for array in vars(found).values()] == [np.int32, np.float32, np.float32]
+    np.testing.assert_array_equal(neighbours.index, order)
+    np.testing.assert_allclose(neighbours.distance, np.take_along_axis(distance, order, axis=1), atol=1e-5)
+    np.testing.assert_allclose(neighbours.farthest, distance.max(axis=1), rtol=1e-5)
+    assert [array.dtype for array in vars(neighbours).values()] == [np.int32, np.float32, np.float32]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ UNIT = people(0)[:4]
         (UNIT, UNIT[:, :3], "queries are 8 wide, the gallery 3"),
         (UNIT[:0], UNIT, r"query: features \(0, 8\); a row"),
         (UNIT, UNIT[0], r"gallery: features \(8,\); a row"),
-        (UNIT, UNIT * np.float32([[1], [1], [np.nan], [1]]), "gallery: the feature of image 2 is not of finite"),
-        (UNIT * np.inf, UNIT, "query: the feature of image 0 is not of finite"),
+        (UNIT, UNIT * np.float32([[1], [1], [np.nan], [1]]), "gallery: the feature of image 2 has NaN or infinite"),
+        (UNIT * np.inf, UNIT, "query: the feature of image 0 has NaN or infinite"),
     ],
 )
 def test_features_without_distances_are_refused(query: np.ndarray, gallery: np.ndarray, message: str) -> None:

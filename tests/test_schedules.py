@@ -15,22 +15,22 @@ def run(settings: Optimization, images: int, batches: list[int]) -> list[StepVal
 
 
 def test_the_published_schedules() -> None:
-    recorded, found = golden("schedules"), run(Optimization(), 960, [7] * 100)
+    recorded, result = golden("schedules"), run(Optimization(), 960, [7] * 100)
     for name, values in {
-        "lr": [now.learning_rate for now in found],
-        "wd": [now.weight_decay for now in found],
-        "momentum": [1 - now.ema_step for now in found],
+        "lr": [now.learning_rate for now in result],
+        "wd": [now.weight_decay for now in result],
+        "momentum": [1 - now.ema_step for now in result],
     }.items():
         np.testing.assert_allclose(values, recorded[name], rtol=1e-12)
-    assert [now.frozen for now in found] == [True] * 7 + [False] * 693
+    assert [now.frozen for now in result] == [True] * 7 + [False] * 693
 
 
 @pytest.mark.parametrize("change", [5, 40])
 def test_nothing_jumps_where_the_number_of_batches_changes(change: int) -> None:
     """In the middle of the warm-up and after it: steps become a quarter as long, and so do their changes."""
     batches = [10] * change + [40] * (60 - change)
-    found = np.array([now[:3] for now in run(Optimization(), 960, batches)])
-    moves = np.abs(np.diff(found, axis=0))
+    result = np.array([now[:3] for now in run(Optimization(), 960, batches)])
+    moves = np.abs(np.diff(result, axis=0))
     edge = 10 * change
     assert (moves[edge - 1] <= 1.1 * moves[edge - 2] + 1e-12).all()
     np.testing.assert_allclose(moves[edge], moves[edge - 2] / 4, rtol=0.15)

@@ -20,8 +20,8 @@ def exchanged(model_axis: int) -> list[str]:
 
 
 def test_devices_exchange_only_sums() -> None:
-    found = exchanged(1)
-    assert found and all(line.startswith("all-reduce ") for line in found)
+    result = exchanged(1)
+    assert result and all(line.startswith("all-reduce ") for line in result)
 
 
 def test_devices_that_share_prototypes_exchange_bottleneck_vectors() -> None:

@@ -31,20 +31,21 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "grouped"
     blocks = Blocks(300)
     order = np.argsort(blocks.labels["identity"], kind="stable")
-    write_dataset(folder, {"train": _Sorted(blocks, order)}, Writing(images_per_shard=100, workers=1))
+    write_dataset(folder, {"train": Sorted(blocks, order)}, Writing(images_per_shard=100, workers=1))
     return folder
 
 
-class _Sorted:
+class Sorted:
     def __init__(self, blocks: Blocks, order: np.ndarray):
-        self._blocks, self._order = blocks, order
+        self._blocks = blocks
+        self._order = order
         self.labels = blocks.labels[order]
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def part(self, start: int, stop: int) -> "_Sorted":
-        return _Sorted(self._blocks, self._order[start:stop])
+    def part(self, start: int, stop: int) -> "Sorted":
+        return Sorted(self._blocks, self._order[start:stop])
 
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         every = list(self._blocks.encoded())
@@ -64,10 +65,10 @@ def bucket(grouped: Path, monkeypatch: pytest.MonkeyPatch) -> type[Bucket]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Pieces of a dozen images."""
+    """Chunks of a dozen images."""
     for module in (shards, records):
-        monkeypatch.setattr(module, "PIECE", 6000)
-    monkeypatch.setattr(pipeline, "PIECE", 0)  # room for three windows and no more
+        monkeypatch.setattr(module, "CHUNK_BYTES", 6000)
+    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 0)  # room for three windows and no more
     return 6000
 
 
@@ -82,15 +83,15 @@ def test_a_store_gives_what_a_folder_gives(grouped: Path, bucket: type[Bucket]) 
 
 def test_reading_in_order_asks_seldom(bucket: type[Bucket], short: int) -> None:
     records = Records(URL)
-    pieces = chunk_starts(records.index)
+    chunks = chunk_starts(records.index)
     bucket.asked.clear()
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(records.in_order().__getitem__, range(len(records))))
-    assert found == list(Records(URL).in_order())
-    assert len(pieces) < 60 and len(bucket.asked) < 3 * len(pieces)  # a thread may be overtaken by far
+        images = list(pool.map(records.in_order().__getitem__, range(len(records))))
+    assert images == list(Records(URL).in_order())
+    assert len(chunks) < 60 and len(bucket.asked) < 3 * len(chunks)  # a thread may be overtaken by far
 
 
-def test_pieces_keep_identities_and_shards_apart(grouped: Path, short: int) -> None:
+def test_chunks_keep_identities_and_shards_apart(grouped: Path, short: int) -> None:
     records = Records(grouped)
     labels = np.asarray(records.index["identity"])
     odd = np.where(np.arange(300) % 5 == 0, -1, labels)  # as denoising leaves people
@@ -99,16 +100,20 @@ def test_pieces_keep_identities_and_shards_apart(grouped: Path, short: int) -> N
         (chunk_starts(records.index, labels), labels),
         (chunk_starts(records.index, odd), odd),
     ):
-        piece = np.searchsorted(starts, np.arange(300), side="right") - 1
+        chunk = np.searchsorted(starts, np.arange(300), side="right") - 1
         assert starts[0] == 0 and len(starts) > 18
-        assert all(len(np.unique(records.index["shard"][piece == n])) == 1 for n in range(len(starts)))
+        assert all(len(np.unique(records.index["shard"][chunk == n])) == 1 for n in range(len(starts)))
         if given is not None:
-            pairs = {(who, shard, n) for who, shard, n in zip(given, records.index["shard"], piece, strict=True)}
-            assert len({(who, n) for who, _, n in pairs if who >= 0}) == len({two[:2] for two in pairs if two[0] >= 0})
+            pairs = {
+                (label, shard, n)
+                for label, shard, n in zip(given, records.index["shard"], chunk, strict=True)
+                if label >= 0
+            }
+            assert len({(label, n) for label, _, n in pairs}) == len({(label, shard) for label, shard, _ in pairs})
     assert len(chunk_starts(records.index[:0])) == 0
 
 
-def test_pieces_give_the_bytes_whatever_stays(grouped: Path, short: int) -> None:
+def test_chunks_give_the_bytes_whatever_stays(grouped: Path, short: int) -> None:
     """With room for all of them, for none, and asked for by several threads at random."""
     records = Records(grouped)
     numbers = np.random.default_rng(0).integers(0, 300, 400).tolist()
@@ -119,45 +124,48 @@ def test_pieces_give_the_bytes_whatever_stays(grouped: Path, short: int) -> None
             assert list(pool.map(other.payload, numbers)) == expected
 
 
-def _stream(records: Records, window: int, p: int = 4, k: int = 2) -> PKSampler:
+def windowed(records: Records, window: int, p: int = 4, k: int = 2) -> PKSampler:
     labels = np.asarray(records.index["identity"])
     return PKSampler(labels, p, k, 0, WindowedShuffle(chunk_starts(records.index, labels), window))
 
 
 @pytest.mark.parametrize("start", [0, 11])
-def test_a_stream_reads_each_piece_about_once_an_epoch(bucket: type[Bucket], short: int, start: int) -> None:
+def test_a_windowed_shuffle_reads_each_chunk_about_once_an_epoch(bucket: type[Bucket], short: int, start: int) -> None:
     records = Records(URL)
-    order = _stream(records, 6)
+    sampler = windowed(records, 6)
     bucket.asked.clear()
-    batches = list(host_batches(records, order, READING, epochs=2, start=start))
-    assert order.stream is not None and order.batches > 18
-    windows = -(-order.batches // 6)
-    asked, most = len(bucket.asked), 2 * (len(order.stream.starts) + windows)
-    assert (start or 1.5 * len(order.stream.starts) < asked) and asked <= most
-    here = list(host_batches(records, _stream(records, 6), READING, epochs=2))[start:]
+    batches = list(host_batches(records, sampler, READING, epochs=2, start=start))
+    assert sampler.shuffle is not None and sampler.batches > 18
+    windows = -(-sampler.batches // 6)
+    asked = len(bucket.asked)
+    most = 2 * (len(sampler.shuffle.starts) + windows)
+    assert (start or 1.5 * len(sampler.shuffle.starts) < asked) and asked <= most
+    here = list(host_batches(records, windowed(records, 6), READING, epochs=2))[start:]
     for batch, same in zip(batches, here, strict=True):
         np.testing.assert_array_equal(batch["image"], same["image"])
         np.testing.assert_array_equal(batch["number"], same["number"])
 
 
-def test_hosts_of_a_stream_read_shares_of_the_pieces(bucket: type[Bucket], short: int) -> None:
-    """Each of two hosts has its own shelves, and they stand for their own stretches of the order."""
+def test_hosts_of_a_windowed_shuffle_read_shares_of_the_chunks(bucket: type[Bucket], short: int) -> None:
+    """Each of two hosts has its own shelves, and they stand for their own stretches of the identities."""
     records = Records(URL)
-    whole = list(host_batches(records, _stream(records, 20), READING, epochs=1))
-    asked, parts = [], []
+    whole = list(host_batches(records, windowed(records, 20), READING, epochs=1))
+    asked = []
+    parts = []
     for half in (np.arange(2), np.arange(2, 4)):
         bucket.asked.clear()
-        parts.append(list(host_batches(records, _stream(records, 20), READING, epochs=1, identities=half)))
+        parts.append(list(host_batches(records, windowed(records, 20), READING, epochs=1, identities=half)))
         asked.append(len(bucket.asked))
-    pieces = len(chunk_starts(records.index, np.asarray(records.index["identity"])))
-    assert max(asked) < 0.8 * pieces
+    chunks = len(chunk_starts(records.index, np.asarray(records.index["identity"])))
+    assert max(asked) < 0.8 * chunks
     for batch, *shares in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(batch["image"], np.concatenate([share["image"] for share in shares]))
 
 
 def test_damage_in_a_store_is_named(bucket: type[Bucket]) -> None:
     records = Records(URL)
-    path, row = str(records.shard_path(0)).removeprefix("gs:/"), records.index[3]
+    path = str(records.shard_path(0)).removeprefix("gs:/")
+    row = records.index[3]
     data = bytearray(Bucket().cat_file(path))
     data[int(row["offset"]) + 30] ^= 1
     Bucket().pipe_file(path, bytes(data))
@@ -174,17 +182,17 @@ def test_damage_in_a_store_is_named(bucket: type[Bucket]) -> None:
 
 def test_a_store_that_fails_is_no_damage_and_may_come_back(bucket: type[Bucket], short: int) -> None:
     records = Records(URL)
-    in_pieces = records.in_order()
+    in_chunks = records.in_order()
     bucket.broken = True
-    for each in (records, in_pieces):
-        with pytest.raises(UserError, match=r"ConnectionError: the line is dead\); see") as told:
+    for each in (records, in_chunks):
+        with pytest.raises(UserError, match=r"ConnectionError: the line is dead\); see") as raised:
             each[3]
-        assert not isinstance(told.value, DamagedRecordError) and "\n" not in str(told.value)
+        assert not isinstance(raised.value, DamagedRecordError) and "\n" not in str(raised.value)
     bucket.broken = False
-    assert records[3] == in_pieces[3]
+    assert records[3] == in_chunks[3]
 
 
-def test_what_is_not_there_is_told(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_named(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"gs://bucket/nothing: no finished dataset here"):
         Records("gs://bucket/nothing")
     assert len(open_images(URL)["train"].images) == 300  # type: ignore[arg-type]

@@ -24,15 +24,15 @@ def test_tf_data_reads_the_shards(dataset: Path) -> None:
     shards = [str(records.shard_path(shard)) for shard in range(len(records.card.shards))]
     integers = {name: tf.io.FixedLenFeature([], tf.int64) for name in ("height", "width", *FIELDS)}
     texts = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "source")}
-    found = 0
+    result = 0
     for payload, record in zip(tf.data.TFRecordDataset(shards).as_numpy_iterator(), records, strict=True):
         example = tf.io.parse_single_example(payload, integers | texts)
         assert {name: int(example[name]) for name in integers} == {name: getattr(record, name) for name in integers}
         assert (example["image"].numpy(), example["source"].numpy().decode()) == (record.image, record.source)
         decoded = tf.io.decode_jpeg(record.image, dct_method="INTEGER_ACCURATE").numpy()
-        np.testing.assert_array_equal(decoded, records.pixels(found))
-        found += 1
-    assert found == len(records)
+        np.testing.assert_array_equal(decoded, records.pixels(result))
+        result += 1
+    assert result == len(records)
 
 
 @pytest.mark.parametrize("split", ["train", "query"])

@@ -1,5 +1,6 @@
 """sigma and tau come from the data, and where the data do not carry a link nobody is linked and a line says so."""
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from cion_jax.denoise.denoise import Denoised, denoise, prepared
 from cion_jax.denoise.inputs import TrackedFeatures, Tracklets
 from cion_jax.denoise.noise import Members, members
 from cion_jax.denoise.prepare import Space, in_space, spaces
-from cion_jax.denoise.thresholds import BUNCHES, FALSE_SHARE, FOUND, Evidence, estimate_sigma, weigh
+from cion_jax.denoise.thresholds import BUNCHES, FALSE_SHARE, FOUND, Evidence, estimate_sigma, estimate_tau
 from cion_jax.evaluate.clustering_metrics import agreement
 from experiments import denoising
 from experiments.feature_world import FeatureWorld, Sample, draw
@@ -37,23 +38,23 @@ def scores(world: FeatureWorld, labels: np.ndarray) -> Any:
     return agreement(labels, sample_of(world).identity)
 
 
-def brought_in(sample: Sample) -> tuple[Tracklets, Members]:
-    found = prepared(TrackedFeatures(*sample[:4]), Denoising())
-    return found, members(found.features, found.tracklet)
+def arranged(sample: Sample) -> tuple[Tracklets, Members]:
+    tracklets = prepared(TrackedFeatures(*sample[:4]), Denoising())
+    return tracklets, members(tracklets.features, tracklets.tracklet)
 
 
-def only(found: Tracklets, kept: Members, name: str = "total") -> Space:
-    (space,) = spaces(found.features, kept, (name,))
+def only(tracklets: Tracklets, kept: Members, name: str = "total") -> Space:
+    (space,) = spaces(tracklets.features, kept, (name,))
     return space
 
 
 # sigma.
 
 
-def leave_one_out(found: Tracklets) -> list[float]:
+def leave_one_out(tracklets: Tracklets) -> list[float]:
     """How far each image is from the centroid of the others of its tracklet, one by one."""
     distances = []
-    for rows in np.split(found.features.astype(np.float64), found.bounds[1:-1]):
+    for rows in np.split(tracklets.features.astype(np.float64), tracklets.bounds[1:-1]):
         for each in range(len(rows) if len(rows) > 1 else 0):
             others = np.delete(rows, each, axis=0).sum(axis=0)
             distances.append(1 - float(rows[each] @ others) / float(np.sqrt(others @ others)))
@@ -61,9 +62,9 @@ def leave_one_out(found: Tracklets) -> list[float]:
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.45, 0.9])
-def test_sigma_is_four_deviations_of_the_lower_half_above_the_median(noise: float) -> None:
-    found, kept = brought_in(sample_of(replace(SMALL, noise=noise)))
-    distances = sorted(leave_one_out(found))
+def test_sigma_is_four_standard_deviations_of_the_lower_half_above_the_median(noise: float) -> None:
+    tracklets, kept = arranged(sample_of(replace(SMALL, noise=noise)))
+    distances = sorted(leave_one_out(tracklets))
     low, median = np.quantile(distances, 0.25), np.quantile(distances, 0.5)
     assert estimate_sigma(kept) == pytest.approx(median + 4 * (median - low) / 0.6745, rel=1e-5)
     assert estimate_sigma(kept) < 1
@@ -71,7 +72,8 @@ def test_sigma_is_four_deviations_of_the_lower_half_above_the_median(noise: floa
 
 def test_few_images_of_people_and_most_of_garbage_are_dropped_at_sigma() -> None:
     world = replace(SMALL, switches=0, garbage=0.1)
-    labels, truth = denoised(world, levels=1).labels, sample_of(world).identity
+    labels = denoised(world, levels=1).labels
+    truth = sample_of(world).identity
     assert (labels[truth >= 0] < 0).mean() < 0.03 < 0.7 < (labels[truth < 0] < 0).mean()
 
 
@@ -95,20 +97,20 @@ def test_without_a_tracklet_of_two_images_nothing_is_dropped() -> None:
 @pytest.mark.parametrize("cells", [1 << 23, 4000], ids=["all rows", "some rows"])
 def test_evidence_counts_pairs_that_may_be_linked(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thresholds, "CELLS", cells)
-    found, kept = brought_in(sample_of(replace(SMALL, width=64, look_alikes=0)))
-    space = only(found, kept)
-    evidence = weigh(found, kept, [space])
+    tracklets, kept = arranged(sample_of(replace(SMALL, width=64, look_alikes=0)))
+    space = only(tracklets, kept)
+    evidence = estimate_tau(tracklets, kept, [space])
     assert evidence is not None and evidence.tau > 0
     rows = in_space(space, kept)
-    frames = [set(found.moment[found.tracklet == each].tolist()) for each in range(len(rows))]
+    frames = [set(tracklets.frame_key[tracklets.tracklet == each].tolist()) for each in range(len(rows))]
     count = len(rows)
-    apart = [
+    distances = [
         1 - float(rows[one] @ rows[other])
         for one in range(count)
         for other in range(one + 1, count)
         if frames[one].isdisjoint(frames[other])
     ]
-    expected = np.searchsorted(np.sort(apart), evidence.steps)
+    expected = np.searchsorted(np.sort(distances), evidence.steps)
     step = int(np.flatnonzero(evidence.steps >= evidence.tau - 1e-12)[0])
     if cells > count**2:
         np.testing.assert_allclose(evidence.near, expected, atol=2)
@@ -120,41 +122,52 @@ def test_evidence_counts_pairs_that_may_be_linked(cells: int, monkeypatch: pytes
 
 
 def test_by_chance_falls_off_from_the_nearest_fifth_of_strangers() -> None:
-    found, kept = brought_in(sample_of(SMALL))
-    evidence = weigh(found, kept, [only(found, kept)])
+    tracklets, kept = arranged(sample_of(SMALL))
+    evidence = estimate_tau(tracklets, kept, [only(tracklets, kept)])
     assert evidence is not None
-    steps, by_chance = evidence.steps, evidence.by_chance
+    steps = evidence.steps
+    by_chance = evidence.by_chance
     np.testing.assert_allclose(
         np.diff(np.log(by_chance)), np.log(by_chance[-1] / by_chance[0]) / (len(steps) - 1), rtol=1e-6
     )
-    tracklets = len(kept.names)
-    assert 0.8 < 5 * by_chance[-1] / (tracklets * (tracklets - 1) / 2) < 1  # a fifth of the pairs that share no frame
+    pairs = math.comb(len(kept.names), 2)
+    assert 0.8 < 5 * by_chance[-1] / pairs < 1  # a fifth of the pairs that share no frame
     five = np.interp(0.25 * by_chance[-1], by_chance, steps)  # a twentieth
-    one, other = in_space(only(found, kept), kept)[thresholds._pairs(found, kept).strangers.T]
-    distances = np.maximum(1 - (one * other).sum(axis=1), frame_by_frame_in_loops(found, kept, only(found, kept))[0])
+    space = only(tracklets, kept)
+    one, other = in_space(space, kept)[thresholds.sample_pairs(tracklets, kept).strangers.T]
+    frame_by_frame, _ = frame_by_frame_in_loops(tracklets, kept, space)
+    distances = np.maximum(1 - (one * other).sum(axis=1), frame_by_frame)
     np.testing.assert_allclose([five, steps[-1]], np.quantile(distances, [0.05, 0.2]), rtol=1e-3)
 
 
-def frame_by_frame_in_loops(found: Tracklets, kept: Members, space: Space) -> tuple[np.ndarray, np.ndarray]:
+def frame_by_frame_in_loops(tracklets: Tracklets, kept: Members, space: Space) -> tuple[np.ndarray, np.ndarray]:
     """Of the pairs that share frames, image by image, and those pairs."""
-    pairs = thresholds._pairs(found, kept).strangers
-    made = space(found.features.astype(np.float64))
-    rows = [np.flatnonzero(found.tracklet == each) for each in range(len(kept.names))]
+    pairs = thresholds.sample_pairs(tracklets, kept).strangers
+    made = space(tracklets.features.astype(np.float64))
+    rows = [np.flatnonzero(tracklets.tracklet == each) for each in range(len(kept.names))]
     distances = []
     for one, other in pairs.tolist():
-        products = [made[i] @ made[j] for i in rows[one] for j in rows[other] if found.moment[i] == found.moment[j]]
+        products = [
+            made[i] @ made[j]
+            for i in rows[one]
+            for j in rows[other]
+            if tracklets.frame_key[i] == tracklets.frame_key[j]
+        ]
         length = np.linalg.norm(made[rows[one]].mean(axis=0)) * np.linalg.norm(made[rows[other]].mean(axis=0))
         distances.append(1 - np.mean(products) / length)
     return np.array(distances), pairs
 
 
 def test_frame_by_frame_is_what_plain_loops_say() -> None:
-    found, kept = brought_in(sample_of(SMALL))
+    tracklets, kept = arranged(sample_of(SMALL))
     for name in ("total", "within"):
-        expected, pairs = frame_by_frame_in_loops(found, kept, only(found, kept, name))
+        expected, pairs = frame_by_frame_in_loops(tracklets, kept, only(tracklets, kept, name))
         assert len(pairs) > 100
         np.testing.assert_allclose(
-            thresholds._frame_by_frame(found, kept, pairs, only(found, kept, name)), expected, rtol=1e-4, atol=1e-4
+            thresholds.frame_by_frame(tracklets, kept, pairs, only(tracklets, kept, name)),
+            expected,
+            rtol=1e-4,
+            atol=1e-4,
         )
 
 
@@ -266,12 +279,12 @@ def test_auto_is_clearly_better_than_raw_tracklets(world: FeatureWorld, seed: in
 
 @pytest.mark.parametrize("tau", ["auto", 0.3])
 def test_auto_takes_the_space_with_the_most_right_links(tau: Any) -> None:
-    found, kept = brought_in(sample_of(replace(SMALL, noise=0.7)))
-    made = list(spaces(found.features, kept, ("total", "within")))
-    single = [weigh(found, kept, [space]) for space in made]
+    tracklets, kept = arranged(sample_of(replace(SMALL, noise=0.7)))
+    made = list(spaces(tracklets.features, kept, ("total", "within")))
+    single = [estimate_tau(tracklets, kept, [space]) for space in made]
     assert all(isinstance(each, Evidence) for each in single)
     links = [each.links - each.false for each in single if each is not None]
-    best = weigh(found, kept, made)
+    best = estimate_tau(tracklets, kept, made)
     assert best is not None and best.space is made[int(np.argmax(links))] and links[0] != links[1]
     result = denoised(replace(SMALL, noise=0.7), tau=tau)
     assert result.evidence is not None and result.settings.whiten == result.evidence.space.name

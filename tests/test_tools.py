@@ -21,9 +21,9 @@ WRITING = Writing(images_per_shard=64, workers=1)
 
 
 def test_statistics_count_what_is_there(dataset: Path, blocks: Blocks) -> None:
-    found = statistics(dataset)
-    assert set(found) == {"train", "query"}
-    train = found["train"]
+    splits = statistics(dataset)
+    assert set(splits) == {"train", "query"}
+    train = splits["train"]
     counts = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
     assert [train[name] for name in counts] == [200, 5, 20, 40, 3, 14, 28]
     assert train["images per tracklet"] == {"min": 5, "median": 5, "max": 5}
@@ -81,14 +81,20 @@ def test_grouped_identities_stand_in_one_piece_and_unknown_ones_last() -> None:
 
 def test_labels_are_carried_over(dataset: Path, tmp_path: Path) -> None:
     old = Records(dataset)
-    found = np.asarray(old.index["tracklet"]).astype(np.int64) % 7
-    write_labelling(tmp_path / "found.npz", found, old.card.fingerprint, {})
+    labels = np.asarray(old.index["tracklet"]).astype(np.int64) % 7
+    write_labelling(tmp_path / "labels.npz", labels, old.card.fingerprint, {})
     repack(
-        dataset, tmp_path / "out", order="grouped", seed=0, size=None, labelling=tmp_path / "found.npz", writing=WRITING
+        dataset,
+        tmp_path / "out",
+        order="grouped",
+        seed=0,
+        size=None,
+        labelling=tmp_path / "labels.npz",
+        writing=WRITING,
     )
     new = Records(tmp_path / "out")
     carried = read_labelling(tmp_path / "out" / "labels.npz", new.card.fingerprint)
-    by_source = {record.source: label for record, label in zip(old, found, strict=True)}
+    by_source = {record.source: label for record, label in zip(old, labels, strict=True)}
     assert [by_source[record.source] for record in new] == carried.tolist()
     assert np.count_nonzero(np.diff(carried)) == 6
 

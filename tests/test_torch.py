@@ -45,7 +45,8 @@ class ResNet(nn.Module):  # type: ignore[misc, name-defined]
 
     def __init__(self, depths: tuple[int, ...], bottleneck: bool) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
         inputs = 64
         for stage, depth in enumerate(depths):
             blocks = []
@@ -78,5 +79,5 @@ def test_a_resnet_loads_strictly_and_computes_the_same(
     small = images()[1]
     with torch.no_grad():
         expected = theirs.eval()(torch.from_numpy(small.transpose(0, 3, 1, 2))).numpy()
-    found = np.asarray(jax.jit(ours.apply)(variables, small))
-    assert np.abs(found - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-4
+    features = np.asarray(jax.jit(ours.apply)(variables, small))
+    assert np.abs(features - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-4

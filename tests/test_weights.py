@@ -31,9 +31,9 @@ def checkpoint(name: str, path: Path) -> dict[str, np.ndarray]:
     return body | tail
 
 
-def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
-    return list(found) == list(expected) and all(
-        np.array_equal(found[key], expected[key]) and found[key].dtype == expected[key].dtype for key in expected
+def same(state: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
+    return list(state) == list(expected) and all(
+        np.array_equal(state[key], expected[key]) and state[key].dtype == expected[key].dtype for key in expected
     )
 
 
@@ -68,12 +68,13 @@ def test_the_fused_form_is_exported_and_kept(tmp_path: Path) -> None:
     assert again.backbone.is_fused and same(state_dict(again.variables, form.order), exported)
     small = images()[1]
     expected = np.asarray(jax.jit(weights.backbone.apply)(weights.variables, small))
-    found = np.asarray(jax.jit(form.apply)(again.variables, small))
-    assert np.abs(found - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-4
+    features = np.asarray(jax.jit(form.apply)(again.variables, small))
+    assert np.abs(features - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-4
 
 
-def test_all_that_does_not_fit_is_told_at_once() -> None:
-    model, weights = backbone("resnet18"), state("resnet18")
+def test_all_that_does_not_fit_is_named_at_once() -> None:
+    model = backbone("resnet18")
+    weights = state("resnet18")
     weights["conv1.weight"] = weights["conv1.weight"][:, :1]
     weights["fc.weight"] = weights["fc.bias"] = np.zeros(3, np.float32)
     del weights["layer1.0.bn1.running_mean"]
@@ -86,7 +87,8 @@ def test_all_that_does_not_fit_is_told_at_once() -> None:
 
 
 def test_named_keys_may_pass_and_stay_as_initialised() -> None:
-    model, weights = backbone("resnet18"), state("resnet18")
+    model = backbone("resnet18")
+    weights = state("resnet18")
     fresh = model.init(jax.random.key(0))
     weights["fc.weight"] = np.zeros(3, np.float32)
     del weights["layer4.1.bn2.weight"]
@@ -104,12 +106,12 @@ def test_a_table_of_positions_and_a_stem_are_adapted_on_request(tmp_path: Path) 
     write_state(tmp_path / "square.pth", weights)
     with pytest.raises(UserError, match=r"2 misshapen: .*pos_embed is \(1, 197, 192\), not \(1, 129, 192\)"):
         convert(tmp_path / "square.pth", backbone("vit_tiny"))
-    found, notes = convert(tmp_path / "square.pth", backbone("vit_tiny"), adapt=True)
-    table = np.asarray(found.variables["params"]["pos_embed"])
+    converted, notes = convert(tmp_path / "square.pth", backbone("vit_tiny"), adapt=True)
+    table = np.asarray(converted.variables["params"]["pos_embed"])
     assert len(notes) == 2 and table.shape == (1, 129, 192)
     np.testing.assert_array_equal(table[:, 0], square[:, 0])
     assert abs(table[:, 1:].mean() - square[:, 1:].mean()) < 0.01
-    kernel = np.asarray(found.variables["params"]["patch_embed"]["conv.0"]["kernel"])
+    kernel = np.asarray(converted.variables["params"]["patch_embed"]["conv.0"]["kernel"])
     np.testing.assert_allclose(kernel.sum(2), grey[:, 0].transpose(1, 2, 0), rtol=1e-5)
 
 
@@ -118,11 +120,12 @@ def test_adapted_positions_vary_smoothly_over_the_new_grid(tmp_path: Path) -> No
     weights = state("vit_tiny")
     rows, columns = np.divmod(np.arange(14 * 14), 14)
     table = np.zeros((1, 197, 192), np.float32)
-    table[0, 1:, 0], table[0, 1:, 1] = rows / 14, columns / 14
+    table[0, 1:, 0] = rows / 14
+    table[0, 1:, 1] = columns / 14
     weights["pos_embed"] = table
     write_state(tmp_path / "linear.pth", weights)
-    found, _ = convert(tmp_path / "linear.pth", backbone("vit_tiny"), adapt=True)
-    grid = np.asarray(found.variables["params"]["pos_embed"])[0, 1:, :2].reshape(16, 8, 2)
+    converted, _ = convert(tmp_path / "linear.pth", backbone("vit_tiny"), adapt=True)
+    grid = np.asarray(converted.variables["params"]["pos_embed"])[0, 1:, :2].reshape(16, 8, 2)
     np.testing.assert_allclose(np.diff(grid[3:-3, :, 0], axis=0), 1 / 16, atol=5e-3)
     np.testing.assert_allclose(np.diff(grid[:, 2:-2, 1], axis=1), 1 / 8, atol=1e-2)
 

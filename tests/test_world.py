@@ -1,4 +1,4 @@
-"""The drawn world: its images are pure, its labels honest, and its tracker errs as often as it was told to."""
+"""The drawn world: its images are pure, its labels honest, and its tracker errs as often as it was set to."""
 
 import dataclasses
 import pickle
@@ -49,9 +49,9 @@ def with_shots(source: WorldSource, **columns: int) -> WorldSource:
     return dataclasses.replace(source, shots=shots)
 
 
-def people_of(labels: np.ndarray, who: np.ndarray) -> list[set[int]]:
+def people_of(labels: np.ndarray, people: np.ndarray) -> list[set[int]]:
     """Whom each tracklet shows."""
-    return [set(who[labels["tracklet"] == number]) - {-1} for number in np.unique(labels["tracklet"])]
+    return [set(people[labels["tracklet"] == number]) - {-1} for number in np.unique(labels["tracklet"])]
 
 
 def differing_fields(people: np.ndarray) -> np.ndarray:
@@ -140,10 +140,12 @@ def test_every_fault_changes_the_picture(small: dict[str, WorldSource]) -> None:
 
 def test_neighbours_in_a_tracklet_look_more_alike_than_its_distant_images(small: dict[str, WorldSource]) -> None:
     clean = with_shots(small["train"], fault=Fault.NONE).part(0, 200)
-    images, who, tracklet = pixels(clean), truth(clean), clean.labels["tracklet"]
+    images = pixels(clean)
+    people = truth(clean)
+    tracklet = clean.labels["tracklet"]
 
     def usual_difference(apart: int) -> float:
-        same = (tracklet[apart:] == tracklet[:-apart]) & (who[apart:] == who[:-apart])
+        same = (tracklet[apart:] == tracklet[:-apart]) & (people[apart:] == people[:-apart])
         return float(np.median(np.abs(images[apart:] - images[:-apart]).mean(axis=(1, 2, 3))[same]))
 
     assert usual_difference(1) < 0.8 * usual_difference(3)
@@ -160,17 +162,17 @@ def test_training_labels_keep_the_identities_to_themselves(medium: dict[str, Wor
     train = medium["train"]
     assert train.labels.dtype == LABELS
     assert (train.labels["identity"] == -1).all()
-    who = truth(train)
-    assert who.dtype == np.int64 and len(who) == len(train)
-    np.testing.assert_array_equal(who, truth(MEDIUM))
-    np.testing.assert_array_equal(who[30:70], truth(train.part(30, 70)))
+    people = truth(train)
+    assert people.dtype == np.int64 and len(people) == len(train)
+    np.testing.assert_array_equal(people, truth(MEDIUM))
+    np.testing.assert_array_equal(people[30:70], truth(train.part(30, 70)))
 
 
 def test_everybody_is_met_and_most_under_several_cameras() -> None:
     train = build(dataclasses.replace(MEDIUM, background=0.0))["train"]
-    who = truth(train)
-    cameras = [len(set(train.labels["camera"][who == person])) for person in range(MEDIUM.identities)]
-    videos = [len(set(train.labels["video"][who == person])) for person in range(MEDIUM.identities)]
+    people = truth(train)
+    cameras = [len(set(train.labels["camera"][people == person])) for person in range(MEDIUM.identities)]
+    videos = [len(set(train.labels["video"][people == person])) for person in range(MEDIUM.identities)]
     assert min(videos) >= 1
     assert np.mean(np.array(cameras) >= 2) > 0.9
     assert np.mean(videos) == pytest.approx(MEDIUM.appearances, rel=0.08)
@@ -255,12 +257,13 @@ def test_every_query_can_be_answered_from_another_camera(medium: dict[str, World
     assert len(np.unique(query[["identity", "camera"]])) == len(query)
     assert (medium["query"].shots["fault"] == Fault.NONE).all()
     for asked in query:
-        found = gallery["camera"][gallery["identity"] == asked["identity"]]
-        assert (found != asked["camera"]).any() and (found == asked["camera"]).sum() >= 2
+        cameras = gallery["camera"][gallery["identity"] == asked["identity"]]
+        assert (cameras != asked["camera"]).any() and (cameras == asked["camera"]).sum() >= 2
 
 
 def test_the_gallery_holds_junk_and_as_many_distractors_as_set(medium: dict[str, WorldSource]) -> None:
-    gallery, people = medium["gallery"], truth(medium["gallery"])
+    gallery = medium["gallery"]
+    people = truth(medium["gallery"])
     identity = gallery.labels["identity"]
     assert (identity == 0).sum() == MEDIUM.distractors
     assert 0.02 < np.mean(identity == -1) < 0.2
@@ -297,7 +300,8 @@ def test_impossible_settings_are_refused_by_name(name: str, value: float) -> Non
 def test_a_carried_camera_comes_through_places_and_a_hanging_one_stays(medium: dict[str, WorldSource]) -> None:
     """In training places and light change behind a person; where people are sought, and without motion, they do not."""
     train = medium["train"]
-    shots, tracklet = train.shots, train.labels["tracklet"]
+    shots = train.shots
+    tracklet = train.labels["tracklet"]
     places = [len(set(shots["place"][tracklet == number])) for number in np.unique(tracklet)]
     assert np.mean(np.array(places) > 1) > 0.5 and set(shots["place"]) == set(range(PLACES))
     still = build(dataclasses.replace(MEDIUM, motion=0.0))["train"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 
 from cion_jax.config import Writing
 from cion_jax.data import dataset as layout
-from cion_jax.data import writer
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
@@ -57,36 +57,40 @@ def test_fingerprint_depends_on_content_and_not_on_sharding(tmp_path: Path) -> N
 @pytest.mark.parametrize("survives", [0, 2, 5])
 def test_finished_shards_are_not_written_again(survives: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a stop in the middle the same call writes only what is missing, and ends with the same bytes."""
-    out, sources, write_shard = tmp_path / "out", {"train": Blocks(200)}, writer._write_shard
-    written: list[int] = []
+    out = tmp_path / "out"
+    read: list[int] = []
+    resumed: list[bool] = []
 
-    def stopping(task: writer._Task) -> int:
-        if len(written) == survives:
-            raise KeyboardInterrupt
-        written.append(task.shard)
-        return write_shard(task)
+    class Watched(Blocks):
+        """Notes the first image of each part that is read, and stops before the shard that must not survive."""
+
+        def encoded(self) -> Iterator[tuple[bytes, str]]:
+            if len(read) == survives and not resumed:
+                interrupt()
+            read.append(self.first)
+            return super().encoded()
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_write_shard", stopping)
-        patch.setattr(writer, "_finish", interrupt)
+        patch.setattr(layout, "write_card", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            write_dataset(out, sources, SMALL)
+            write_dataset(out, {"train": Watched(200)}, SMALL)
     with pytest.raises(UserError, match="no finished dataset"):
         Records(out)
 
-    again: list[int] = []
-    monkeypatch.setattr(writer, "_write_shard", lambda task: again.append(task.shard) or write_shard(task))
-    write_dataset(out, sources, SMALL)
-    assert sorted(written + again) == [0, 1, 2, 3, 4]
-    write_dataset(tmp_path / "straight", sources, SMALL)
+    resumed.append(True)
+    write_dataset(out, {"train": Watched(200)}, SMALL)
+    assert read == [0, 40, 80, 120, 160]
+    write_dataset(tmp_path / "straight", {"train": Watched(200)}, SMALL)
     assert contents(out) == contents(tmp_path / "straight")
 
 
-def test_a_finished_dataset_is_left_alone_by_the_same_call(own_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_write_shard", lambda task: pytest.fail("written again"))
-    before = contents(own_dataset)
+def test_a_finished_dataset_is_left_alone_by_the_same_call(own_dataset: Path) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in own_dataset.rglob("*")}
+
+    before = written()
     write_dataset(own_dataset, {"train": Blocks(200), "query": Blocks(20, seed=1)}, SMALL)
-    assert contents(own_dataset) == before
+    assert written() == before
 
 
 def something_else(out: Path) -> None:
@@ -162,7 +166,8 @@ def test_writing_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
     size = ["--identities=400", "--videos=80", "--images-per-shard=100", "--workers=2"]
     with subprocess.Popen([sys.executable, "-c", COMMAND, "data", "synth", str(tmp_path / "out"), *size]) as process:
-        parent, workers = psutil.Process(process.pid), []
+        parent = psutil.Process(process.pid)
+        workers = []
         while len(workers) < 2 and process.poll() is None:
             time.sleep(0.01)
             workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]

@@ -29,8 +29,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_keys_and_shapes_are_those_of_pytorch_in_its_order(name: str) -> None:
     model = backbone(name)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model.shapes())
-    found = [[key, list(value.shape), str(value.dtype)] for key, value in state_dict(zeros, model.order).items()]
-    assert found == [row[:3] for row in manifest(name)["keys"]]
+    result = [[key, list(value.shape), str(value.dtype)] for key, value in state_dict(zeros, model.order).items()]
+    assert result == [row[:3] for row in manifest(name)["keys"]]
     assert parameters(model.shapes()) == manifest(name)["params"]
     published, _ = PUBLISHED.get(name, (None, None))
     assert published in (None, round(manifest(name)["params"] / 1e6, 2))
