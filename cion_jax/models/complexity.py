@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -56,17 +56,23 @@ def measure(model: Backbone) -> Size:
     """Size and cost of a backbone; nothing is computed, only traced."""
     shapes = model.shapes()
     image = jax.ShapeDtypeStruct((1, 256, 128, 3), jnp.float32)
-    traced, out = jax.make_jaxpr(model.apply, return_shape=True)(shapes, image)
-    published = PUBLISHED.get(model.name.removesuffix("_ibn"), (None, None))
+    traced, features = jax.make_jaxpr(countable(model).apply, return_shape=True)(shapes, image)
+    published_parameters, published_multiply_adds = PUBLISHED.get(model.name.removesuffix("_ibn"), (None, None))
     return Size(
-        model.name,
-        model.family,
-        model.paper,
-        parameters(shapes),
-        multiply_adds(traced.jaxpr),
-        out.shape[-1],
-        *published,
+        name=model.name,
+        family=model.family,
+        paper=model.paper,
+        parameters=parameters(shapes),
+        multiply_adds=multiply_adds(traced.jaxpr),
+        width=features.shape[-1],
+        published_parameters=published_parameters,
+        published_multiply_adds=published_multiply_adds,
     )
+
+
+def countable(model: Backbone) -> Backbone:
+    """The model to count multiply-adds of: traced for a CPU, some convolutions would be sums that are not counted."""
+    return replace(model, platform="tpu")
 
 
 def parameters(variables: Variables) -> int:
@@ -76,19 +82,17 @@ def parameters(variables: Variables) -> int:
 
 def layers(model: Backbone) -> list[Layer]:
     """The layers that have parameters, in PyTorch's order."""
-    found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}  # of its leaves, by layer
     for path, leaf in jax.tree_util.tree_flatten_with_path(model.shapes()["params"])[0]:
         names = [entry.key for entry in path]
-        found.setdefault(".".join(names[:-1]) or names[-1], []).append((names[-1], leaf.shape))
-    return [
-        Layer(
-            name,
-            _stage(name),
-            ", ".join(f"{leaf} {'x'.join(map(str, shape))}" for leaf, shape in members),
-            sum(math.prod(shape) for _, shape in members),
-        )
-        for name, members in sorted(found.items(), key=lambda item: place(item[0], model.order))
-    ]
+        layer = ".".join(names[:-1]) or names[-1]
+        shapes.setdefault(layer, {})[names[-1]] = leaf.shape
+    return [_layer(name, shapes[name]) for name in sorted(shapes, key=lambda name: place(name, model.order))]
+
+
+def _layer(name: str, shapes: dict[str, tuple[int, ...]]) -> Layer:
+    described = [f"{leaf} {'x'.join(map(str, shape))}" for leaf, shape in shapes.items()]
+    return Layer(name, _stage(name), ", ".join(described), sum(map(math.prod, shapes.values())))
 
 
 def _stage(name: str) -> str:
@@ -100,9 +104,9 @@ def _stage(name: str) -> str:
 
 def multiply_adds(jaxpr: core.Jaxpr) -> int:
     """Multiply-adds of the matrix products and convolutions in a traced function."""
-    return sum(_COSTS.get(equation.primitive.name, _nothing)(equation) for equation in jaxpr.eqns) + sum(
-        multiply_adds(inner) for equation in jaxpr.eqns for inner in _inner(equation)
-    )
+    own = sum(_COSTS.get(equation.primitive.name, _nothing)(equation) for equation in jaxpr.eqns)
+    inner = sum(multiply_adds(program) for equation in jaxpr.eqns for program in _inner(equation))
+    return own + inner
 
 
 def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
@@ -111,8 +115,6 @@ def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
             yield value.jaxpr
         elif isinstance(value, core.Jaxpr):
             yield value
-    if "branches" in equation.params:  # one way per platform to the same result; on CPU not all are convolutions
-        yield max((branch.jaxpr for branch in equation.params["branches"]), key=multiply_adds)
 
 
 def _nothing(equation: core.JaxprEqn) -> int:

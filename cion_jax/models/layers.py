@@ -20,7 +20,7 @@ Initializer = Callable[..., Array]
 
 #: What PyTorch gives a kernel when nobody says otherwise: uniform within 1 / sqrt(fan-in).
 torch_default: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-#: Of linears and tables: PyTorch cuts this normal at +-2, a hundred deviations away.
+#: Of linears and tables: PyTorch cuts this normal at +-2, a hundred standard deviations away.
 normal_02: Initializer = nn.initializers.normal(0.02)
 kaiming_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -64,7 +64,8 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        inputs, size = x.shape[-1] // self.groups, self.kernel
+        inputs = x.shape[-1] // self.groups
+        size = self.kernel
         kernel = self.param("kernel", self.kernel_init, (size, size, inputs, self.features)).astype(x.dtype)
         edge = size // 2 if self.padding is None else self.padding
         y = convolve(x, kernel, self.stride, edge, self.groups)
@@ -98,8 +99,8 @@ def _relu_forward(x: Array) -> tuple[Array, Array]:
     return y, y
 
 
-def _relu_backward(y: Array, slope: Array) -> tuple[Array]:
-    return (jnp.where(y > 0, slope, 0),)
+def _relu_backward(y: Array, cotangent: Array) -> tuple[Array]:
+    return (jnp.where(y > 0, cotangent, 0),)
 
 
 relu.defvjp(_relu_forward, _relu_backward)

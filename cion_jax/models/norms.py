@@ -21,8 +21,8 @@ BATCH_EPSILON = 1e-5
 def _standardised(
     x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """x with mean `bias` and deviation `scale`, made 0 and 1 over some axes; and the mean and variance that it had
-    there, through which no gradient flows."""
+    """x with mean `bias` and standard deviation `scale` over some axes; and the mean and variance that it had there,
+    through which no gradient flows."""
     return _forward(x, scale, bias, axes, epsilon)[0]
 
 
@@ -37,27 +37,39 @@ def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon
     return (y, mean, variance), (x, scale, mean, variance)
 
 
-def _backward(axes: tuple[int, ...], epsilon: float, kept: Any, slopes: tuple[Array, Any, Any]) -> tuple[Array, ...]:
+def _backward(
+    axes: tuple[int, ...], epsilon: float, kept: Any, cotangents: tuple[Array, Any, Any]
+) -> tuple[Array, ...]:
+    """Of y = u scale + bias with u = (x - mean) r and r = 1 / sqrt(variance + epsilon), for the cotangent g of y:
+
+        d_bias = sum g    d_scale = sum g u                          over all but channels
+        d_x = r (h - (sum h + u sum h u) / n)    h = g scale         over the axes, which have n values together
+
+    The scale is constant along axes without the channels; there it waits, h = g, until the sums are taken.
+    """
     x, scale, mean, variance = kept
-    wide, slope, factor, last = (
-        at_least_float32(x),
-        at_least_float32(slopes[0]),
-        lax.rsqrt(variance + epsilon),
-        x.ndim - 1,
-    )
-    unit, others = (wide - mean) * factor, tuple(range(last))
-    steep = slope * scale if last in axes else slope
-    total = steep.sum(axes, keepdims=True)
-    if 0 in axes:
-        along = factor * ((steep * wide).sum(axes, keepdims=True) - mean * total)
+    channels = x.ndim - 1
+    positions = tuple(range(channels))
+    wide = at_least_float32(x)
+    cotangent = at_least_float32(cotangents[0])  # g
+    inverse_std = lax.rsqrt(variance + epsilon)  # r
+    unit = (wide - mean) * inverse_std  # u
+    scaled = cotangent * scale if channels in axes else cotangent  # h
+    sum_h = scaled.sum(axes, keepdims=True)
+    if 0 in axes:  # as its variance: from sums of h and of h x, for which no array of u need be written
+        sum_hu = inverse_std * ((scaled * wide).sum(axes, keepdims=True) - mean * sum_h)
     else:
-        along = (steep * unit).sum(axes, keepdims=True)
-    if last in axes:  # then the scale is not the same for all that is summed
-        learnt = (slope * unit).sum(others), slope.sum(others)
+        sum_hu = (scaled * unit).sum(axes, keepdims=True)
+    if channels in axes:
+        d_scale = (cotangent * unit).sum(positions)
+        d_bias = cotangent.sum(positions)
+        factor = inverse_std
     else:
-        learnt, factor = (along.sum(others), total.sum(others)), factor * scale
-    below = factor * (steep - (total + unit * along) * (mean.size / x.size))
-    return below.astype(x.dtype), *learnt
+        d_scale = sum_hu.sum(positions)
+        d_bias = sum_h.sum(positions)
+        factor = inverse_std * scale
+    d_x = factor * (scaled - (sum_h + unit * sum_hu) * (mean.size / x.size))
+    return d_x.astype(x.dtype), d_scale, d_bias
 
 
 _standardised.defvjp(_forward, _backward)
@@ -111,14 +123,14 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            return _normalise(at_least_float32(x), mean.value, variance.value, BATCH_EPSILON, scale, bias).astype(
-                x.dtype
-            )
-        y, now_mean, now_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)), BATCH_EPSILON)
+            y = _normalise(at_least_float32(x), mean.value, variance.value, BATCH_EPSILON, scale, bias)
+            return y.astype(x.dtype)
+        y, batch_mean, batch_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)), BATCH_EPSILON)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
-            mean.value = 0.9 * mean.value + 0.1 * now_mean.reshape(shape)
-            variance.value = 0.9 * variance.value + 0.1 * now_variance.reshape(shape) * (count / max(count - 1, 1))
+            unbiased = count / max(count - 1, 1)
+            mean.value = 0.9 * mean.value + 0.1 * batch_mean.reshape(shape)
+            variance.value = 0.9 * variance.value + 0.1 * batch_variance.reshape(shape) * unbiased
         return y
 
 
@@ -128,6 +140,6 @@ class IBN(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         half = x.shape[-1] // 2
-        return jnp.concatenate(
-            [InstanceNorm(name="IN")(x[..., :half]), BatchNorm(name="BN")(x[..., half:], train)], axis=-1
-        )
+        by_image = InstanceNorm(name="IN")(x[..., :half])
+        by_batch = BatchNorm(name="BN")(x[..., half:], train)
+        return jnp.concatenate([by_image, by_batch], axis=-1)

@@ -8,14 +8,13 @@ as 16x8 maps. Names are torchvision's.
     bottleneck block   x + norm(conv1(relu(norm(conv3(relu(norm(conv1(x))))))))
 """
 
-from functools import reduce
-
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from cion_jax.models.layers import Conv, kaiming_out, keep, maybe_remat, relu
 from cion_jax.models.norms import IBN, BatchNorm
+from cion_jax.models.ops import max_pool
 
 ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4"
 
@@ -60,8 +59,7 @@ class ResNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
         x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
-        x = relu(BatchNorm(name="bn1")(x, train))
-        x = lax.platform_dependent(x, cpu=_pool_rows_and_columns, default=_pool)
+        x = max_pool(relu(BatchNorm(name="bn1")(x, train)))
         for stage, depth in enumerate(self.depths, 1):
             for number in range(depth):
                 stride = 2 if number == 0 and stage in (2, 3) else 1
@@ -71,21 +69,6 @@ class ResNet(nn.Module):
                 )
             x = keep(self, f"stage{stage}", x)
         return jnp.mean(x, axis=(1, 2))
-
-
-def _pool(x: Array) -> Array:
-    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-
-
-def _pool_rows_and_columns(x: Array) -> Array:
-    """The same, one axis after the other: on CPU the gradient of XLA's own takes three times as long."""
-    for axis in (2, 1):
-        edges = [(0, 0, 0)] * 4
-        edges[axis] = (1, 1, 0)
-        padded, length = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges), (x.shape[axis] + 1) // 2
-        taps = [lax.slice_in_dim(padded, tap, tap + 2 * length - 1, 2, axis) for tap in range(3)]
-        x = reduce(lambda largest, tap: jnp.where(largest >= tap, largest, tap), taps)  # of equal ones the first learns
-    return x
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ from jax import Array
 
 from cion_jax.errors import UserError
 from cion_jax.models import convnext, edgenext, fastvit, ghostnet, repvit, resnet, swin, vit, volo
+from cion_jax.models.ops import traced_for
 
 #: A pytree of arrays: {"params": ..., "batch_stats": ...}, the latter only where there is a BatchNorm.
 Variables = dict[str, Any]
@@ -32,11 +33,14 @@ class Backbone:
     """Whether this is the single-branch form, which only computes features."""
     _module: nn.Module
     _fuse: Callable[[Variables], Variables] | None
+    platform: str = field(default_factory=jax.default_backend)
+    """What it is traced for: "cpu", "gpu" ("cuda" is as good) or "tpu"; it runs on the others too, if slowly."""
 
     def init(self, key: Array, param_dtype: Any = jnp.float32) -> Variables:
         """Fresh variables."""
         image = jnp.zeros((1, *self.image_size, 3))
-        variables = jax.jit(lambda key: self._module.init(key, image, False))(key)
+        with traced_for(self.platform):
+            variables = jax.jit(lambda key: self._module.init(key, image, False))(key)
         variables.pop("features", None)
         return jax.tree.map(lambda leaf: leaf.astype(param_dtype), variables)
 
@@ -53,10 +57,8 @@ class Backbone:
             program, out = jax.make_jaxpr(self.apply, return_shape=True)(self.shapes(), image)
         except Exception as error:  # each family stumbles in its own way
             raise UserError(mistake) from error
-        if any(
-            0 in value.aval.shape for step in program.eqns for value in step.outvars
-        ):  # nothing is left of the image
-            raise UserError(mistake)
+        if any(0 in value.aval.shape for step in program.eqns for value in step.outvars):
+            raise UserError(mistake)  # nothing is left of the image
         return out.shape[-1]
 
     def apply(
@@ -76,7 +78,8 @@ class Backbone:
         """
         mutable = ["features"] * return_features + ["batch_stats"] * train
         rngs = None if rng is None else {"drop_path": rng}
-        out, state = self._module.apply(variables, images, train, mutable=mutable, rngs=rngs)
+        with traced_for(self.platform):
+            out, state = self._module.apply(variables, images, train, mutable=mutable, rngs=rngs)
         features = (out, dict(state.get("features", {}))) if return_features else out
         if not train:
             return features
@@ -103,30 +106,37 @@ def place(key: str, order: Sequence[str]) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class _Family:
+class Family:
+    """Backbones that share a chapter: a module with the table `VARIANTS` and the `ORDER` of their keys in PyTorch."""
+
     name: str
     paper: str
     chapter: Any
 
 
 _FAMILIES = (
-    _Family("ResNet", "arXiv 1512.03385, 1807.09441", resnet),
-    _Family("ConvNeXt", "arXiv 2201.03545", convnext),
-    _Family("EdgeNeXt", "arXiv 2206.10589", edgenext),
-    _Family("GhostNet", "arXiv 1911.11907", ghostnet),
-    _Family("RepViT", "arXiv 2307.09283", repvit),
-    _Family("FastViT", "arXiv 2303.14189", fastvit),
-    _Family("ViT", "arXiv 2010.11929, 2111.12084", vit),
-    _Family("Swin", "arXiv 2103.14030", swin),
-    _Family("VOLO", "arXiv 2106.13112", volo),
+    Family("ResNet", "arXiv 1512.03385, 1807.09441", resnet),
+    Family("ConvNeXt", "arXiv 2201.03545", convnext),
+    Family("EdgeNeXt", "arXiv 2206.10589", edgenext),
+    Family("GhostNet", "arXiv 1911.11907", ghostnet),
+    Family("RepViT", "arXiv 2307.09283", repvit),
+    Family("FastViT", "arXiv 2303.14189", fastvit),
+    Family("ViT", "arXiv 2010.11929, 2111.12084", vit),
+    Family("Swin", "arXiv 2103.14030", swin),
+    Family("VOLO", "arXiv 2106.13112", volo),
 )
 
 #: Family by backbone name.
-ZOO: dict[str, _Family] = {name: family for family in _FAMILIES for name in family.chapter.VARIANTS}
+ZOO: dict[str, Family] = {name: family for family in _FAMILIES for name in family.chapter.VARIANTS}
 
 
-def backbone(name: str, *, image_size: tuple[int, int] = (256, 128), **options: Any) -> Backbone:
+def backbone(
+    name: str, *, image_size: tuple[int, int] = (256, 128), platform: str | None = None, **options: Any
+) -> Backbone:
     """A backbone by its name, with tables of positions, where it has them, for images of a height and width.
+
+    `platform` is that of the devices it will run on, by default JAX's default backend: it decides the forms in which
+    convolutions are traced, and changes no number by more than rounding.
 
     Further options replace fields of the network: `remat=True` computes activations again in the backward pass,
     `drop_path=0.1` sets the last block's rate where a family has drop path.
@@ -135,11 +145,21 @@ def backbone(name: str, *, image_size: tuple[int, int] = (256, 128), **options: 
         near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ZOO)}"
         raise UserError(f"no backbone is called {name!r}; {hint}")
-    family, chapter = ZOO[name], ZOO[name].chapter
-    module, fuse = chapter.VARIANTS[name], getattr(chapter, "fuse", None)
-    if unknown := sorted(options.keys() - {field.name for field in fields(module)}):
+    family = ZOO[name]
+    chapter = family.chapter
+    module = chapter.VARIANTS[name]
+    if unknown := sorted(options.keys() - {each.name for each in fields(module)}):
         raise UserError(f"{name} has no option {' or '.join(unknown)}")
     if hasattr(module, "image_size"):
         options["image_size"] = image_size
-    module = module.clone(**options)
-    return Backbone(name, family.name, family.paper, chapter.ORDER.split(), image_size, False, module, fuse)
+    return Backbone(
+        name=name,
+        family=family.name,
+        paper=family.paper,
+        order=tuple(chapter.ORDER.split()),
+        image_size=image_size,
+        is_fused=False,
+        _module=module.clone(**options),
+        _fuse=getattr(chapter, "fuse", None),
+        platform=platform or jax.default_backend(),
+    )
