@@ -18,7 +18,7 @@ CROPS = Crops(
 
 @dataclass(frozen=True)
 class Plan:
-    """One way of running the demo; each story sets the seed of both, and each of its runs the level."""
+    """One way of running the demo; each world sets the seed of both, and each of its runs the level."""
 
     world: World
     training: Pretraining
