@@ -109,7 +109,8 @@ class EdgeNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        block, attention = maybe_remat(Block, self.remat), maybe_remat(AttentionBlock, self.remat)
+        block = maybe_remat(Block, self.remat)
+        attention = maybe_remat(AttentionBlock, self.remat)
         for stage, rates in enumerate(drop_rates(self.drop_path, (3, 3, 9, 3))):
             x = downsample(x, stage, self.widths[stage])
             for number, rate in enumerate(rates):

@@ -134,7 +134,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        channels, fused = x.shape[-1], self.fused
+        channels = x.shape[-1]
+        fused = self.fused
         if self.attention:
             y = x if fused else BatchNorm(name="norm")(x, train)
             tokens = y.reshape(len(x), -1, channels)
@@ -166,13 +167,17 @@ class FastViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        block, fused, width = maybe_remat(Block, self.remat), self.fused, self.width
+        block = maybe_remat(Block, self.remat)
+        fused = self.fused
+        width = self.width
         x = gelu(MobileOne(width, 3, 2, depthwise=False, fused=fused, name="patch_embed.0")(x, train))
         x = gelu(MobileOne(width, 3, 2, fused=fused, name="patch_embed.1")(x, train))
         x = gelu(MobileOne(width, 1, depthwise=False, fused=fused, name="patch_embed.2")(x, train))
-        rates, last = drop_rates(self.drop_path, self.depths), len(self.depths) - 1
+        rates = drop_rates(self.drop_path, self.depths)
+        last = len(self.depths) - 1
         for stage, depth in enumerate(self.depths):
-            place, attention = 2 * stage, self.attention and stage == last
+            place = 2 * stage
+            attention = self.attention and stage == last
             if stage:
                 width *= 2
                 down = f"network.{place - 1}.proj"

@@ -23,7 +23,8 @@ Variables = dict[str, Any]
 
 def init(key: Array, inputs: int, prototypes: int, hidden: int = 2048, bottleneck: int = 256) -> Variables:
     """Fresh variables for features of a width; 65,536 prototypes are usual, ReIDZoo checkpoints have 65,336."""
-    keys, widths = jax.random.split(key, 4), (inputs, hidden, hidden, bottleneck)
+    keys = jax.random.split(key, 4)
+    widths = inputs, hidden, hidden, bottleneck
     params: dict[str, Any] = {
         name: {"kernel": normal_02(keys[i], widths[i : i + 2]), "bias": jnp.zeros(widths[i + 1])}
         for i, name in enumerate(_LAYERS)
@@ -35,7 +36,8 @@ def init(key: Array, inputs: int, prototypes: int, hidden: int = 2048, bottlenec
 
 def bottleneck(variables: Variables, features: Array) -> Array:
     """Unit vectors (N, 256) of features (N, inputs), in float32 or better: the loss divides them by a temperature."""
-    x, params = features, variables["params"]
+    x = features
+    params = variables["params"]
     for name in _LAYERS:
         layer = params[name]
         x = x @ layer["kernel"].astype(x.dtype) + layer["bias"].astype(x.dtype)

@@ -66,7 +66,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        channels, fused = x.shape[-1], self.fused
+        channels = x.shape[-1]
+        fused = self.fused
         if self.stride == 1 and not fused:
             x = TokenMixer(name="token_mixer.0")(x, train)
         else:

@@ -141,7 +141,8 @@ class Volo(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        block, heads = maybe_remat(Block, self.remat), self.width // 32
+        block = maybe_remat(Block, self.remat)
+        heads = self.width // 32
         rates = drop_rates(self.drop_path, self.depths)
         x = PatchEmbed(self.width // 2, name="patch_embed")(x, train)
         for number, rate in enumerate(rates[0]):
