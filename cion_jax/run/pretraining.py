@@ -117,10 +117,10 @@ def pretraining(settings: Pretraining) -> PretrainingMethod:
     return method
 
 
-def model_of(settings: Pretraining) -> Backbone:
-    """The backbone, with tables of positions for the global crops."""
+def model_of(settings: Pretraining, platform: str | None = None) -> Backbone:
+    """The backbone, with tables of positions for the global crops; traced for a platform, by default that of JAX."""
     options: dict[str, Any] = {"remat": True} if settings.remat else {}
-    return backbone(settings.backbone, image_size=settings.crops.global_size, **options)
+    return backbone(settings.backbone, image_size=settings.crops.global_size, platform=platform, **options)
 
 
 def instances_at(settings: Pretraining, epoch: int) -> int:

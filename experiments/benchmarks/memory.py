@@ -2,6 +2,7 @@
 
 python -m experiments.benchmarks.memory                  # every row; takes minutes
 python -m experiments.benchmarks.memory resnet50_ibn     # one row, or a file of settings
+python -m experiments.benchmarks.memory --write          # every row, into what_fits.json
 
 Counted are student, teacher, the optimizer's moments, gradients and center; whatever the backward pass of the student's
 two forwards (global and local crops) holds of each image; and with `remat` what it holds of the block that is being
@@ -14,10 +15,12 @@ The one check so far is resnet18 in float32, compiled by XLA for a CPU: 52 MB an
 `remat` 56 where 35 are estimated, so that it saved nothing there. No figure has been compared with a GPU or TPU.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,15 +29,19 @@ from jax.extend import core
 from jax.extend.core.primitives import remat_p
 from tyro.conf import Positional
 
+from cion_jax.atomic import write_atomically
 from cion_jax.config import Pretraining
+from cion_jax.errors import UserError
 from cion_jax.models import head
 from cion_jax.models.zoo import Backbone, backbone
-from cion_jax.recipes import RECIPES, recipe
+from cion_jax.recipes import PAPER, RECIPES, recipe
 from cion_jax.run.method import abstract_state
 from cion_jax.run.pretraining import PretrainingMethod
 from experiments.benchmarks.command import command
 
-#: Memory of a device, in units of 10^9 bytes, that the experiment files record figures for.
+#: Images that fit on a device, without and with `remat`, by backbone and by gigabytes.
+WHAT_FITS = Path(__file__).with_name("what_fits.json")
+#: Memory of a device, in units of 10^9 bytes, that figures are recorded for.
 DEVICES = (16, 40, 80, 141)
 #: Of it, what JAX takes on a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 SHARE = 0.75
@@ -118,24 +125,32 @@ def _bytes(tree: Any) -> int:
 
 
 def fits(both: tuple[Need, Need]) -> dict[int, tuple[int, int]]:
-    """Images on a device by its memory, without and with `remat`: what the experiment files record."""
+    """Images on a device by its memory, without and with `remat`: what `what_fits.json` records."""
     return {size: (both[0].fits(size), both[1].fits(size)) for size in DEVICES}
 
 
-def main(name: Positional[str | None] = None) -> None:
+def main(name: Positional[str | None] = None, write: bool = False) -> None:
     """Print a Markdown table of estimates.
 
     Args:
         name: A row or a file of settings; without it all rows are listed.
+        write: Also write what fits for each of the paper's backbones into what_fits.json.
     """
+    if write and name:
+        raise UserError(f"--write: all rows are written together; leave {name} out")
+    recorded: dict[str, dict[int, tuple[int, int]]] = {}
     print(f"ESTIMATED images per device, in {SHARE:.0%} of its memory, without / with remat\n")
     print("| | fixed, GB | an image, MB | " + " | ".join(f"{size} GB" for size in DEVICES) + " |")
     print("|---|" + "---|" * (2 + len(DEVICES)))
     for each in [name] if name else RECIPES:
         plain, spared = needs(recipe(each))
+        recorded[each] = fits((plain, spared))
         cells = [f"{plain.fixed / 1e9:.2f}", f"{plain.image / 1e6:.0f} / {spared.image / 1e6:.0f}"]
-        cells += [f"{few} / {many}" for few, many in fits((plain, spared)).values()]
+        cells += [f"{few} / {many}" for few, many in recorded[each].values()]
         print(f"| {each} | {' | '.join(cells)} |", flush=True)
+    if write:
+        rows = [f' "{each}": {json.dumps(recorded[each])}' for each in PAPER]
+        write_atomically(WHAT_FITS, lambda path: path.write_text("{\n" + ",\n".join(rows) + "\n}\n"))
 
 
 if __name__ == "__main__":
