@@ -70,7 +70,5 @@ def _number(place: str, row: dict[str, object], column: str) -> int:
     value = row.get(column, -1)
     text = str(value) if isinstance(value, str | int) else type(value).__name__
     if not re.fullmatch("-1|[0-9]{1,9}", text):  # True and False do not match either
-        raise UserError(
-            f"{place}: {column} {text[:40]!r} is not a whole number of up to nine digits; -1 is unknown"
-        )
+        raise UserError(f"{place}: {column} {text[:40]!r} is not a whole number of up to nine digits; -1 is unknown")
     return int(text)
