@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "cion_jax.weights": {"models"},
     "cion_jax.evaluate": {"models", "data"},
     "cion_jax.pretrain": {"models", "data"},
+    "cion_jax.finetune": {"models", "data", "pretrain"},
     "cion_jax.run": {"models", "data", "denoise", "weights", "evaluate", "pretrain"},
     "tfrecords_tools": {"data"},
 }

@@ -33,6 +33,8 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _ORDERS = tuple(permutations(range(4)))
 _UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 
+Colour = tuple[float, float, float]
+
 
 class View(NamedTuple):
     """What makes a crop of an image. Several crops are a View of arrays with one more axis in front."""
@@ -74,18 +76,21 @@ def multi_crop(
         local_crops_nxhxwx3 = jax.vmap(partial(crop, image_HxWx3, size=crops.local_size))(local_views)
         return global_crops_2xhxwx3, local_crops_nxhxwx3
 
+    return map_images(crop_all, images, key, one_by_one=one_by_one)
+
+
+def map_images(make: Callable[[Array, Array], Any], images: Array, key: Array, *, one_by_one: bool) -> Any:
+    """`make(image, key)` of all images, each with a key of its own: at once, or a group at a time that has one image
+    of each device."""
     keys = jax.random.split(key, len(images))
-    at_once = jax.vmap(crop_all)
-    return _one_by_one(at_once, images, keys) if one_by_one else at_once(images, keys)
-
-
-def _one_by_one(make: Callable[[Array, Array], Any], images: Array, keys: Array) -> Any:
-    """The rows of `make(images, keys)`, a group at a time that has one row of each device."""
+    at_once = jax.vmap(make)
+    if not one_by_one:
+        return at_once(images, keys)
     rows = len(images)
     devices = math.gcd(rows, jax.device_count())
     # neighbours are on one device: of (devices, rows / devices) a group is a column
     groups = [values.reshape(devices, -1, *values.shape[1:]).swapaxes(0, 1) for values in (images, keys)]
-    made = jax.lax.map(lambda group: make(*group), tuple(groups))
+    made = jax.lax.map(lambda group: at_once(*group), tuple(groups))
     return jax.tree.map(lambda values: values.swapaxes(0, 1).reshape(rows, *values.shape[2:]), made)
 
 
@@ -114,17 +119,24 @@ def choose_box(
 ) -> Array:
     """Top, left, height and width of a random resized crop, from uniform numbers: the first of ten tries that fits
     into the image; if none does, the largest box in its middle whose width / height is allowed."""
-    areas_T = height * width * _between(numbers[:_TRIES], *scale)
-    aspects_T = jnp.exp(_between(numbers[_TRIES:-2], math.log(aspect[0]), math.log(aspect[1])))
+    areas_T = height * width * between(numbers[:_TRIES], *scale)
+    aspects_T = jnp.exp(between(numbers[_TRIES:-2], math.log(aspect[0]), math.log(aspect[1])))
     sides_Tx2 = jnp.sqrt(jnp.stack([areas_T / aspects_T, areas_T * aspects_T], axis=1))
-    sizes_Tx2 = jnp.round(sides_Tx2).astype(jnp.int32)
     image = jnp.array([height, width])
-    fits_T = ((sizes_Tx2 > 0) & (sizes_Tx2 <= image)).all(axis=1)
-    size = sizes_Tx2[jnp.argmax(fits_T)]  # the first that fits
-    corner = jnp.floor(numbers[-2:] * (image - size + 1)).astype(jnp.int32)
+    box, fits = first_that_fits(numbers[-2:], sides_Tx2, image, image)
     largest = jnp.array([min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))])
     in_the_middle = jnp.concatenate([(image - largest) // 2, largest])
-    return jnp.where(fits_T.any(), jnp.concatenate([corner, size]), in_the_middle)
+    return jnp.where(fits, box, in_the_middle)
+
+
+def first_that_fits(numbers_2: Array, sides_Tx2: Array, image_2: Array, largest_2: Array) -> tuple[Array, Array]:
+    """Top, left, height and width of the first box that is no larger than allowed, at the place in an image for which
+    two uniform numbers stand; and whether there is one."""
+    sizes_Tx2 = jnp.round(sides_Tx2).astype(jnp.int32)
+    fits_T = ((sizes_Tx2 > 0) & (sizes_Tx2 <= largest_2)).all(axis=1)
+    size_2 = sizes_Tx2[jnp.argmax(fits_T)]
+    corner_2 = jnp.floor(numbers_2 * (image_2 - size_2 + 1)).astype(jnp.int32)
+    return jnp.concatenate([corner_2, size_2]), fits_T.any()
 
 
 def _views(boxes_Vx4: Array, numbers_11xV: Array, blur_V: Array, solarize_V: Array, crops: Crops) -> View:
@@ -134,19 +146,20 @@ def _views(boxes_Vx4: Array, numbers_11xV: Array, blur_V: Array, solarize_V: Arr
     strength = jnp.array(crops.jitter_strength)
     unchanged = jnp.array(_UNCHANGED)
     lowest = (unchanged - strength).at[:_HUE].max(0)  # no factor but the hue's turn is negative
-    factors_Vx4 = _between(changes_Vx4, lowest, unchanged + strength)
+    factors_Vx4 = between(changes_Vx4, lowest, unchanged + strength)
     return View(
         box=boxes_Vx4,
         flip=flip < crops.flip,
         order=jnp.array(_ORDERS)[(order * len(_ORDERS)).astype(jnp.int32)],
         factors=jnp.where((jittered < crops.jitter)[:, None], factors_Vx4, unchanged),
         grey=dropped < crops.grey,
-        radius=jnp.where(blurred < blur_V, _between(radius, *crops.blur_radius), 0),
+        radius=jnp.where(blurred < blur_V, between(radius, *crops.blur_radius), 0),
         solarize=solarized < solarize_V,
     )
 
 
-def _between(numbers: Array, low: ArrayLike, high: ArrayLike) -> Array:
+def between(numbers: Array, low: ArrayLike, high: ArrayLike) -> Array:
+    """The values between two bounds for which uniform numbers stand."""
     return jnp.asarray(low) + numbers * (jnp.asarray(high) - low)
 
 
@@ -159,10 +172,10 @@ def render(image: Array, view: View, size: tuple[int, int], largest_radius: floa
     return jnp.where(view.solarize, solarize(rgb), rgb)
 
 
-def normalise(rgb: Array) -> Array:
+def normalise(rgb: Array, mean: Colour = MEAN, std: Colour = STD) -> Array:
     """What a network takes, (h, w, 3), of a picture (h, 3, w)."""
-    mean_3x1 = jnp.array(MEAN)[:, None]
-    std_3x1 = jnp.array(STD)[:, None]
+    mean_3x1 = jnp.array(mean)[:, None]
+    std_3x1 = jnp.array(std)[:, None]
     return ((rgb / 255 - mean_3x1) / std_3x1).transpose(0, 2, 1)
 
 

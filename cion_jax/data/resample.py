@@ -5,6 +5,7 @@ Pictures are float32 arrays (h, 3, w) of whole numbers 0 to 255; see augment.
 
 import math
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,21 @@ from jax import Array
 
 _product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
+Kernel = Literal["bicubic", "bilinear"]
 
-def resize(image: Array, box: Array, size: tuple[int, int], flip: Array) -> Array:
-    """The box of a (H, W, 3) image at another size, (h, 3, w): bicubic, antialiased, perhaps mirrored."""
+
+def resize(image: Array, box: Array, size: tuple[int, int], flip: Array, kernel: Kernel = "bicubic") -> Array:
+    """The box of a (H, W, 3) image at another size, (h, 3, w): antialiased, perhaps mirrored."""
     top, left, height, width = box
     lines_Hx3xW = image.transpose(0, 2, 1).astype(jnp.float32)
     targets = jnp.arange(size[1])
     mirrored = jnp.where(flip, targets[::-1], targets)
-    weights_wxW = _bicubic(jnp.arange(image.shape[1]), mirrored, left, width, size[1])
+    weights_wxW = _weights(kernel, jnp.arange(image.shape[1]), mirrored, left, width, size[1])
     lines_Hx3xw = whole(_product("HcW,wW->Hcw", lines_Hx3xW, weights_wxW))
-    return whole(_resize_rows(lines_Hx3xw, top, height, size[0]))
+    return whole(_resize_rows(kernel, lines_Hx3xw, top, height, size[0]))
 
 
-def _resize_rows(lines_Hx3xw: Array, start: Array, length: Array, size: int) -> Array:
+def _resize_rows(kernel: Kernel, lines_Hx3xw: Array, start: Array, length: Array, size: int) -> Array:
     """Rows (size, 3, w) from the rows start..start+length.
 
     Weights are zero far from the diagonal, so a block of rows is made from the window of rows that it needs: half the
@@ -39,23 +42,34 @@ def _resize_rows(lines_Hx3xw: Array, start: Array, length: Array, size: int) -> 
         step = length / size
         lowest = jnp.ceil(start + (first + 0.5) * step - 2 * jnp.maximum(step, 1) - 0.5).astype(jnp.int32)
         lowest = jnp.clip(lowest, 0, rows - window)
-        weights = _bicubic(lowest + jnp.arange(window), first + jnp.arange(block), start, length, size)
+        weights = _weights(kernel, lowest + jnp.arange(window), first + jnp.arange(block), start, length, size)
         return _product("hH,Hcw->hcw", weights, jax.lax.dynamic_slice_in_dim(lines_Hx3xw, lowest, window))
 
     return jax.vmap(make)(jnp.arange(0, size, block)).reshape(size, *line)
 
 
-def _bicubic(sources: Array, targets: Array, start: Array, length: Array, size: int) -> Array:
+def _weights(kernel: Kernel, sources: Array, targets: Array, start: Array, length: Array, size: int) -> Array:
     """Weights (targets, sources) of pixels in a picture of a size that is made from the pixels start..start+length;
     pixels outside of these have none."""
     step = length / size
     centers = start + (targets + 0.5) * step
     x = jnp.abs(sources + 0.5 - centers[:, None]) / jnp.maximum(step, 1)
+    inside = (sources >= start) & (sources < start + length)
+    weights = jnp.where(inside, _KERNELS[kernel](x), 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _bicubic(x: Array) -> Array:
     near = (1.5 * x - 2.5) * x * x + 1  # Keys' cubic with a = -0.5, below a distance of 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2  # and below 2
-    inside = (sources >= start) & (sources < start + length)
-    weights = jnp.where(inside & (x < 2), jnp.where(x < 1, near, far), 0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    return jnp.where(x < 2, jnp.where(x < 1, near, far), 0)
+
+
+def _bilinear(x: Array) -> Array:
+    return jnp.maximum(1 - x, 0)
+
+
+_KERNELS = {"bicubic": _bicubic, "bilinear": _bilinear}  # neither reaches farther than 2
 
 
 def whole(values: Array) -> Array:

@@ -45,14 +45,15 @@ def values_at(settings: Optimization, images: int, epochs: int, epoch: int, batc
         rising = settings.warmup - step
         learning_rate = peak * min(1.0, time / rising) if rising > 0 else 0.0
     else:
-        learning_rate = _cosine(peak, settings.learning_rate_end, (time - settings.warmup) / (epochs - settings.warmup))
+        learning_rate = cosine(peak, settings.learning_rate_end, (time - settings.warmup) / (epochs - settings.warmup))
     return StepValues(
         learning_rate,
-        _cosine(settings.weight_decay, settings.weight_decay_end, time / epochs),
-        _cosine(1 - settings.momentum, 0.0, time / epochs),
+        cosine(settings.weight_decay, settings.weight_decay_end, time / epochs),
+        cosine(1 - settings.momentum, 0.0, time / epochs),
         epoch < settings.frozen,
     )
 
 
-def _cosine(start: float, end: float, share: float) -> float:
+def cosine(start: float, end: float, share: float) -> float:
+    """Half a cosine wave from start to end, at a share of the way from 0 to 1."""
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))

@@ -24,6 +24,8 @@ def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
         values = 0.5 * z
     elif last in _SCALES:
         values = 0.5 + 0.1 * z
+    elif last == "p":
+        values = 3.0 + 0.1 * z
     elif last == "weight_g" or (last == "weight" and len(shape) == 1):
         values = 1.0 + 0.1 * z
     elif len(shape) >= 2:

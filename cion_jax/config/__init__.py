@@ -1,0 +1,37 @@
+"""Every setting, as frozen dataclasses: the comment under a field is its help text on the command line."""
+
+from cion_jax.config.augmentation import (
+    BNNECK_AUGMENTATION,
+    CLUSTER_CONTRAST_AUGMENTATION,
+    MGN_AUGMENTATION,
+    Augmentation,
+    Crops,
+)
+from cion_jax.config.denoising import Denoising
+from cion_jax.config.finetuning import BnneckOptimization, ClusterContrastOptimization, MgnOptimization
+from cion_jax.config.hosts import Hosts
+from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
+from cion_jax.config.records import MEAN, STD, Reading, Writing
+from cion_jax.config.world import World
+
+__all__ = [
+    "BNNECK_AUGMENTATION",
+    "CLUSTER_CONTRAST_AUGMENTATION",
+    "MEAN",
+    "MGN_AUGMENTATION",
+    "STD",
+    "Augmentation",
+    "BnneckOptimization",
+    "ClusterContrastOptimization",
+    "Crops",
+    "Denoising",
+    "Head",
+    "Hosts",
+    "MgnOptimization",
+    "Optimization",
+    "Pretraining",
+    "Reading",
+    "Training",
+    "World",
+    "Writing",
+]

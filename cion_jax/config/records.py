@@ -1,0 +1,32 @@
+"""How records are written and read, and what networks are fed."""
+
+from dataclasses import dataclass
+
+#: Networks are fed values 0 to 1, less the mean of each channel, divided by its standard deviation: those of ImageNet.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a dataset is written."""
+
+    images_per_shard: int = 8192
+    """Images in one shard file; a pod wants at least one shard per reading host."""
+    workers: int = 0
+    """Processes that write shards at the same time; 0 means one per core."""
+    skip_damaged: bool = False
+    """Leave out (and count) images that do not decode, instead of stopping at the first."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are decoded on the host."""
+
+    height: int = 256
+    """Rows of every decoded image; other sizes are resized on the host."""
+    width: int = 128
+    """Columns of every decoded image."""
+    threads: int = 0
+    """Threads that decode, each a batch of its own; 0 means one per core."""
+    skip_damaged: bool = False
+    """Replace a damaged record by another image of its identity and count it, instead of stopping."""
