@@ -89,7 +89,7 @@ def test_pages_are_written_from_results(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (page("order", "nothing"), r"page\.md, line 9: no benchmark is called nothing; there are records, "),
+        (page("order", "nothing"), r"page\.md, line 9: no benchmark is called nothing; there are demo, records, "),
         ("<!-- begin order -->\n", r"page\.md, line 1: '<!-- begin order -->' is not one of a pair"),
         ("\n<!-- end order -->\n", r"page\.md, line 2: '<!-- end order -->' is not one of a pair"),
         ("<!-- begin order -->\n" + page("index"), r"page\.md, line 1: .* is not one of a pair"),

@@ -12,8 +12,10 @@ row divided by its largest value; the ranking of i is all images in order of d(i
     distance(q, g) = (1 - weight) (1 - S / (2 - S)) + weight d(q, g)
 
 Half of an odd k1 is rounded to the even number, as in the authors' code. A row of V has some dozens of values that are
-not 0, and only these are kept: no array of N x N or of queries x gallery is made.
+not 0, and only these are kept: no array of N x N or of queries x gallery is made. `jaccard.py` encodes in the same way.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,16 +67,16 @@ def reranked(
     gallery = np.asarray(gallery, np.float32)
     features = np.concatenate([query, gallery])
     neighbours = nearest(features, features, k1 + 1, block=block, progress=progress)
-    encoding_NxN = _encode(features, neighbours.index, neighbours.farthest, block)  # V
+    encoding_NxN = encode(features, neighbours.index, k1, neighbours.farthest, block)  # V
     if k2 > 1:
-        encoding_NxN = _average(encoding_NxN, neighbours.index[:, :k2])  # V'
+        encoding_NxN = average(encoding_NxN, neighbours.index[:, :k2])  # V'
     query_encoding = encoding_NxN[: len(query)]
     gallery_encoding = encoding_NxN[len(query) :].tocsc()
     farthest_Q = neighbours.farthest[: len(query)]
     gallery_GxD = jnp.asarray(gallery)
 
     def of_queries(start: int, stop: int) -> Array:
-        common_BxG = _common(query_encoding[start:stop], gallery_encoding)
+        common_BxG = common(query_encoding[start:stop], gallery_encoding)
         return _blend(common_BxG, query[start:stop], gallery_GxD, farthest_Q[start:stop], weight)
 
     return Distances(of_queries, len(query), len(gallery), UPPER_BOUND)
@@ -89,16 +91,30 @@ def _check_settings(k1: int, k2: int, weight: float, images: int) -> None:
         raise UserError(f"weight {weight}: must be from 0, for the new distance alone, to 1, for the plain one alone")
 
 
-def _encode(features: np.ndarray, rank_NxK: np.ndarray, farthest_N: np.ndarray, block: int) -> sparse.csr_array:
-    """V (N, N), from the first K of each image and its largest distance."""
-    on_device = jnp.asarray(features), jnp.asarray(rank_NxK), jnp.asarray(farthest_N)
+def encode(
+    features: np.ndarray,
+    rank_NxK: np.ndarray,
+    k1: int,
+    divisor_N: np.ndarray,
+    block: int,
+) -> sparse.csr_array:
+    """V (N, N).
+
+    Args:
+        features: (N, D) float32.
+        rank_NxK: The first K of each image, among which those of R(i, k1) are.
+        k1: Those of R(i, k1 / 2) are among the first k1 / 2 + 1.
+        divisor_N: What the squared distances of each image are divided by.
+        block: Images that are encoded together.
+    """
+    on_device = jnp.asarray(features), jnp.asarray(rank_NxK), jnp.asarray(divisor_N)
     counts = []
     members = []
     values = []
     for start in range(0, len(features), block):
         rows = np.arange(start, min(start + block, len(features)))
         padded = np.pad(rows, (0, block - len(rows)))  # so that one program serves all blocks
-        member_BxM, value_BxM = (np.asarray(part)[: len(rows)] for part in _encode_block(padded, *on_device))
+        member_BxM, value_BxM = (np.asarray(part)[: len(rows)] for part in _encode_block(padded, *on_device, k1))
         counts.append(np.count_nonzero(value_BxM, axis=1))
         members.append(member_BxM[value_BxM > 0])
         values.append(value_BxM[value_BxM > 0])
@@ -106,10 +122,10 @@ def _encode(features: np.ndarray, rank_NxK: np.ndarray, farthest_N: np.ndarray, 
     return sparse.csr_array((np.concatenate(values), np.concatenate(members), bounds), shape=(len(features),) * 2)
 
 
-@jax.jit
-def _encode_block(rows: Array, features: Array, rank_NxK: Array, farthest_N: Array) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=4)
+def _encode_block(rows: Array, features: Array, rank_NxK: Array, divisor_N: Array, k1: int) -> tuple[Array, Array]:
     """V of the rows (B,): the numbers of their members in rising order, (B, M), and the values, 0 for no member."""
-    member_BxM = jnp.sort(_members(rows, rank_NxK), axis=1)
+    member_BxM = jnp.sort(_members(rows, rank_NxK, k1), axis=1)
     is_repeated = jnp.diff(member_BxM, prepend=-1) == 0
     is_member = (member_BxM < len(rank_NxK)) & ~is_repeated
     distance_BxM = lax.map(
@@ -117,14 +133,14 @@ def _encode_block(rows: Array, features: Array, rank_NxK: Array, farthest_N: Arr
         (rows, member_BxM),
         batch_size=ROWS_AT_ONCE,
     )
-    value_BxM = jnp.where(is_member, jnp.exp(-_relative(distance_BxM, farthest_N[rows])), 0)
+    value_BxM = jnp.where(is_member, jnp.exp(-_relative(distance_BxM, divisor_N[rows])), 0)
     return member_BxM, value_BxM / jnp.maximum(value_BxM.sum(axis=1, keepdims=True), EPSILON)
 
 
-def _members(rows: Array, rank_NxK: Array) -> Array:
+def _members(rows: Array, rank_NxK: Array, k1: int) -> Array:
     """R* of the rows (B,), in no order and with repetitions, (B, M); N stands for no member."""
     no_member = len(rank_NxK)
-    half = round((rank_NxK.shape[1] - 1) / 2)  # k1 / 2
+    half = round(k1 / 2)
     near_BxK, mutual_BxK = _reciprocal(rows, rank_NxK)
     members_BxK = jnp.where(mutual_BxK, near_BxK, no_member)  # R(i, k1)
     # R(c, k1 / 2) of each c among the first of i, and which of these images are in R(i, k1).
@@ -143,12 +159,12 @@ def _reciprocal(images: Array, rank_NxK: Array) -> tuple[Array, Array]:
     return near, (rank_NxK[near] == images[..., None, None]).any(axis=-1)
 
 
-def _relative(distance: Array, farthest: Array) -> Array:
-    """d: squared distances, each row divided by its largest value."""
-    return distance / jnp.maximum(farthest, EPSILON)[:, None]
+def _relative(distance: Array, divisor: Array) -> Array:
+    """d: squared distances, each row divided by its divisor: its largest value, if this is for re-ranking."""
+    return distance / jnp.maximum(divisor, EPSILON)[:, None]
 
 
-def _average(encoding_NxN: sparse.csr_array, first_NxK: np.ndarray) -> sparse.csr_array:
+def average(encoding_NxN: sparse.csr_array, first_NxK: np.ndarray) -> sparse.csr_array:
     """V': the mean of V over the first K of each image: a product with a sparse matrix that has 1 / K at these K."""
     images, count = first_NxK.shape
     equal = np.full(first_NxK.size, 1 / count, np.float32)
@@ -156,7 +172,7 @@ def _average(encoding_NxN: sparse.csr_array, first_NxK: np.ndarray) -> sparse.cs
     return sparse.csr_array((equal, first_NxK.ravel(), bounds), shape=encoding_NxN.shape) @ encoding_NxN
 
 
-def _common(query: sparse.csr_array, gallery: sparse.csc_array) -> np.ndarray:
+def common(query: sparse.csr_array, gallery: sparse.csc_array) -> np.ndarray:
     """S (B, G), from V' of some queries (B, N) in rows and of the gallery (G, N) in columns.
 
     Each value of a query meets all values of the gallery in its column: these meetings are laid out one after the

@@ -77,6 +77,7 @@ SUITE = {
     "denoising_real": Benchmark("Who is who, real people", f"denoising --features {REAL_FEATURES}", has_own_data=True),
     "denoise": Benchmark("Who is who, as it grows", "benchmarks.denoise"),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
+    "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),
     "loss": Benchmark("The loss", "benchmarks.loss --block 2048", "torch"),
     "loss_120": Benchmark("The loss, 120 images", "benchmarks.loss --block 2048 --batch 120 --rounds 5"),
     "augment": Benchmark("Crops", "benchmarks.augment"),
