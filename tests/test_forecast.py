@@ -11,7 +11,7 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain.state import init_state
 from cion_jax.run import forecast as module
 from cion_jax.run.forecast import Memory, forecast, memory
-from cion_jax.run.pretraining import model_of
+from cion_jax.run.pretraining import model_of, pretraining
 from cion_jax.run.sharding import make_mesh
 from tiny import FAMILY, SETTINGS
 
@@ -25,13 +25,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def needed() -> Memory:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ZOO, "tiny", FAMILY)
-        return memory(SETTINGS, model_of(SETTINGS), make_mesh(1, 1))
+        return memory(pretraining(SETTINGS), 4, make_mesh(1, 1))
 
 
 def test_parameters_and_moments_are_counted_to_the_byte(needed: Memory) -> None:
     state = init_state(model_of(SETTINGS), SETTINGS.head, SETTINGS.optimization, jax.random.key(0))
     size = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(getattr(state, name))) for name in state._fields}
-    assert needed.parameters == size["student"] + size["teacher"] + size["statistics"] + size["center"]
+    assert needed.parameters == size["student"] + size["teacher"] + size["batch_stats"] + size["center"]
     assert needed.opt_state == size["opt_state"]
 
 
@@ -42,13 +42,13 @@ def test_an_image_needs_at_least_its_crops(needed: Memory) -> None:
 
 
 def test_what_fits_is_what_is_left_for_images() -> None:
-    needed = Memory(parameters=100, moments=50, temporaries=10, image=7, images=4)
+    needed = Memory(parameters=100, opt_state=50, temporaries=10, image=7, images=4)
     assert needed.total == 188
     assert [needed.fits(limit) for limit in (100, 160, 166, 167, 188)] == [0, 0, 0, 1, 4]
 
 
 def test_it_tells_the_batches_of_each_stage(dataset: Path) -> None:
-    lines = forecast(replace(SETTINGS, level="tracklet"), dataset)
+    lines = forecast(pretraining(replace(SETTINGS, level="tracklet")), dataset)
     assert lines[0].startswith(f"{dataset}: 200 images of ")
     assert [line for line in lines if line.startswith(("| 0 to 1 | 2 |", "| 2 to 3 | 4 |"))]
     assert lines[-1].endswith("--accumulate 1")
@@ -59,12 +59,12 @@ def test_it_tells_when_labels_are_made_anew_and_no_batches_that_it_cannot_know(
 ) -> None:
     monkeypatch.setattr(module, "memory", lambda *_: needed)
     anew = replace(SETTINGS, relabel=(1, 3))
-    lines = forecast(anew, dataset)
+    lines = forecast(pretraining(anew), dataset)
     assert [line[:8] for line in lines if "as new labels need" in line] == ["| 1 to 1", "| 2 to 2", "| 3 to 3"]
     assert "Labels are made anew at the start of epochs 1, 3." in lines
-    lines = forecast(replace(anew, epoch_steps=7), dataset)
+    lines = forecast(pretraining(replace(anew, epoch_steps=7)), dataset)
     assert sum(line.endswith("| 7 |") for line in lines) == 4
-    assert not [line for line in forecast(SETTINGS, dataset) if "anew" in line]
+    assert not [line for line in forecast(pretraining(SETTINGS), dataset) if "anew" in line]
 
 
 def test_nothing_is_written(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
