@@ -173,17 +173,20 @@ def keep(module: nn.Module, name: str, x: Array) -> Array:
     return x
 
 
-def resize_positions(table: Array, height: int, width: int) -> Array:
+def resize_positions(table: Array, height: int, width: int, *, always: bool = False) -> Array:
     """A (1, H, W, C) table of positions at another size, as PyTorch's bicubic resampling by a scale factor gives it.
 
     With A = -0.75, no antialiasing and indices clamped to the edge; the scale is (new + 0.1) / old, the 0.1 being part
-    of the published models.
+    of the published models. So resampling changes even a table that keeps its size; `always` asks for that too.
     """
-    if table.shape[1:3] == (height, width):
+    if table.shape[1:3] == (height, width) and not always:
         return table
     rows = _bicubic(table.shape[1], height).astype(table.dtype)
     columns = _bicubic(table.shape[2], width).astype(table.dtype)
-    return jnp.einsum("oh,pw,bhwc->bopc", rows, columns, table)
+    resampled = jnp.einsum("oh,pw,bhwc->bopc", rows, columns, table)
+    if table.shape[1:3] == (height, width):  # PyTorch's gradient takes this for a copy
+        return table + jax.lax.stop_gradient(resampled - table)
+    return resampled
 
 
 def _bicubic(old: int, new: int) -> np.ndarray:

@@ -66,6 +66,8 @@ class ViT(nn.Module):
     image_size: tuple[int, int] = (256, 128)
     drop_path: float = 0.0
     remat: bool = False
+    always_resample: bool = False
+    """Resample positions for images of `image_size` too, as published fine-tuned weights expect it."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -74,7 +76,9 @@ class ViT(nn.Module):
         table = self.param("pos_embed", normal_02, (1, 1 + grid[0] * grid[1], self.width))
         x = Stem(self.width, name="patch_embed")(x, train)
         batch, height, width, channels = x.shape
-        x += resize_positions(table[:, 1:].reshape(1, *grid, channels), height, width).astype(x.dtype)
+        positions = table[:, 1:].reshape(1, *grid, channels)
+        positions = resize_positions(positions, height, width, always=self.always_resample)
+        x += positions.astype(x.dtype)
         first = jnp.broadcast_to((first + table[:, :1]).astype(x.dtype), (batch, 1, channels))
         x = jnp.concatenate([first, x.reshape(batch, height * width, channels)], axis=1)
         block = maybe_remat(Block, self.remat)
