@@ -19,7 +19,6 @@ from jax.experimental import multihost_utils
 from cion_jax.config import Hosts
 from cion_jax.errors import UserError
 
-T = TypeVar("T")
 Work = TypeVar("Work", list[Any], range)
 
 #: Variables in which launchers say how many processes there are; without them, or with 1, nobody is waited for.

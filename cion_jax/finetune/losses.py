@@ -14,7 +14,7 @@ from jax import Array
 from cion_jax.models.norms import at_least_float32
 
 #: Distances and cosines are small differences of large sums: TPUs would round to bfloat16, GPUs to TF32.
-_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+precise_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def unit(vectors: Array) -> Array:
@@ -44,7 +44,7 @@ def circle_logits(
         label           scale [1 + margin - s] (s - (1 - margin))
         other classes   scale [s + margin] (s - margin)
     """
-    cosine_BxC = _product(unit(features_BxD), unit(weights_CxD).T)
+    cosine_BxC = precise_product(unit(features_BxD), unit(weights_CxD).T)
     still_BxC = jax.lax.stop_gradient(cosine_BxC)
     own_BxC = jax.nn.relu(1 + margin - still_BxC) * (cosine_BxC - (1 - margin))
     others_BxC = jax.nn.relu(still_BxC + margin) * (cosine_BxC - margin)
@@ -60,7 +60,7 @@ def hardest_distances(features_BxD: Array, labels_B: Array) -> tuple[Array, Arra
     """
     wide_BxD = at_least_float32(features_BxD)
     lengths_B = (wide_BxD * wide_BxD).sum(-1)
-    squared_BxB = lengths_B[:, None] + lengths_B - 2 * _product(wide_BxD, wide_BxD.T)  # |x|^2 + |y|^2 - 2 x.y
+    squared_BxB = lengths_B[:, None] + lengths_B - 2 * precise_product(wide_BxD, wide_BxD.T)  # |x|^2 + |y|^2 - 2 x.y
     distances_BxB = jnp.sqrt(jnp.maximum(squared_BxB, 1e-12))  # no gradient between equal features, where it is steep
     is_same_BxB = labels_B[:, None] == labels_B
     positives_BxB = jnp.where(is_same_BxB, distances_BxB, 0)

@@ -9,15 +9,11 @@ Rows of zeros are no clusters, so that a memory of one size serves epochs with m
 not be compiled anew. B is the number of images, C of rows, D the width of a feature; labels are numbers of rows.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cion_jax.finetune.losses import cross_entropy, unit
-
-_product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+from cion_jax.finetune.losses import cross_entropy, precise_product, unit
 
 
 def cluster_loss(
@@ -25,7 +21,7 @@ def cluster_loss(
 ) -> tuple[Array, Array]:
     """The mean cross entropy, and the logits (B, C), which are -inf for rows that are no clusters."""
     memory_CxD = jax.lax.stop_gradient(memory_CxD)
-    logits_BxC = _product(unit(features_BxD), memory_CxD.T) / temperature
+    logits_BxC = precise_product(unit(features_BxD), memory_CxD.T) / temperature
     logits_BxC = jnp.where(memory_CxD.any(1), logits_BxC, -jnp.inf)
     return cross_entropy(logits_BxC, labels_B), logits_BxC
 
@@ -51,7 +47,7 @@ def update_hard(memory_CxD: Array, features_BxD: Array, labels_B: Array, *, mome
     """
     features_BxD = unit(features_BxD)
     is_own_CxB = jnp.arange(len(memory_CxD))[:, None] == labels_B
-    similarity_CxB = jnp.where(is_own_CxB, _product(memory_CxD, features_BxD.T), jnp.inf)
+    similarity_CxB = jnp.where(is_own_CxB, precise_product(memory_CxD, features_BxD.T), jnp.inf)
     hardest_CxD = features_BxD[similarity_CxB.argmin(1)]
     rows_CxD = unit(momentum * memory_CxD + (1 - momentum) * hardest_CxD)
     return jnp.where(is_own_CxB.any(1, keepdims=True), rows_CxD, memory_CxD)

@@ -17,10 +17,10 @@ from cion_jax.pretrain.schedules import StepValues
 Tree = Any
 
 
-def optimizer(settings: Optimization, rates: StepValues) -> optax.GradientTransformationExtraArgs:
-    """The transformation of gradients for these rates; the shape of its state does not depend on them."""
-    moving = optax.chain(_clip_each(settings.clip), *_rule(settings, rates))
-    still = optax.transforms.conditionally_mask(moving, lambda _: jnp.logical_not(rates.frozen))
+def optimizer(settings: Optimization, values: StepValues) -> optax.GradientTransformationExtraArgs:
+    """The transformation of gradients in one step; the shape of its state does not depend on the values."""
+    moving = optax.chain(_clip_each(settings.clip), *_rule(settings, values))
+    still = optax.transforms.conditionally_mask(moving, lambda _: jnp.logical_not(values.frozen))
     return optax.partition({"moving": moving, "prototypes": still, "fixed": optax.set_to_zero()}, _groups)
 
 
@@ -29,9 +29,9 @@ def _groups(params: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, _: names.get(path[-1].key, "moving"), params)
 
 
-def _rule(settings: Optimization, rates: StepValues) -> list[optax.GradientTransformation]:
-    decay = optax.add_decayed_weights(rates.weight_decay, mask=_has_dimensions)
-    scale = optax.scale_by_learning_rate(rates.learning_rate)
+def _rule(settings: Optimization, values: StepValues) -> list[optax.GradientTransformation]:
+    decay = optax.add_decayed_weights(values.weight_decay, mask=_has_dimensions)
+    scale = optax.scale_by_learning_rate(values.learning_rate)
     if settings.optimizer == "adamw":
         return [scale_by_adam(), decay, scale]
     momentum = optax.trace(0.9)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
-from cion_jax.run.method import Method, abstract_state, lower_step, state_shardings
+from cion_jax.run.method import Method, abstract_state, lower_step
 from cion_jax.run.plan import Stages, epoch_batches, sampler_for
 from cion_jax.run.sharding import make_mesh
 
@@ -90,9 +90,8 @@ def _epochs(method: Method, records: Records, stages: Stages, labels: np.ndarray
 def memory(method: Method, instances: int, mesh: Mesh) -> Memory:
     """The memory of a step with K instances, from its programs for this and for another number of images."""
     settings = method.settings
-    state = abstract_state(method)
-    places = state_shardings(method, mesh)
-    held = {name: _on_a_device(getattr(state, name), getattr(places, name)) for name in state._fields}
+    state = abstract_state(method, mesh)
+    held = {name: _on_a_device(getattr(state, name)) for name in state._fields}
     images = settings.batch // settings.accumulate // mesh.size
     other = images // 2 // instances * instances if images >= MANY else -(-MANY // instances) * instances
 
@@ -113,9 +112,8 @@ def memory(method: Method, instances: int, mesh: Mesh) -> Memory:
     )
 
 
-def _on_a_device(tree: Any, places: Any) -> int:
-    shapes = zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
-    return sum(math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in shapes)
+def _on_a_device(tree: Any) -> int:
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _memory_table(method: Method, stages: Stages, needed: Memory) -> list[str]:

@@ -18,7 +18,7 @@ from cion_jax.config import Training
 from cion_jax.data.records import Records
 from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.run.plan import Stages
-from cion_jax.run.sharding import batch_sharding, replicated, shardings
+from cion_jax.run.sharding import batch_sharding, replicated, shardings, shardings_of
 from cion_jax.terminal import ProgressBar
 
 #: A NamedTuple of arrays, of which one is `step`, the number of steps done.
@@ -88,24 +88,26 @@ class Method(Protocol):
         ...
 
 
-def abstract_state(method: Method) -> State:
-    """Shapes and types of a method's state; nothing is computed."""
-    return jax.eval_shape(method.init, jax.random.key(0))
+def abstract_state(method: Method, mesh: Mesh) -> State:
+    """Shapes, types and shardings of a method's state on a mesh. Nothing is computed, but tracing takes a second."""
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    places = shardings(mesh, method.specs(shapes))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+    )
 
 
-def state_shardings(method: Method, mesh: Mesh) -> State:
-    """Where each array of a method's state lives on a mesh."""
-    specs = method.specs(abstract_state(method))
-    return shardings(mesh, specs)
+def jit_step(method: Method, instances: int, mesh: Mesh, state: State) -> Any:
+    """A method's step as one XLA program over a mesh, for states like this one, or like its `abstract_state`.
 
-
-def jit_step(method: Method, instances: int, mesh: Mesh) -> Any:
-    """A method's step as one XLA program over a mesh. It uses up the state that it is given."""
-    state, whole = state_shardings(method, mesh), replicated(mesh)
+    The program uses up the state that it is given.
+    """
+    places = shardings_of(state)
+    whole = replicated(mesh)
     return jax.jit(
         method.step(instances, mesh),
-        in_shardings=(state, batch_sharding(mesh), whole),
-        out_shardings=(state, whole),
+        in_shardings=(places, batch_sharding(mesh), whole),
+        out_shardings=(places, whole),
         donate_argnums=0,
     )
 
@@ -116,7 +118,8 @@ def lower_step(method: Method, instances: int, mesh: Mesh) -> Any:
     shape = settings.accumulate, settings.batch // settings.accumulate, *settings.image_size, 3
     values = jax.tree.map(_abstract_number, method.values_at(0, 0, 1))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    return jit_step(method, instances, mesh).lower(abstract_state(method), images, values)
+    state = abstract_state(method, mesh)
+    return jit_step(method, instances, mesh, state).lower(state, images, values)
 
 
 def _abstract_number(number: Any) -> jax.ShapeDtypeStruct:

@@ -33,19 +33,7 @@ RELABEL_AT = (0.30, 0.48, 0.65)
 
 
 def pretrain(settings: Pretraining, data: Folder, out: Path, *, profile_steps: int = 0) -> bool:
-    """Train a backbone on a dataset's train split and leave all that came of it in a folder.
-
-    A run that was stopped or killed goes on where its last checkpoint was written, to the same numbers.
-
-    Args:
-        settings: What to train, and how.
-        data: A dataset folder.
-        out: The run's folder.
-        profile_steps: Steps to trace for TensorBoard, after the first few.
-
-    Returns:
-        Whether the run came to its end; if not, it was asked to stop and has written a checkpoint.
-    """
+    """Train by these settings. The other arguments, and what is returned, are those of `run.trainer.train`."""
     return train(pretraining(settings), data, out, profile_steps=profile_steps)
 
 

@@ -29,6 +29,11 @@ def shardings(mesh: Mesh, specs: Any) -> Any:
     return jax.tree.map(partial(NamedSharding, mesh), specs)
 
 
+def shardings_of(tree: Any) -> Any:
+    """The shardings of a tree of arrays, or of their shapes."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device has whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -28,10 +28,10 @@ from cion_jax.run.checkpoints import Checkpoint, Checkpoints, Position, is_finit
 from cion_jax.run.evaluation import evaluation_scores
 from cion_jax.run.journal import Journal, Silence, profile
 from cion_jax.run.loader import device_batches
-from cion_jax.run.method import Method, State, abstract_state, jit_step, state_shardings
+from cion_jax.run.method import Method, State, abstract_state, jit_step
 from cion_jax.run.plan import Stages, epoch_batches, remaining, sampler_for
 from cion_jax.run.run_dir import claim, note_origin
-from cion_jax.run.sharding import local_copy, make_mesh, replicate, replicated
+from cion_jax.run.sharding import local_copy, make_mesh, replicate, replicated, shardings_of
 from cion_jax.run.signals import stop_requested
 from cion_jax.weights.file import Weights, save
 
@@ -59,36 +59,37 @@ def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0) ->
     stages = method.stages(records)
     on_main(lambda: claim(out, settings))
     on_main(lambda: note_origin(out, data, records.card.fingerprint))
+    template = abstract_state(method, mesh)
     with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
-        checkpoint = _restore_or_init(method, mesh, records, checkpoints)
+        checkpoint = _restore_or_init(method, template, records, checkpoints)
         first_step = int(checkpoint.state.step)
         total_steps = first_step + _steps_left(method, records, stages, checkpoint)
         if is_main():
             verb = "goes on after" if first_step else "begins with"
             verb = "was finished with" if first_step == total_steps else verb
             print(f"{out}: {verb} step {first_step:,} of {total_steps:,}", file=sys.stderr)
-        flops = method.flops()
         with (
-            Journal(out, total_steps, first_step, settings.batch, flops) if is_main() else Silence() as journal,
+            _open_journal(method, out, total_steps, first_step) as journal,
             profile(out, first_step, profile_steps) as profiled,
             stop_requested() as should_stop,
         ):
-            trainer = _Trainer(method, mesh, records, stages, out, checkpoints, journal, profiled)
+            trainer = _Trainer(method, mesh, template, records, stages, out, checkpoints, journal, profiled)
             return trainer.run(checkpoint, should_stop)
 
 
-def _restore_or_init(method: Method, mesh: Mesh, records: Records, checkpoints: Checkpoints) -> Checkpoint:
+def _open_journal(method: Method, out: Path, total_steps: int, first_step: int) -> Journal:
+    """The journal of the run, which the main process keeps."""
+    return Journal(out, total_steps, first_step, method.settings.batch, method.flops()) if is_main() else Silence()
+
+
+def _restore_or_init(method: Method, template: State, records: Records, checkpoints: Checkpoints) -> Checkpoint:
     """The newest whole checkpoint, or a fresh start."""
-    places = state_shardings(method, mesh)
-    template = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract_state(method), places
-    )
     checkpoint, complaints = checkpoints.restore(template)
     for complaint in complaints:
         print(f"cion: {complaint}", file=sys.stderr)
     note = {"data": records.card.fingerprint}
     if checkpoint is None:
-        state = jax.jit(method.init, out_shardings=places)(jax.random.key(method.settings.seed))
+        state = jax.jit(method.init, out_shardings=shardings_of(template))(jax.random.key(method.settings.seed))
         return Checkpoint(state, method.first_labels(records), Position(0, 0), note)
     if checkpoint.note["data"] != note["data"]:
         raise UserError(f"{records.folder}: not the data that this run was begun with; give that, or another --out")
@@ -121,6 +122,8 @@ class _Trainer:
 
     method: Method
     mesh: Mesh
+    template: State
+    """Shapes, types and shardings of the state."""
     records: Records
     stages: Stages
     out: Path
@@ -165,7 +168,7 @@ class _Trainer:
 
     def _step(self, instances: int) -> Any:
         if instances not in self.jitted:
-            self.jitted[instances] = jit_step(self.method, instances, self.mesh)
+            self.jitted[instances] = jit_step(self.method, instances, self.mesh, self.template)
         return self.jitted[instances]
 
     def _variables(self, state: State) -> Variables:

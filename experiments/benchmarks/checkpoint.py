@@ -37,7 +37,7 @@ def main(name: Positional[str] = "resnet50_ibn", batch: int = 8, rounds: int = 5
     row = replace(row, batch=batch, accumulate=1, image_size=(64, 32), crops=crops, precision="float32")
     config = StepConfig(row, model_of(row), batch, make_mesh(jax.device_count(), row.model_axis))
     state, images, values = inputs(config)
-    step = jitted_step(config)
+    step = jitted_step(config, state)
     image_labels = np.arange(labels)
     state_size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e9
     blocked, written, beside, away = [], [], [], []

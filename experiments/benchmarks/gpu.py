@@ -34,7 +34,7 @@ from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState, backbone_variables
 from cion_jax.pretrain.step import Metrics, StepConfig, Views, gradients, update
 from cion_jax.run.devices import utilization
-from cion_jax.run.sharding import replicated
+from cion_jax.run.sharding import replicated, shardings_of
 from cion_jax.weights.file import Weights, prefixed
 from experiments.benchmarks.command import command
 from experiments.benchmarks.memory import STEP
@@ -135,9 +135,9 @@ class Ours:
     def __init__(self, settings: Pretraining) -> None:
         self.config = step_config(settings, 1)
         self.state, _, self._values = inputs(self.config)
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.state), replicated(self.config.mesh)
+        places = shardings_of(self.state), replicated(self.config.mesh)
         self.on_crops: Any = jax.jit(partial(_step_on_crops, self.config), donate_argnums=0, out_shardings=places)
-        self.on_images: Any = jitted_step(self.config)
+        self.on_images: Any = jitted_step(self.config, self.state)
 
     def weights(self) -> dict[str, Any]:
         """The student's, as PyTorch names them."""

@@ -35,7 +35,6 @@ from cion_jax.errors import UserError
 from cion_jax.models import head
 from cion_jax.models.zoo import Backbone, backbone
 from cion_jax.recipes import PAPER, RECIPES, recipe
-from cion_jax.run.method import abstract_state
 from cion_jax.run.pretraining import PretrainingMethod
 from experiments.benchmarks.command import command
 
@@ -71,7 +70,7 @@ def needs(settings: Pretraining) -> tuple[Need, Need]:
     dtype = jnp.dtype(settings.precision)
     model = partial(backbone, settings.backbone, image_size=crops.global_size, platform="tpu")
     plain = model()
-    state = abstract_state(PretrainingMethod(settings, plain))
+    state = jax.eval_shape(PretrainingMethod(settings, plain).init, jax.random.key(0))
     fixed = _bytes(state) + _bytes(state.student)  # the latter as large as its gradients
     views = [
         jax.ShapeDtypeStruct((_IMAGES * count, *size, 3), dtype)

@@ -50,7 +50,7 @@ def report(settings: Pretraining, options: StepOptions) -> None:
     print("| part | ms (median) | GFLOP | TFLOP/s | GB | GB/s | bound by | bound, ms | bound / time |")
     print("|---|---|---|---|---|---|---|---|---|")
     state, images, values = inputs(config)
-    step = jitted_step(config).lower(state, images, values).compile()
+    step = jitted_step(config, state).lower(state, images, values).compile()
     works = programs(config, step, state, images, values)
     del works[FORWARD]
     speeds = rates({name: partial(turn, work.run, options.repeats()) for name, work in works.items()}, options.rounds)

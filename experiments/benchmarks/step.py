@@ -28,9 +28,9 @@ from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState
 from cion_jax.pretrain.step import StepConfig, Views, distillation_loss, forward, update
 from cion_jax.run.devices import utilization
-from cion_jax.run.method import jit_step, state_shardings
+from cion_jax.run.method import abstract_state, jit_step
 from cion_jax.run.pretraining import PretrainingMethod, check, check_sizes, instances_at, model_of
-from cion_jax.run.sharding import batch_sharding, make_mesh, replicated
+from cion_jax.run.sharding import batch_sharding, make_mesh, replicated, shardings_of
 from experiments.benchmarks.command import command
 from experiments.benchmarks.options import DEFAULTS, StepOptions, on_cpu
 from experiments.benchmarks.timing import environment, rates, resident
@@ -82,16 +82,16 @@ def step_config(settings: Pretraining, devices: int) -> StepConfig:
     return config
 
 
-def jitted_step(config: StepConfig) -> Any:
-    """The step of training itself, as one program; it uses up the state that it is given."""
-    return jit_step(_method(config), config.instances, config.mesh)
+def jitted_step(config: StepConfig, state: TrainState) -> Any:
+    """The step of training itself, as one program for such a state; it uses up the state that it is given."""
+    return jit_step(_method(config), config.instances, config.mesh, state)
 
 
 def inputs(config: StepConfig) -> tuple[TrainState, Array, StepValues]:
     """A fresh state, images of noise and the values of schedules, placed where a step wants them."""
     settings = config.settings
     method = _method(config)
-    init = jax.jit(method.init, out_shardings=state_shardings(method, config.mesh))
+    init = jax.jit(method.init, out_shardings=shardings_of(abstract_state(method, config.mesh)))
     noise = np.random.default_rng(0).integers(0, 256, (1, settings.batch, *settings.image_size, 3), np.uint8)
     return (
         init(jax.random.key(0)),
@@ -108,7 +108,7 @@ def measure(config: StepConfig, options: StepOptions) -> list[str]:
     """Two Markdown tables: the whole step, and its parts."""
     state, images, values = inputs(config)
     began = time.perf_counter()
-    lowered = jitted_step(config).lower(state, images, values)
+    lowered = jitted_step(config, state).lower(state, images, values)
     traced = time.perf_counter()
     step = lowered.compile()
     compiled = time.perf_counter()
@@ -225,7 +225,7 @@ def programs(
     config: StepConfig, step: Compiled, state: TrainState, images: Array, values: StepValues
 ) -> dict[str, Program]:
     """The whole step and its parts, each compiled alone, as calls without arguments that take turns on one state."""
-    places = state_shardings(_method(config), config.mesh)
+    places = shardings_of(state)
     part = parts(config, places)
     key = jax.random.key(0)
     backbone = state.student["backbone"]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -20,7 +19,7 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain.state import TrainState
 from cion_jax.run import trainer
 from cion_jax.run.checkpoints import Checkpoint, Checkpoints
-from cion_jax.run.method import abstract_state, jit_step, state_shardings
+from cion_jax.run.method import abstract_state, jit_step
 from cion_jax.run.pretraining import PretrainingMethod, model_of
 from cion_jax.run.sharding import make_mesh
 from processes import surroundings
@@ -51,7 +50,13 @@ class Process:
         )
 
 
-def shared_step(method: Any, instances: int, mesh: Mesh, compiled: dict[Any, Any] = {}) -> Any:  # noqa: B006
+def shared_step(
+    method: Any,
+    instances: int,
+    mesh: Mesh,
+    state: Any,
+    compiled: dict[Any, Any] = {},  # noqa: B006
+) -> Any:
     """In the place of `jit_step`: runs whose programs are equal share one."""
     free: Any = {
         "batch": 0,
@@ -66,16 +71,13 @@ def shared_step(method: Any, instances: int, mesh: Mesh, compiled: dict[Any, Any
     rates = replace(method.settings.optimization, learning_rate=0)
     key = replace(method.settings, optimization=rates, **free), instances
     if key not in compiled:
-        compiled[key] = jit_step(method, instances, mesh)
+        compiled[key] = jit_step(method, instances, mesh, state)
     return compiled[key]
 
 
 def template() -> TrainState:
     method = PretrainingMethod(SETTINGS, model_of(SETTINGS))
-    places = state_shardings(method, make_mesh(1, 1))
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract_state(method), places
-    )
+    return abstract_state(method, make_mesh(1, 1))
 
 
 def newest(out: Path) -> Checkpoint:
