@@ -47,28 +47,33 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The network: a stem of stride 4, four stages, and the mean over the map."""
+    """The network: a stem of stride 4, four stages, and the mean over the map; or a part of it, from map to map."""
 
     depths: tuple[int, ...]
     bottleneck: bool = True
     ibn: bool = False
     remat: bool = False
     width: int = 64
+    begin: tuple[int, int] = (0, 0)
+    end: tuple[int, int] = (6, 0)
+    """Stage and number of the part's first block, and of that to stop in front of; stem and mean are (0, 0), (5, 0)."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
-        x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
-        x = max_pool(relu(BatchNorm(name="bn1")(x, train)))
+        if self.begin == (0, 0):
+            x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
+            x = max_pool(relu(BatchNorm(name="bn1")(x, train)))
         for stage, depth in enumerate(self.depths, 1):
-            for number in range(depth):
+            numbers = [number for number in range(depth) if self.begin <= (stage, number) < self.end]
+            for number in numbers:
                 stride = 2 if number == 0 and stage in (2, 3) else 1
                 ibn = self.ibn and stage < 4
                 x = block(self.width << stage - 1, stride, ibn, self.bottleneck, name=f"layer{stage}.{number}")(
                     x, train
                 )
-            x = keep(self, f"stage{stage}", x)
-        return jnp.mean(x, axis=(1, 2))
+            x = keep(self, f"stage{stage}", x) if numbers else x
+        return jnp.mean(x, axis=(1, 2)) if self.end > (5, 0) else x
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

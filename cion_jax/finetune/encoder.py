@@ -1,0 +1,73 @@
+"""The encoder of "Cluster Contrast for Unsupervised Person Re-Identification" (Dai et al., ACCV 2022).
+
+    feature = unit(neck(gem(map)))        of a ResNet's last map, in training and after it
+
+Names of variables are those of the published weights: `base` is the ResNet, `gap` the pooling, `feat_bn` the neck.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from cion_jax.errors import UserError
+from cion_jax.finetune.bnneck import init_norm, neck
+from cion_jax.finetune.losses import unit
+from cion_jax.finetune.pooling import EXPONENT, gem
+from cion_jax.finetune.sequential import STEM, apply_part, stage_names, take_part
+from cion_jax.models.zoo import Backbone, Variables, backbone
+
+#: The order in which PyTorch registers what is around the backbone; the backbone's own order follows.
+ORDER = "base gap p feat_bn"
+_BASE = {**STEM, **stage_names(1, 4), **stage_names(2, 5), **stage_names(3, 6), **stage_names(4, 7)}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The network without its weights; `encoder` makes it."""
+
+    backbone: Backbone
+    """The pre-trained network, whole."""
+    base: Backbone
+    """Its part up to the last map."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images it is trained with."""
+        return self.backbone.image_size
+
+    def width(self, image_size: tuple[int, int]) -> int:
+        """Numbers in a feature; a size of images with which the network does not work is refused."""
+        return self.backbone.width(image_size)
+
+    def from_backbone(self, body: Variables) -> Variables:
+        """Variables with the weights of a pre-trained or fine-tuned backbone, and fresh pooling and neck."""
+        base = take_part(body, _BASE)
+        scale_and_bias, statistics = init_norm(self.width(self.image_size))
+        params = {"base": base["params"], "gap": {"p": jnp.full(1, EXPONENT)}, "feat_bn": scale_and_bias}
+        return {"params": params, "batch_stats": {"base": base["batch_stats"], "feat_bn": statistics}}
+
+    def apply(self, variables: Variables, images: Array, *, train: bool = False) -> Any:
+        """Unit features (N, width) of images (N, H, W, 3).
+
+        With `train` batch statistics are used, and the result is a pair: features, and the variables with running
+        statistics moved on.
+        """
+        params, statistics = variables["params"], variables["batch_stats"]
+        own = {name: tree["base"] for name, tree in variables.items()}
+        maps_BxHxWxC, base = apply_part(self.base, _BASE, own, images, train)
+        pooled_BxC = gem(maps_BxHxWxC, params["gap"]["p"])
+        neck_BxC, moved = neck(params["feat_bn"], statistics["feat_bn"], pooled_BxC, train)
+        features_BxC = unit(neck_BxC)
+        if train:
+            return features_BxC, variables | {"batch_stats": {"base": base, "feat_bn": moved}}
+        return features_BxC
+
+
+def encoder(name: str, *, image_size: tuple[int, int] = (256, 128), **options: Any) -> Encoder:
+    """The encoder on a ResNet by its name; the options are those of `models.zoo.backbone`."""
+    whole = backbone(name, image_size=image_size, **options)
+    if whole.family != "ResNet":
+        raise UserError(f"cluster contrast needs a ResNet, but {name} is a {whole.family}; take resnet50_ibn, say")
+    return Encoder(whole, backbone(name, image_size=image_size, end=(5, 0), **options))
