@@ -27,14 +27,14 @@ def page(*names: str) -> str:
 
 
 def test_it_has_every_benchmark() -> None:
-    modules = {benchmark.arguments.split()[0] for benchmark in SUITE.values() if not benchmark.is_cion}
+    modules = {benchmark.arguments.split()[0] for benchmark in SUITE.values() if not benchmark.is_program}
     assert all(find_spec(f"experiments.{module}") for module in modules)
     beside = {"__init__", "suite", "command", "options", "timing", "memory", "torch_step", "torch_backbones"}
     assert {f"benchmarks.{path.stem}" for path in HERE.glob("*.py") if path.stem not in beside} <= modules
 
 
 def test_what_they_print_is_kept_and_not_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    private = Benchmark("Private", "benchmarks.nothing", has_own_data=True)
+    private = Benchmark("Private", "benchmarks.nothing", only_by_name=True)
     monkeypatch.setattr(bench_suite, "SUITE", {"paper": PAPER, "private": private})
     assert main(tmp_path / "out") == 0
     results = read(tmp_path / "out.json")

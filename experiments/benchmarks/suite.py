@@ -12,14 +12,20 @@ that was stopped goes on where it was. With `--write` each result goes to its pl
 """
 
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from itertools import dropwhile, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -29,16 +35,17 @@ from experiments.benchmarks.command import command
 from experiments.benchmarks.timing import environment
 
 
-class Benchmark(NamedTuple):
+@dataclass(frozen=True)
+class Benchmark:
     """A benchmark and how it is called."""
 
     title: str
     arguments: str
-    """The module in `experiments/`, and its options; or a `cion` command."""
+    """The module in `experiments/`, and its options; or a command of `cion` or `pytest`."""
     extras: str = ""
     """The package's extras that it needs."""
-    has_own_data: bool = False
-    """It reads files that are not in the repository, so it runs only when it is named."""
+    only_by_name: bool = False
+    """It needs files that are not in the repository, or a GPU, so it runs only when it is named."""
     only_tables: bool = False
     """Lines before the first table, which say how far it is, are not kept."""
 
@@ -46,23 +53,30 @@ class Benchmark(NamedTuple):
     def command(self) -> str:
         """The command line that a user types."""
         install = f"pip install -e '.[{self.extras}]' && " if self.extras else ""
-        return install + (self.arguments if self.is_cion else f"python -m experiments.{self.arguments}")
+        return install + (self.arguments if self.is_program else f"python -m experiments.{self.arguments}")
 
     @property
-    def is_cion(self) -> bool:
-        """Whether it is a command of `cion`."""
-        return self.arguments.startswith("cion ")
+    def is_program(self) -> bool:
+        """Whether it is no module of `experiments/`."""
+        return self.arguments.startswith(("cion ", "pytest "))
 
     @property
     def process(self) -> list[str]:
         """The same, as a process of this Python."""
-        program, *options = self.arguments.split()
-        if self.is_cion:
+        program, *options = shlex.split(self.arguments)
+        if program == "cion":
             return [str(Path(sys.executable).with_name(program)), *options]
-        return [sys.executable, "-m", f"experiments.{program}", *options]
+        return [sys.executable, "-m", program if program == "pytest" else f"experiments.{program}", *options]
 
 
 REAL_FEATURES = "pku_reid_mobilenetv2.npz pets09_tracker_mobilenetv2.npz"
+#: Golden features of the smallest of each family, also in bfloat16; steps of the published training; the loss by loops.
+DEVICE_CHECKS = (
+    "tests/test_loss.py tests/test_backbones.py tests/test_trajectory.py tests/test_zoo.py "
+    "-k 'any_size or test_loss or float32 and resnet18_ibn or equal_the_golden and ("
+    "resnet18_ibn or convnext_tiny or edgenext_x_small or ghostnet_0_5 or repvit_m0_9 or fastvit_sa12 or vit_tiny or "
+    "swin_tiny or volo_d1)'"
+)
 SUITE = {
     "demo": Benchmark("The whole way", "cion demo cion-demo --seed 800 --seeds 5", only_tables=True),
     "records": Benchmark("Reading images", "benchmarks.records", "tensorflow"),
@@ -74,7 +88,7 @@ SUITE = {
     "store": Benchmark("Reading from a store that answers late", "benchmarks.store"),
     "index": Benchmark("The index", "benchmarks.index"),
     "denoising": Benchmark("Who is who", "denoising --alone", "test"),
-    "denoising_real": Benchmark("Who is who, real people", f"denoising --features {REAL_FEATURES}", has_own_data=True),
+    "denoising_real": Benchmark("Who is who, real people", f"denoising --features {REAL_FEATURES}", only_by_name=True),
     "denoise": Benchmark("Who is who, as it grows", "benchmarks.denoise"),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
     "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),
@@ -89,6 +103,19 @@ SUITE = {
     "roofline": Benchmark("The step and its bounds", "benchmarks.roofline resnet18 --height 64 --local-crops 2"),
     "gpu": Benchmark("The step beside PyTorch's", "benchmarks.gpu resnet50_ibn --height 64 --local-crops 2", "torch"),
     "checkpoint": Benchmark("Checkpoints", "benchmarks.checkpoint"),
+    "device_checks": Benchmark(
+        "On a GPU: checks", f"pytest -n 8 -q -p no:benchmark -W default {DEVICE_CHECKS}", "test", only_by_name=True
+    ),
+    "device_step": Benchmark(
+        "On a GPU: the step", "benchmarks.gpu resnet50_ibn --rounds 3 --steps 5", "torch", only_by_name=True
+    ),
+    "device_step_vit": Benchmark(
+        "On a GPU: the step of a ViT", "benchmarks.gpu vit_small --rounds 3 --steps 5", "torch", only_by_name=True
+    ),
+    "device_pipeline": Benchmark("Beside a GPU: reading images", "benchmarks.pipeline --rounds 3", only_by_name=True),
+    "device_denoise": Benchmark(
+        "On a GPU: who is who", "benchmarks.denoise --images 1000000 --widths 128", only_by_name=True
+    ),
     "compile": Benchmark("Compiling", "benchmarks.compile"),
     "projection": Benchmark("The whole job, on paper", "benchmarks.projection"),
 }
@@ -101,26 +128,34 @@ _MARK = re.compile(r"^<!-- (begin|end) (\S+) -->$", re.MULTILINE)
 Results = dict[str, dict[str, Any]]
 
 
-def main(out: Positional[Path] = RESULTS, only: tuple[str, ...] = (), write: bool = False) -> int:
+def main(
+    out: Positional[Path] = RESULTS, only: tuple[str, ...] = (), take: Path | None = None, write: bool = False
+) -> int:
     """Run the suite or some of it, or write its results into the pages.
 
     Args:
         out: Path of the results, without a suffix.
         only: Names of benchmarks to measure anew; by default all of which there is no result yet.
+        take: Measure nothing; take over the results in this file, which were measured on another machine.
         write: Measure nothing; write the results into README.md and BENCHMARKS.md.
     """
     if unknown := [name for name in only if name not in SUITE]:
         raise UserError(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(SUITE)}")
     path = out.with_suffix(".json")
     results = read(path)
+    if take is not None:
+        results |= read(take)
+        keep(results, path)
     if write:
         return write_pages(results)
-    names = only or [name for name in SUITE if not SUITE[name].has_own_data and not results.get(name, {}).get("ok")]
+    if take is not None:
+        return 0
+    names = only or [name for name in SUITE if not SUITE[name].only_by_name and not results.get(name, {}).get("ok")]
     for name in names:
         results[name] = run(SUITE[name])
         outcome = "done" if results[name]["ok"] else "FAILED"
         print(f"{name}: {outcome} in {results[name]['seconds']:,.0f} s", flush=True)
-        write_atomically(path, lambda aside: aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
+        keep(results, path)
     write_atomically(out.with_suffix(".md"), lambda aside: aside.write_text(markdown(results)))
     return 0 if all(results[name]["ok"] for name in names) else 1
 
@@ -133,11 +168,24 @@ def read(path: Path) -> Results:
         raise UserError(f"{path} holds no results of this suite ({error}); move it away to begin anew") from None
 
 
-def run(benchmark: Benchmark) -> dict[str, Any]:
-    """The lines that a benchmark printed, and when and on what it ran."""
+def keep(results: Results, path: Path) -> None:
+    """Write them, whole or not at all."""
+    write_atomically(path, lambda aside: aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n"))
+
+
+def run(benchmark: Benchmark, limit: float | None = None) -> dict[str, Any]:
+    """The lines that a benchmark printed, and when and on what it ran; it has so many seconds, if there is a limit."""
     began = time.perf_counter()
-    process = subprocess.run(benchmark.process, stdout=subprocess.PIPE, text=True)
-    printed = process.stdout.strip().splitlines()
+    with TemporaryFile("w+") as output:
+        process = subprocess.Popen(benchmark.process, stdout=output, start_new_session=True)
+        try:
+            done = process.wait(limit) == 0
+        except subprocess.TimeoutExpired:
+            done = False
+        finally:
+            _end(process)
+        output.seek(0)
+        printed = output.read().strip().splitlines()
     if benchmark.only_tables:
         printed = [*dropwhile(lambda line: not line.startswith("|"), printed)]
     return {
@@ -145,9 +193,16 @@ def run(benchmark: Benchmark) -> dict[str, Any]:
         "environment": environment("jax", "jaxlib", "numpy", "torch", "tensorflow"),
         "date": date.today().isoformat(),
         "seconds": round(time.perf_counter() - began, 1),
-        "ok": process.returncode == 0,
+        "ok": done,
         "printed": printed,
     }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it began."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def markdown(results: Results) -> str:
