@@ -106,13 +106,14 @@ SUITE = {
     "device_checks": Benchmark(
         "On a GPU: checks", f"pytest -n 8 -q -p no:benchmark -W default {DEVICE_CHECKS}", "test", only_by_name=True
     ),
+    "device_roofline": Benchmark(
+        "On a GPU: the step and its bounds",
+        "benchmarks.roofline resnet50_ibn --batch 120 --rounds 3 --steps 5",
+        only_by_name=True,
+    ),
     "device_step": Benchmark(
-        "On a GPU: the step", "benchmarks.gpu resnet50_ibn --rounds 3 --steps 5", "torch", only_by_name=True
+        "On a GPU: the step", "benchmarks.gpu resnet50_ibn --batch 120 --rounds 2 --steps 5", "torch", only_by_name=True
     ),
-    "device_step_vit": Benchmark(
-        "On a GPU: the step of a ViT", "benchmarks.gpu vit_small --rounds 3 --steps 5", "torch", only_by_name=True
-    ),
-    "device_pipeline": Benchmark("Beside a GPU: reading images", "benchmarks.pipeline --rounds 3", only_by_name=True),
     "device_denoise": Benchmark(
         "On a GPU: who is who", "benchmarks.denoise --images 1000000 --widths 128", only_by_name=True
     ),
