@@ -326,8 +326,8 @@ def test_videos_whose_frames_begin_anew_in_each_tracklet_are_named(videos: int) 
 
 def test_with_frames_off_they_link_all_the_same() -> None:
     sample = anew(draw(SMALL), 12)
-    on, off = (denoise(*sample[:4], Denoising(tau=0.3, frames=frames)) for frames in (True, False))
-    unknown = denoise(*sample[:3], None, Denoising(tau=0.3))
+    on, off = (denoise(*sample[:4], Denoising(tau=0.25, frames=frames)) for frames in (True, False))
+    unknown = denoise(*sample[:3], None, Denoising(tau=0.25))
     np.testing.assert_array_equal(off.labels, unknown.labels)
     assert not off.warnings and off.noise[1].identities == on.noise[1].identities
     assert on.noise[2].identities > 0.98 * on.noise[1].identities > 1.1 * off.noise[2].identities

@@ -137,7 +137,31 @@ def test_by_chance_falls_off_from_the_nearest_fifth_of_strangers() -> None:
     one, other = in_space(space, kept)[thresholds.sample_pairs(tracklets, kept).strangers.T]
     frame_by_frame, _ = frame_by_frame_in_loops(tracklets, kept, space)
     distances = np.maximum(1 - (one * other).sum(axis=1), frame_by_frame)
-    np.testing.assert_allclose([five, steps[-1]], np.quantile(distances, [0.05, 0.2]), rtol=1e-3)
+    moved = np.median(distances) - median_of_pairs(tracklets, kept, space)
+    assert moved > 0.02
+    np.testing.assert_allclose([five, steps[-1]], np.quantile(distances, [0.05, 0.2]) - moved, rtol=1e-3)
+
+
+def median_of_pairs(tracklets: Tracklets, kept: Members, space: Space) -> float:
+    """The median distance of two tracklets that share no frame."""
+    vectors = in_space(space, kept)
+    return float(np.median((1 - vectors @ vectors.T)[thresholds.sample_pairs(tracklets, kept).may_link]))
+
+
+@pytest.mark.parametrize("name", ["total", "within"])
+@pytest.mark.parametrize("seed", range(3))
+def test_as_many_as_are_expected_by_chance_are_near_where_nearly_all_are_strangers(name: str, seed: int) -> None:
+    """Also where the mean of a video of few people is taken off, which pushes those who share a frame apart."""
+    tracklets, kept = arranged(sample_of(replace(ONCE, width=64, identities=300, videos=60, seed=seed)))
+    evidence = estimate_tau(tracklets, kept, [only(tracklets, kept, name)])
+    assert evidence is not None and evidence.near[-1] < 1.5 * evidence.by_chance[-1]
+
+
+def test_where_all_share_a_frame_nobody_is_linked() -> None:
+    random = np.random.default_rng(0)
+    tracklet = np.arange(60) // 4
+    result = denoise(random.standard_normal((60, 8)), np.zeros(60, int), tracklet, np.zeros(60, int))
+    assert not result.clusters.merges and result.evidence is None
 
 
 def frame_by_frame_in_loops(tracklets: Tracklets, kept: Members, space: Space) -> tuple[np.ndarray, np.ndarray]:
@@ -272,6 +296,71 @@ def test_auto_is_clearly_better_than_raw_tracklets(world: FeatureWorld, seed: in
     result = denoised(world)
     assert not result.warnings and result.evidence is not None
     assert scores(world, result.labels).f1 > scores(world, sample_of(world).tracklet).f1 + 0.4
+
+
+# A tau that is given.
+
+
+def test_the_limit_is_where_right_links_outnumber_wrong_ones_by_the_most() -> None:
+    tracklets, kept = arranged(sample_of(SMALL))
+    space = only(tracklets, kept)
+    steps = np.array([0.1, 0.2, 0.3, 0.4])
+
+    def limit(near: list[int], by_chance: list[int]) -> float:
+        return Evidence(space, steps, np.array(near), np.array(by_chance), 0.0, 0.0, 0.0).limit
+
+    assert limit([5, 20, 30, 50], [0, 1, 5, 20]) == 0.3  # of the last 20 links 15 are wrong
+    assert limit([5, 20, 30, 50], [0, 1, 5, 14]) == 0.4  # 9
+    assert limit([0, 2, 10, 40], [0, 1, 5, 30]) == 0.0  # at no distance are more right than wrong
+
+
+@pytest.mark.parametrize("frames", [True, False])
+@pytest.mark.parametrize("world", [EASY, SMALL, replace(SMALL, noise=0.9, bias=0.6), ONCE])
+def test_the_tau_that_is_found_is_below_the_limit_and_may_be_given(world: FeatureWorld, frames: bool) -> None:
+    found = denoised(world, frames=frames)
+    assert found.evidence is not None and found.settings.tau <= found.evidence.limit
+    if found.settings.tau:
+        given = denoise(*sample_of(world)[:4], found.settings)
+        assert given.settings == found.settings and not given.warnings
+        np.testing.assert_array_equal(given.labels, found.labels)
+
+
+def strangers_apart(denoised: Denoised) -> float:
+    """The median distance of tracklets that share a frame."""
+    clusters = denoised.clusters
+    one, other = clusters.vectors[thresholds.sample_pairs(clusters.tracklets, clusters.members).strangers.T]
+    return float(np.median(1 - (one * other).sum(axis=1)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("world", [EASY, SMALL, replace(SMALL, bias=0.9)], ids=["easy", "usual", "strong bias"])
+def test_twice_the_distance_of_strangers_does_not_make_one_of_them(world: FeatureWorld, seed: int) -> None:
+    world = replace(world, width=64, seed=seed)
+    far = min(2 * strangers_apart(denoised(world, tau=0)), 2.0)
+    cut, trusted = (denoised(world, tau=far, trust_tau=trust) for trust in (False, True))
+    assert cut.evidence is not None and cut.settings.tau == cut.evidence.limit < strangers_apart(cut) < far
+    assert scores(world, cut.labels).precision > 0.8 > 0.5 > scores(world, trusted.labels).precision
+    (line,) = cut.warnings
+    assert line.startswith(f"tau {far:.4g} is cut to {cut.evidence.limit:.4g}: ") and "give --trust-tau" in line
+    assert trusted.settings.tau == far and not trusted.warnings
+    assert not denoised(world, tau=far, levels=1).warnings
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_tracklets_have_nothing_in_common_a_given_tau_links_nearly_nobody(seed: int) -> None:
+    sample = shuffled(sample_of(SMALL), seed)
+    tracklets = sample.tracklet.max() + 1
+    cut, trusted = (denoise(*sample[:4], Denoising(tau=0.9, trust_tau=trust)) for trust in (False, True))
+    assert cut.labels.max() + 1 > 0.95 * tracklets > 0.5 * tracklets > trusted.labels.max() + 1
+    assert "--trust-tau" in cut.warnings[0]
+
+
+def test_without_evidence_a_tau_is_taken_as_it_is_given() -> None:
+    sample = sample_of(SMALL)
+    some = without(sample, sample.tracklet < 6)
+    one, other = (denoise(*some[:4], Denoising(tau=1.5, trust_tau=trust)) for trust in (False, True))
+    assert one.evidence is None and one.settings.tau == 1.5 and not any("is cut" in line for line in one.warnings)
+    np.testing.assert_array_equal(one.labels, other.labels)
 
 
 # Which space.

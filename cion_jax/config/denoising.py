@@ -13,6 +13,9 @@ class Denoising:
     tau: float | Literal["auto"] = "auto"
     """Clusters of tracklets less than this apart, on average, become one; 0 links nobody. auto finds it by a false
     discovery rate, and links nobody where the features do not carry it."""
+    trust_tau: bool = False
+    """Take tau as it is given. Otherwise it is cut to the distance beyond which links are more likely wrong than right,
+    where the features tell."""
     range: int | Literal["all"] = "all"
     """Identities in a row, by video, among which the third level seeks one another; a small range saves time."""
     levels: Literal[1, 2, 3] = 3

@@ -30,7 +30,8 @@ class Denoised(NamedTuple):
     labels: np.ndarray
     """(N,) int64: who each image shows, from 0 without gaps, or -1 for nobody."""
     settings: Denoising
-    """As they were used: with sigma, tau and the space that `auto` found; tau 0 where the data carry no link."""
+    """As they were used: with sigma, tau and the space that `auto` found; tau 0 where the data carry no link, and cut
+    where it was given beyond the limit."""
     noise: list[Noise]
     """Of the raw tracklets, and after each level."""
     cannot_link: int
@@ -38,7 +39,7 @@ class Denoised(NamedTuple):
     warnings: tuple[str, ...]
     """What a user should know before the labels are used."""
     evidence: Evidence | None
-    """How tau was found; None where it could not be."""
+    """What the data show of tau; None where there are too few strangers to tell."""
     clusters: Clusters
     """The last level's, for reports."""
 
@@ -83,7 +84,7 @@ def denoise(
     sigma = estimate_sigma(raw) if settings.sigma == "auto" else settings.sigma
     cleaned = consistent(tracklets.features, tracklets.tracklet, sigma)
     space, evidence = _space_of(tracklets, cleaned, settings)
-    tau = (evidence.tau if evidence else 0.0) if settings.tau == "auto" else settings.tau
+    tau = _tau_of(settings, evidence)
     within = None if settings.range == "all" else settings.range
 
     vectors = partial(in_space, space)
@@ -126,12 +127,17 @@ def _space_of(tracklets: Tracklets, cleaned: Members, settings: Denoising) -> tu
     """The space in which tracklets are compared, and what it shows of tau."""
     names = _CHOICE if settings.whiten == "auto" else (settings.whiten,)
     made = list(spaces(tracklets.features, cleaned, names))
-    if settings.tau != "auto" and len(made) == 1:
-        return made[0], None
     evidence = estimate_tau(tracklets, cleaned, made)
     if evidence is None:
         return next(space for space in made if space.name in (settings.whiten, _USUAL)), None
     return evidence.space, evidence
+
+
+def _tau_of(settings: Denoising, evidence: Evidence | None) -> float:
+    """tau as it is found; or as it is given, so far as links are more likely right than wrong."""
+    if settings.tau == "auto":
+        return evidence.tau if evidence else 0.0
+    return settings.tau if evidence is None or settings.trust_tau else min(settings.tau, evidence.limit)
 
 
 def _numbered(labels: np.ndarray, least: int) -> np.ndarray:
@@ -154,9 +160,14 @@ def _warnings(asked: Denoising, used: Denoising, evidence: Evidence | None, leve
         lines.append(
             "tracklets are cleaned, not linked: so far as these features tell, at no distance would enough links be "
             "right nineteen times in twenty; use better features (train longer, --match-colours, --flip), or give "
-            "--tau"
+            "--tau with --trust-tau"
         )
-    if used.tau:
+    elif asked.tau not in ("auto", used.tau) and used.levels > 1:
+        lines.append(
+            f"tau {asked.tau:.4g} is cut to {used.tau:.4g}: so far as these features tell, what would be linked beyond "
+            "is more likely two people than one; give --trust-tau to link it all the same"
+        )
+    if used.tau and asked.tau in ("auto", used.tau):  # where it was cut, a larger one is no remedy
         for number in range(2, used.levels + 1):
             if levels[number].noise.identities == levels[number - 1].noise.identities:
                 where = "within a video" if number == 2 else "across videos"

@@ -6,7 +6,10 @@ sigma    four standard deviations above the median distance of an image from the
          everything is nearer than this, next to nothing is dropped.
 
 tau      is found by a false discovery rate. Two people of one frame are certainly two: their distances say how often
-         strangers come near. The fifth that is nearest falls off as an exponential, which is carried on towards 0:
+         strangers come near. Where the mean of a video was taken off, those who are in it together are farther apart
+         than strangers of two videos: their distances are moved towards 0 until their median is that of all pairs that
+         may be one person, nearly all of which are strangers. The fifth that is nearest falls off as an exponential,
+         which is carried on towards 0:
 
              by_chance(d) = N / 5 exp(-(q20 - d) / s),    s = (q20 - q5) / log 4
 
@@ -14,6 +17,10 @@ tau      is found by a false discovery rate. Two people of one frame are certain
          below the largest distance at which no more than one in twenty is by chance are trusted, if they are at least
          8 sqrt(k): pairs of k tracklets come in bunches, since two people who look alike bring many. tau is where nine
          in ten of those links are found, and no larger.
+
+limit    is where right links outnumber wrong ones by the most: the d at which near(d) - 2 by_chance(d) is largest, with
+         near(d) the links below d. What would be added beyond is more likely wrong than right, so a tau that is given
+         is cut to it. The tau that is found never lies beyond it.
 
 A tracker that changes over from one person to another leaves two tracklets that are alike and share frames. So the
 distance of two that share frames is the larger of two: that of their centroids, and that of their images frame by
@@ -89,6 +96,14 @@ class Evidence(NamedTuple):
     false: float
     """How many of those are by chance."""
 
+    @property
+    def limit(self) -> float:
+        """The distance beyond which links are more likely wrong than right; 0 where they are at any distance."""
+        # Of the links below each step, near - by_chance are right and by_chance are wrong.
+        surplus = self.near - 2 * self.by_chance
+        best = int(np.argmax(surplus))
+        return float(self.steps[best]) if surplus[best] > 0 else 0.0
+
 
 def estimate_tau(tracklets: Tracklets, members: Members, spaces: Iterable[Space]) -> Evidence | None:
     """tau, with the space that has the most right links; None where there are too few strangers to tell.
@@ -156,21 +171,23 @@ def _sharing(tracklets: Tracklets, members: Members, rows: np.ndarray) -> np.nda
 
 
 def _evidence_in(space: Space, tracklets: Tracklets, members: Members, pairs: Pairs) -> Evidence | None:
-    """What one space shows; None where there are too few strangers, or they are all alike."""
+    """What one space shows; None where there are too few strangers, or they are all alike, or nobody may be linked."""
     # Distances in this space: of the pairs that may link, and of strangers.
     centers_TxD = in_space(space, members).astype(np.float32)
     distance_RxT = 1 - centers_TxD[pairs.rows] @ centers_TxD.T
     strangers = 1 - np.einsum("pd,pd->p", *(centers_TxD[side] for side in pairs.strangers.T))
-    if len(strangers) < FEW:
+    distances = np.sort(distance_RxT[pairs.may_link])
+    if len(strangers) < FEW or not len(distances):
         return None
     if pairs.share_frames:
         strangers = np.maximum(strangers, frame_by_frame(tracklets, members, pairs.strangers, space))
+    # Strangers of one video are pushed apart as its mean is taken off: their median becomes that of all pairs.
+    strangers = strangers - max(float(np.median(strangers) - np.median(distances)), 0.0)
     q5, q20 = np.quantile(strangers, [0.05, 0.2]).tolist()
     if not 0 < q5 < q20:
         return None
     # How many pairs are nearer than each step d. Rows are a sample of the tracklets, and each pair has two cells.
     each = len(members.names) / len(pairs.rows) / 2  # pairs that a cell stands for
-    distances = np.sort(distance_RxT[pairs.may_link])
     steps = np.linspace(0, q20, STEPS + 1)[1:]
     near = each * np.searchsorted(distances, steps)
     # N / 5 exp(-(q20 - d) / s), with s = (q20 - q5) / log 4

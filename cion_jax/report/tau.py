@@ -78,7 +78,7 @@ def _why(denoised: Denoised) -> str:
     if tau != evidence.tau:
         return f"{text} tau was given, not found."
     return (
-        f"{text} {evidence.links:,.0f} links are trusted, up to the largest distance at which no more than one in ten "
+        f"{text} {evidence.links:,.0f} links are trusted, up to the largest distance at which no more than one in twenty "
         "is by chance; tau is where nine in ten of these are found."
     )
 
@@ -91,7 +91,7 @@ def _why_nothing(evidence: Evidence | None) -> str:
         )
     if evidence.tau:
         return f"It was given so; the data would have suggested {evidence.tau:.4g}."
-    return "At no distance are there enough links of which nine in ten are right, so far as these features tell."
+    return "At no distance are there enough links of which nineteen in twenty are right, so far as these features tell."
 
 
 def _links(evidence: Evidence, tau: float) -> Figure:
