@@ -17,14 +17,15 @@ from cion_jax.commands.demo import demo
 from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
 from cion_jax.commands.evaluate import evaluate
+from cion_jax.commands.finetune import adapt, backbone_of, bnneck, mgn
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
 from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
-from cion_jax.config import World
+from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Mgn, World
 from cion_jax.data.files import DRIVERS
 from cion_jax.errors import UserError
-from cion_jax.recipes import read_settings, recipe
+from cion_jax.recipes import published, read_settings, recipe
 from cion_jax.xla import avoid_faults
 from tfrecords_tools import commands as data
 
@@ -35,6 +36,8 @@ COMMANDS: Tree = {
     "demo": demo,
     "data": data.COMMANDS,
     "pretrain": pretrain,
+    "finetune": {"bnneck": bnneck, "mgn": mgn},
+    "adapt": adapt,
     "embed": embed,
     "denoise": denoise,
     "evaluate": evaluate,
@@ -44,11 +47,15 @@ COMMANDS: Tree = {
     "export": export,
 }
 
+#: The settings that each command of fine-tuning starts from.
+FINE_TUNING: dict[Command, Finetuning] = {bnneck: Bnneck(), mgn: Mgn(), adapt: ClusterContrast()}
+
 #: What a group of commands is for, by the words that name it.
 _GROUPS = {
     "cion": "Pre-train person re-identification backbones from unlabelled video tracklets.",
     "cion data": "Import, draw, check, look at and rewrite datasets.",
     "cion data import": "Read a dataset layout and write it as records.",
+    "cion finetune": "Fine-tune a pre-trained backbone on labelled people, by one of two methods.",
 }
 
 #: Options that had another name in the last release. The old name works until the next one.
@@ -129,6 +136,14 @@ def _with_settings(words: str, command: Command, options: list[str]) -> Command:
         usual = {"experiment": "resnet50_ibn", "data": epath.Path(), "out": Path()}
         experiment = _peek(words, "experiment", functools.partial(pretrain, **usual), options)
         return functools.partial(pretrain, settings=recipe(experiment))
+    if command in FINE_TUNING:
+        given = functools.partial(command, weights=Path(), data=epath.Path(), out=Path())
+        data_set = _peek(words, "like", given, options)
+        if data_set is not None:
+            weights = _peek(words, "weights", given, options)
+            settings = published(FINE_TUNING[command], backbone_of(weights), data_set)
+            return functools.partial(command, settings=settings)
+        return command
     if command is data.synth:
         file = _peek(words, "settings", functools.partial(data.synth, out=Path()), options)
         return functools.partial(data.synth, world=read_settings(file, World)) if file else data.synth

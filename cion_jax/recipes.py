@@ -10,10 +10,22 @@ Nothing heavy is imported here: `cion pretrain --help` lists the names.
 
 import difflib
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from cion_jax.config import Crops, Head, Optimization, Pretraining
+from cion_jax.config import (
+    Bnneck,
+    BnneckOptimization,
+    ClusterContrast,
+    Clustering,
+    Crops,
+    Finetuning,
+    Head,
+    Mgn,
+    Optimization,
+    Pretraining,
+)
 from cion_jax.errors import UserError
 
 #: The backbones of the paper, by family.
@@ -67,6 +79,33 @@ RECIPES: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in 
     "debug": DEBUG,
 }
 
+#: Images in a batch of published fine-tuning by bnneck, on Market-1501 and on MSMT17, where it is not 64.
+_BATCHES: dict[str, tuple[int, int]] = {
+    "ghostnet_0_5": (32, 32),
+    "edgenext_x_small": (64, 32),
+    "edgenext_small": (256, 64),
+    "repvit_m0_9": (128, 64),
+    "repvit_m1_0": (256, 64),
+    **dict.fromkeys(("resnet18", "resnet18_ibn"), (256, 32)),
+    **dict.fromkeys(("resnet50", "resnet50_ibn"), (512, 64)),
+    **dict.fromkeys(("resnet101", "resnet152", "resnet152_ibn"), (128, 128)),
+    "resnet101_ibn": (64, 128),
+    "convnext_small": (256, 256),
+    "convnext_base": (120, 256),
+    "volo_d1": (256, 128),
+    "volo_d2": (256, 64),
+    "volo_d3": (128, 64),
+    **dict.fromkeys(("vit_tiny", "vit_small"), (512, 512)),
+    "vit_base": (384, 384),
+}
+#: What else is unlike the others.
+_ODD = {
+    ("ghostnet_0_5", "market1501"): BnneckOptimization(warmup=40),
+    ("convnext_base", "market1501"): BnneckOptimization(learning_rate=8e-4 * 64 / 120),
+    ("swin_base", "msmt17"): BnneckOptimization(learning_rate=2e-4),
+}
+#: Data sets that fine-tuning was published for.
+DATA_SETS = ("market1501", "msmt17")
 
 _Settings = TypeVar("_Settings")
 
@@ -81,6 +120,19 @@ def recipe(name: str) -> Pretraining:
         hint = f"did you mean {' or '.join(near)}?" if near else names
         raise UserError(f"no experiment is called {name!r}; {hint}")
     return RECIPES[name]
+
+
+def published(settings: Finetuning, backbone: str, data_set: str) -> Finetuning:
+    """Settings of a method as they were published for a backbone and a data set. In these nobody is set aside."""
+    settings = replace(settings, backbone=backbone)
+    if isinstance(settings, Bnneck):
+        batch = _BATCHES.get(backbone, (64, 64))[DATA_SETS.index(data_set)]
+        optimization = _ODD.get((backbone, data_set), BnneckOptimization())
+        return replace(settings, batch=batch, validation=0.0, optimization=optimization)
+    if isinstance(settings, Mgn):
+        return replace(settings, validation=0.0)
+    assert isinstance(settings, ClusterContrast)
+    return replace(settings, clustering=Clustering(eps=0.6 if data_set == "market1501" else 0.7))
 
 
 def read_settings(path: Path, kind: type[_Settings]) -> _Settings:

@@ -105,7 +105,7 @@ def test_it_leaves_a_page_and_the_best_weights(out: Path, worlds: Sequence[World
         assert what in text
     best = max(("instance", "tracklet", "identity"), key=lambda run: worlds[0].scores(RUNS[run]).mean_average_precision)
     own, saved = load(out / "seed-0" / best / "teacher.safetensors"), load(out / "best.safetensors")
-    assert saved.backbone.name == own.backbone.name
+    assert saved.network.name == own.network.name
     kernel = np.asarray(saved.variables["params"]["conv1"]["kernel"])
     np.testing.assert_array_equal(kernel, own.variables["params"]["conv1"]["kernel"])
 

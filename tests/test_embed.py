@@ -51,7 +51,7 @@ def test_all_batches_splits_and_teachers_are_one_program(dataset: Path, variable
             traced.append(len(x))
             return super().__call__(x, train)
 
-    model = Backbone("traced", "none", "none", [], SIZE, False, Traced(), None)
+    model = Backbone("traced", "none", "none", (), SIZE, False, Traced(), None)
     for split in ("train", "query"):
         embed_all(model, variables, Records(dataset, split), image_size=SIZE, batch=48)
         variables = jax.tree.map(lambda leaf: leaf * 2, variables)

@@ -17,15 +17,14 @@ from cion_jax.finetune.memory import cluster_loss, update_hard
 from cion_jax.finetune.optimizer import cluster_contrast_optimizer
 from cion_jax.finetune.pooling import gem
 from cion_jax.finetune.schedules import ClusterContrastValues
-from cion_jax.models.zoo import Variables
+from cion_jax.models.zoo import Variables, backbone
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from finetune_golden import blocks, close, differences, lengths, rule_state, torch_names
 from golden_weights import golden, images, manifest
 
 pytestmark = pytest.mark.xdist_group("encoder")  # one after the other: they share compiled functions
 
-NET = encoder.encoder("resnet50_ibn")
-ORDER = [*encoder.ORDER.split(), *NET.backbone.order]
+NET = encoder.encoder(backbone("resnet50_ibn"))
 RECORDED = golden("finetune/ccontrast_resnet_ibn50a")
 MANIFEST = manifest("finetune/ccontrast_resnet_ibn50a")
 #: The published shares, 0.2 of the old row and 0.8 of the new one, are rounded to float32.
@@ -38,7 +37,7 @@ def by_rule() -> dict[str, np.ndarray]:
 
 
 def variables_of(dtype: Any) -> Variables:
-    template = jax.eval_shape(NET.from_backbone, NET.backbone.shapes())
+    template = NET.shapes()
     return jax.tree.map(lambda leaf: leaf.astype(dtype), from_state_dict(template, by_rule()))
 
 
@@ -65,7 +64,7 @@ def updated(params: Any, opt_state: Any, grads: Any, values: ClusterContrastValu
 
 
 def test_names_are_those_of_the_published_weights_in_their_order() -> None:
-    weights = state_dict(variables_of(np.float32), ORDER)
+    weights = state_dict(variables_of(np.float32), NET.order)
     assert [[key, list(value.shape)] for key, value in weights.items()] == [row[:2] for row in MANIFEST["keys"]]
     floats = b"".join(value.astype("<f4").tobytes() for value in weights.values() if value.dtype == np.float32)
     assert hashlib.sha256(floats).hexdigest() == str(RECORDED["weights_sha256"])
@@ -76,7 +75,7 @@ def test_features_of_a_loaded_backbone_and_of_a_trained_encoder() -> None:
     body = {MANIFEST["loaded_from"][key]: value for key, value in weights.items() if key.startswith("base.")}
     with jax.enable_x64(True):
         loaded = from_state_dict(NET.backbone.shapes(), body)
-        loaded = jax.tree.map(lambda leaf: leaf.astype(np.float64), NET.from_backbone(loaded))
+        loaded = jax.tree.map(lambda leaf: leaf.astype(np.float64), NET.begin(jax.random.key(0), loaded))
         crops = images()[0].astype(np.float64)
         close(evaluate()(loaded, crops), RECORDED["eval_fresh_f64"], 1e-8)
         close(evaluate()(variables_of(np.float64), crops), RECORDED["eval_f64"], 1e-8)
@@ -91,7 +90,7 @@ def test_three_steps_with_the_hard_memory() -> None:
         opt_state = cluster_contrast_optimizer(ClusterContrastOptimization(), values).init(variables["params"])
         rows = np.random.RandomState(290).standard_normal((6, 2048)).astype(np.float32)
         memory = unit(rows.astype(np.float64))
-        begin = now = torch_names(variables["params"], ORDER)
+        begin = now = torch_names(variables["params"], NET.order)
         for step in range(3):
             crops = blocks(320 + step, labels, 96, 48).astype(np.float64)
             (loss, (features, statistics)), grads = gradient(variables, memory, crops, labels)
@@ -100,9 +99,9 @@ def test_three_steps_with_the_hard_memory() -> None:
             params, opt_state = updated(variables["params"], opt_state, grads, values)
             variables = {"params": params, "batch_stats": statistics}
             old, memory = memory, update_hard(memory, features, labels, momentum=MOMENTUM)
-            before, now = now, torch_names(params, ORDER)
-            slopes = torch_names(grads, ORDER)
-            running = torch_names(statistics, ORDER, "batch_stats")
+            before, now = now, torch_names(params, NET.order)
+            slopes = torch_names(grads, NET.order)
+            running = torch_names(statistics, NET.order, "batch_stats")
             measured = {
                 "loss": loss,
                 "grad_norm_all": lengths(slopes, names),
@@ -123,7 +122,7 @@ def test_three_steps_with_the_hard_memory() -> None:
 
 def test_only_resnets_have_such_a_map() -> None:
     with pytest.raises(UserError, match="swin_tiny is a Swin; take resnet50_ibn"):
-        encoder.encoder("swin_tiny")
+        encoder.encoder(backbone("swin_tiny"))
 
 
 def test_pooling_lies_between_mean_and_maximum_and_ignores_what_is_negative() -> None:

@@ -213,7 +213,7 @@ def test_queries_that_are_absent_from_the_gallery_are_counted(
     ("arguments", "message"),
     [
         (["{run}"], "weights need images to be tried on; name an evaluation set"),
-        (["{world}"], "not a run (teacher.safetensors is missing)"),
+        (["{world}"], "not a run (none of best.safetensors, "),
         (["{run}", "{run}"], "no dataset folder (cion.json is missing)"),
         (["{run}", "{train}"], "has no gallery; name an evaluation set"),
         (["{run}", "{out}"], "no dataset folder"),
@@ -267,9 +267,7 @@ def test_the_teacher_is_scored_while_it_learns(world: Path, tmp_path: Path, monk
     watched = {row["epoch"]: (row["mAP"], row["rank_1"]) for row in rows if "mAP" in row}
     assert list(watched) == [2, 3]
     weights = load(tmp_path / "watched" / "teacher.safetensors")
-    last = score(
-        embed_query_gallery(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
-    )
+    last = score(embed_query_gallery(weights.network, weights.variables, world, image_size=weights.network.image_size))
     assert watched[3] == pytest.approx((last.mean_average_precision, last.rank_1))
     assert pretrain(settings, world, tmp_path / "alone")
     alone = read_metrics(tmp_path / "alone" / "metrics.jsonl")

@@ -242,7 +242,10 @@ def test_a_folder_of_images_keeps_their_names(pictures: Path, variables: Variabl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{dataset}", "{dataset}", "{out}"], "not a run (teacher.safetensors is missing)"),
+        (
+            ["{dataset}", "{dataset}", "{out}"],
+            "not a run (none of best.safetensors, ",
+        ),
         (["{out}", "{dataset}", "{out}"], "name a whole file of weights"),
         (["{run}", "{dataset}", "{out}", "--split=gallery"], "no split 'gallery'; it has train, query"),
         (["{run}", "{pictures}", "{out}", "--split=train"], "has no split 'train'; leave --split out"),

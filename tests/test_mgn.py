@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from cion_jax.finetune import mgn
 from cion_jax.finetune.losses import circle_logits
 from cion_jax.finetune.optimizer import mgn_optimizer
 from cion_jax.finetune.schedules import MgnValues
-from cion_jax.models.zoo import Variables
+from cion_jax.models.zoo import Variables, backbone
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from finetune_golden import blocks, close, differences, lengths, rule_state, torch_names
 from golden_weights import golden, manifest, state
@@ -24,8 +25,7 @@ from golden_weights import golden, manifest, state
 pytestmark = pytest.mark.xdist_group("mgn")  # one after the other: they share compiled functions
 
 NAME = "resnet50_ibn"
-NET = mgn.mgn(NAME)
-ORDER = [*mgn.ORDER.split(), *NET.backbone.order]
+NET = mgn.mgn(backbone(NAME, image_size=(384, 128)), classes=20)
 RECORDED = golden(f"finetune/mgn_{NAME}")
 STEPS = golden(f"finetune/trajectory_mgn_{NAME}")
 MANIFEST = manifest(f"finetune/mgn_{NAME}")
@@ -33,8 +33,7 @@ MANIFEST = manifest(f"finetune/mgn_{NAME}")
 
 @functools.cache
 def template() -> Variables:
-    make = functools.partial(NET.from_backbone, classes=20)
-    return jax.eval_shape(make, jax.random.key(0), NET.backbone.shapes())
+    return NET.shapes()
 
 
 def as_loaded(key: str) -> str:
@@ -67,7 +66,7 @@ def gradient(frozen: bool) -> Any:
 
 
 def test_names_are_those_of_the_published_weights_in_their_order() -> None:
-    weights = state_dict(variables_of(False, np.float32), ORDER)
+    weights = state_dict(variables_of(False, np.float32), NET.order)
     rows = [row[:2] for row in MANIFEST["keys"] if not row[0].startswith("pixel_")]
     assert [[key, list(value.shape)] for key, value in weights.items()] == rows
     floats = b"".join(value.astype("<f4").tobytes() for value in weights.values() if value.dtype == np.float32)
@@ -76,8 +75,8 @@ def test_names_are_those_of_the_published_weights_in_their_order() -> None:
 
 def test_branches_are_copies_of_the_pretrained_stages_and_heads_are_fresh() -> None:
     body = from_state_dict(NET.backbone.shapes(), state(NAME))
-    variables = jax.jit(functools.partial(NET.from_backbone, classes=751))(jax.random.key(0), body)
-    weights = state_dict(variables, ORDER)
+    variables = jax.jit(replace(NET, classes=751).begin)(jax.random.key(0), body)
+    weights = state_dict(variables, NET.order)
     expected = rule_state(f"finetune/mgn_{NAME}", as_loaded)
     for key, value in expected.items():
         if MANIFEST["loaded_from"][key]:
@@ -110,9 +109,9 @@ def test_one_forward_and_backward_pass() -> None:
     names = [str(name).removeprefix("loss_") for name in RECORDED["loss_names"]]
     np.testing.assert_allclose([parts[name] for name in names], RECORDED["losses_f64"], rtol=1e-8)
     np.testing.assert_allclose(total, RECORDED["total_f64"], rtol=1e-8)
-    slopes = torch_names(grads, ORDER)
+    slopes = torch_names(grads, NET.order)
     np.testing.assert_allclose(lengths(slopes, RECORDED["grad_names"]), RECORDED["grad_norms_f64"], rtol=1e-6)
-    running = torch_names(statistics, ORDER, "batch_stats")
+    running = torch_names(statistics, NET.order, "batch_stats")
     for key in RECORDED:
         name = key.removesuffix("_f64").removeprefix("grad_")
         if key.endswith("_f64") and name in slopes:
@@ -136,7 +135,7 @@ def test_five_steps_across_the_thaw() -> None:
     with jax.enable_x64(True):
         variables = variables_of(True, np.float64)
         opt_state = mgn_optimizer(MgnOptimization(), MgnValues(0.0, True)).init(variables["params"])
-        begin = now = torch_names(variables["params"], ORDER)
+        begin = now = torch_names(variables["params"], NET.order)
         for step in range(5):
             frozen = bool(STEPS["frozen_f64"][step])
             grey = 127.5 + 60 * blocks(340 + step, STEPS["targets"], 96, 32, np.float64)
@@ -144,9 +143,9 @@ def test_five_steps_across_the_thaw() -> None:
             (total, (parts, _, statistics)), grads = gradient(frozen)(variables, *batch)
             values = MgnValues(STEPS["lr_f64"][step], np.array(frozen))
             params, opt_state = updated(variables["params"], opt_state, grads, values)
-            before, now = now, torch_names(params, ORDER)
-            slopes = torch_names(grads, ORDER)
-            running = torch_names(statistics, ORDER, "batch_stats")
+            before, now = now, torch_names(params, NET.order)
+            slopes = torch_names(grads, NET.order)
+            running = torch_names(statistics, NET.order, "batch_stats")
             still = [frozen and group in ("backbone", *mgn.BRANCHES) for group in groups]
             measured = {
                 "losses": [parts[str(name).removeprefix("loss_")] for name in STEPS["loss_names"]],
@@ -176,8 +175,8 @@ def of_groups(arrays: dict[str, np.ndarray], groups: list[str]) -> list[float]:
 def test_strips_and_sizes_that_leave_one_empty() -> None:
     rows = jnp.arange(10.0).reshape(1, 10, 1, 1)
     assert [strip.ravel().tolist() for strip in mgn.strips(rows, 3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert mgn.mgn("resnet18").width((256, 128)) == 2048
+    assert mgn.mgn(backbone("resnet18"), 20).width((256, 128)) == 2048
     with pytest.raises(UserError, match="cannot cut images of 64x32 in 3; take higher ones, say 384x128"):
         NET.width((64, 32))
     with pytest.raises(UserError, match="vit_tiny is a ViT; take resnet50_ibn"):
-        mgn.mgn("vit_tiny")
+        mgn.mgn(backbone("vit_tiny"), 20)

@@ -148,7 +148,7 @@ def lists(run: Path, world: Path) -> dict[int, list[tuple[int, bool]]]:
     """What each query of the run finds, by plain loops; those that have somebody to find."""
     weights = load(run / "teacher.safetensors")
     sides = [Records(world, split) for split in ("query", "gallery")]
-    query, gallery = (embed_all(weights.backbone, weights.variables, side, image_size=SIZE) for side in sides)
+    query, gallery = (embed_all(weights.network, weights.variables, side, image_size=SIZE) for side in sides)
     rows = zip(query, sides[0].index, strict=True)
     result = [ranked_plainly(feature, gallery, query_ids, sides[1].index) for feature, query_ids in rows]
     return {number: places for number, places in enumerate(result) if any(right for _, right in places)}

@@ -127,7 +127,7 @@ def tokens(count: int) -> Backbone:
             values = jnp.arange(2.0 * count).reshape(1, count, 2) * jnp.ones((len(x), 1, 1))
             return keep(self, "tokens", values).mean(axis=1)
 
-    return Backbone("tokens", "none", "none", [], SIZE, False, Tokens(), None)
+    return Backbone("tokens", "none", "none", (), SIZE, False, Tokens(), None)
 
 
 def test_activity_is_the_root_mean_square_over_channels() -> None:

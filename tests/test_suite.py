@@ -29,7 +29,17 @@ def page(*names: str) -> str:
 def test_it_has_every_benchmark() -> None:
     modules = {benchmark.arguments.split()[0] for benchmark in SUITE.values() if not benchmark.is_program}
     assert all(find_spec(f"experiments.{module}") for module in modules)
-    beside = {"__init__", "suite", "command", "options", "timing", "memory", "torch_step", "torch_backbones"}
+    beside = {
+        "__init__",
+        "suite",
+        "command",
+        "options",
+        "timing",
+        "memory",
+        "torch_step",
+        "torch_backbones",
+        "torch_finetune",
+    }
     assert {f"benchmarks.{path.stem}" for path in HERE.glob("*.py") if path.stem not in beside} <= modules
 
 

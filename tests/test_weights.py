@@ -59,15 +59,15 @@ def test_the_fused_form_is_exported_and_kept(tmp_path: Path) -> None:
     assert main(["import", str(tmp_path / "trained.pth"), str(ours), "--backbone=repvit_m0_9"]) == 0
     assert main(["export", str(ours), str(tmp_path / "fused.pth"), "--fused"]) == 0
     weights = load(ours)
-    form, variables = weights.backbone.fused(weights.variables)
+    form, variables = weights.network.fused(weights.variables)
     exported = read_state(tmp_path / "fused.pth")
     assert same(exported, state_dict(variables, form.order))
     assert not any("running" in key for key in exported) and len(exported) < len(state("repvit_m0_9")) / 3
     save(tmp_path / "fused.safetensors", Weights(form, variables))
     again = load(tmp_path / "fused.safetensors")
-    assert again.backbone.is_fused and same(state_dict(again.variables, form.order), exported)
+    assert again.network.is_fused and same(state_dict(again.variables, form.order), exported)
     small = images()[1]
-    expected = np.asarray(jax.jit(weights.backbone.apply)(weights.variables, small))
+    expected = np.asarray(jax.jit(weights.network.apply)(weights.variables, small))
     features = np.asarray(jax.jit(form.apply)(again.variables, small))
     assert np.abs(features - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-4
 
@@ -105,8 +105,8 @@ def test_a_table_of_positions_and_a_stem_are_adapted_on_request(tmp_path: Path) 
     weights["patch_embed.conv.0.weight"] = grey
     write_state(tmp_path / "square.pth", weights)
     with pytest.raises(UserError, match=r"2 misshapen: .*pos_embed is \(1, 197, 192\), not \(1, 129, 192\)"):
-        convert(tmp_path / "square.pth", backbone("vit_tiny"))
-    converted, notes = convert(tmp_path / "square.pth", backbone("vit_tiny"), adapt=True)
+        convert(tmp_path / "square.pth", "vit_tiny")
+    converted, notes = convert(tmp_path / "square.pth", "vit_tiny", adapt=True)
     table = np.asarray(converted.variables["params"]["pos_embed"])
     assert len(notes) == 2 and table.shape == (1, 129, 192)
     np.testing.assert_array_equal(table[:, 0], square[:, 0])
@@ -124,7 +124,7 @@ def test_adapted_positions_vary_smoothly_over_the_new_grid(tmp_path: Path) -> No
     table[0, 1:, 1] = columns / 14
     weights["pos_embed"] = table
     write_state(tmp_path / "linear.pth", weights)
-    converted, _ = convert(tmp_path / "linear.pth", backbone("vit_tiny"), adapt=True)
+    converted, _ = convert(tmp_path / "linear.pth", "vit_tiny", adapt=True)
     grid = np.asarray(converted.variables["params"]["pos_embed"])[0, 1:, :2].reshape(16, 8, 2)
     np.testing.assert_allclose(np.diff(grid[3:-3, :, 0], axis=0), 1 / 16, atol=5e-3)
     np.testing.assert_allclose(np.diff(grid[:, 2:-2, 1], axis=1), 1 / 8, atol=1e-2)

@@ -54,9 +54,9 @@ def embed(
         card = write_features(
             out,
             splits,
-            loaded.backbone,
+            loaded.network,
             loaded.variables,
-            image_size=image_size or loaded.backbone.image_size,
+            image_size=image_size or loaded.network.image_size,
             flip=flip,
             match_colours=match_colours,
             precision=precision,

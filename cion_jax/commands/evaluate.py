@@ -100,7 +100,7 @@ def _query_gallery(source: Path, data: epath.Path | None, **options: Any) -> "Qu
     weights = weights_of(source)
     if data is None:
         raise UserError(f"{source}: weights need images to be tried on; name an evaluation set after them")
-    model = weights.backbone
+    model = weights.network
     return embed_query_gallery(model, weights.variables, data, image_size=model.image_size, **options)
 
 

@@ -10,10 +10,20 @@ if TYPE_CHECKING:
 
 
 def weights_of(source: Path) -> "Weights":
-    """Load the teacher of a run of `cion pretrain`, or a file of weights."""
-    from cion_jax.run.run_dir import TEACHER
+    """Load the teacher of a run of `cion pretrain`, the best weights of a run of fine-tuning, or a file of weights."""
     from cion_jax.weights.file import load
 
-    if source.is_dir() and not (source / TEACHER).exists():
-        raise UserError(f"{source}: not a run ({TEACHER} is missing); name one of `cion pretrain`, or weights")
-    return load(source / TEACHER if source.is_dir() else source)
+    return load(file_of(source))
+
+
+def file_of(source: Path) -> Path:
+    """The file of weights that a command is given, or that a run has."""
+    from cion_jax.run.run_dir import WEIGHTS
+
+    if not source.is_dir():
+        return source
+    there = [source / name for name in WEIGHTS if (source / name).exists()]
+    if not there:
+        names = ", ".join(WEIGHTS)
+        raise UserError(f"{source}: not a run (none of {names} is there); name one of `cion pretrain`, or weights")
+    return there[0]

@@ -15,31 +15,33 @@ def import_(
     part: Literal["teacher", "student"] = "teacher",
     allow: tuple[str, ...] = (),
     adapt: bool = False,
-    image_size: tuple[int, int] = (256, 128),
+    image_size: tuple[int, int] | None = None,
 ) -> None:
     """Read weights that PyTorch wrote, check them against a backbone, and write them as a file of ours.
 
     SOURCE is a .pth or .safetensors file: a state_dict, a torchvision or timm checkpoint of a family whose keys are
-    theirs, or a whole ReIDZoo training checkpoint. PyTorch is not needed, and nothing that is pickled is run.
+    theirs, a whole ReIDZoo training checkpoint, or what the published fine-tuning saves (MGN of FastReID, TransReID,
+    cluster contrast). PyTorch is not needed, and nothing that is pickled is run.
 
     Args:
         source: The file to read.
         out: The file to write, .safetensors; it has PyTorch's keys, and names its backbone.
-        backbone: The backbone that the weights are of; `cion zoo` lists the names.
+        backbone: The backbone that the weights are of, or are built on; `cion zoo` lists the names.
         part: Which network of a training checkpoint to take.
         allow: Keys that may be missing, unexpected or misshapen, as patterns: fc.* head.*
         adapt: Resample position tables and change the stem's input channels, if everything else fits.
-        image_size: Height and width for which position tables are made.
+        image_size: Height and width of the images that it will be given, for which position tables are made. By default
+            256x128, or 384x128 for MGN.
     """
-    from cion_jax.models import zoo
     from cion_jax.weights import file as weights
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: our own weights are safetensors; give OUT that ending")
-    model = zoo.backbone(backbone, image_size=image_size)
-    converted, notes = weights.convert(source, model, part=part, allow=allow, adapt=adapt)
+    converted, notes = weights.convert(source, backbone, image_size=image_size, part=part, allow=allow, adapt=adapt)
     weights.save(out, converted)
-    print(*notes, f"{out}: {backbone}{' with its head' if converted.head else ''}", sep="\n")
+    method = getattr(converted.network, "method", None)
+    kind = f", fine-tuned by {method}" if method else " with its head" if converted.head else ""
+    print(*notes, f"{out}: {backbone}{kind}", sep="\n")
 
 
 def export(
@@ -50,25 +52,31 @@ def export(
 ) -> None:
     """Write weights for PyTorch: safetensors, or a .pth that torch.load(weights_only=True) reads.
 
-    Plain keys are those of torchvision and timm for ResNet, GhostNet and VOLO, and the backbone's own for others. The
-    layout of ReIDZoo has them under `teacher`, with the prefixes that its fine-tuning code strips, and the head too.
+    Plain keys are those of torchvision and timm for ResNet, GhostNet and VOLO, and the backbone's own for others; of
+    fine-tuned weights those of the published code of their method. The layout of ReIDZoo has a backbone's under
+    `teacher`, with the prefixes that its fine-tuning code strips, and the head too.
 
     Args:
-        weights: A file that `cion import` wrote.
+        weights: A file that `cion import` or a training wrote.
         out: The file to write, .safetensors or .pth.
         layout: Plain, or as ReIDZoo's fine-tuning code wants it (a .pth).
         fused: The single-branch form of RepViT and FastViT, for inference.
     """
+    from cion_jax.models.zoo import Backbone
     from cion_jax.weights import foreign as files
-    from cion_jax.weights.file import Weights, load, prefixed, reidzoo
+    from cion_jax.weights.file import Weights, load, plain, reidzoo
 
     loaded = load(weights)
-    if fused:
-        loaded = Weights(*loaded.backbone.fused(loaded.variables), loaded.head)
+    network = loaded.network
+    if not isinstance(network, Backbone) and (fused or layout == "reidzoo"):
+        asked = "--fused" if fused else "--layout reidzoo"
+        raise UserError(f"{weights}: fine-tuned weights have one form for PyTorch; leave {asked} out")
+    if fused and isinstance(network, Backbone):
+        loaded = Weights(*network.fused(loaded.variables), loaded.head)
     if layout == "reidzoo":
         if out.suffix != ".pth":
             raise UserError(f"{out}: ReIDZoo's code loads .pth files; give OUT that ending")
         files.write_state(out, reidzoo(loaded), wrap="teacher")
     else:
-        files.write_state(out, prefixed(Weights(loaded.backbone, loaded.variables), "", ""))
-    print(f"{out}: {loaded.backbone.name}{' (fused)' if loaded.backbone.is_fused else ''}, {layout} layout")
+        files.write_state(out, plain(loaded))
+    print(f"{out}: {network.name}{' (fused)' if fused else ''}, {layout} layout")

@@ -8,7 +8,17 @@ from cion_jax.config.augmentation import (
     Crops,
 )
 from cion_jax.config.denoising import Denoising
-from cion_jax.config.finetuning import BnneckOptimization, ClusterContrastOptimization, MgnOptimization
+from cion_jax.config.finetuning import (
+    Bnneck,
+    BnneckOptimization,
+    ClusterContrast,
+    ClusterContrastOptimization,
+    Clustering,
+    Finetuning,
+    Mgn,
+    MgnOptimization,
+    Supervised,
+)
 from cion_jax.config.hosts import Hosts
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
 from cion_jax.config.records import MEAN, STD, Reading, Writing
@@ -21,16 +31,22 @@ __all__ = [
     "MGN_AUGMENTATION",
     "STD",
     "Augmentation",
+    "Bnneck",
     "BnneckOptimization",
+    "ClusterContrast",
     "ClusterContrastOptimization",
+    "Clustering",
     "Crops",
     "Denoising",
+    "Finetuning",
     "Head",
     "Hosts",
+    "Mgn",
     "MgnOptimization",
     "Optimization",
     "Pretraining",
     "Reading",
+    "Supervised",
     "Training",
     "World",
     "Writing",

@@ -1,6 +1,19 @@
-"""Optimizers and schedules of fine-tuning, with the published values."""
+"""Fine-tuning: its methods, their optimizers and schedules, with the published values."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress
+
+from cion_jax.config.augmentation import (
+    BNNECK_AUGMENTATION,
+    CLUSTER_CONTRAST_AUGMENTATION,
+    MGN_AUGMENTATION,
+    Augmentation,
+)
+from cion_jax.config.denoising import Denoising
+from cion_jax.config.pretraining import Training
 
 
 @dataclass(frozen=True)
@@ -53,3 +66,97 @@ class ClusterContrastOptimization:
     """What a drop leaves of it."""
     weight_decay: float = 5e-4
     """Added to the gradient of every parameter, norms and biases too."""
+
+
+@dataclass(frozen=True)
+class Finetuning(Training):
+    """What the methods of fine-tuning share."""
+
+    backbone: Annotated[str, Suppress] = "resnet50_ibn"
+    """That of the weights."""
+    weights: Annotated[Path | None, Suppress] = None
+    """What the network begins with; None makes fresh weights."""
+    instances: int = 4
+    """K, images of an identity in a batch."""
+    augmentation: Augmentation = BNNECK_AUGMENTATION
+    resample_positions: bool = False
+    """Resample a ViT's table of positions at its own size too, as the published fine-tuning does unawares."""
+
+
+@dataclass(frozen=True)
+class Supervised(Finetuning):
+    """What the methods share that are told who is who."""
+
+    labels: Path | None = None
+    """A labelling of the data; without it the identities in the records are used."""
+    identities_share: float = 1.0
+    """Train with this share of the identities, drawn by the seed."""
+    images_share: float = 1.0
+    """Train with this share of the images, drawn by the seed; each identity keeps at least one."""
+    identities_file: Path | None = None
+    """Train with the identities in this file alone, a number in each line."""
+    validation: float = 0.1
+    """Set this share of the identities aside, among those that two cameras or more have seen: after epochs they are
+    scored, and the weights of the best epoch are kept as best.safetensors. At 0 nothing is set aside or chosen, and
+    all identities are learnt from."""
+
+
+@dataclass(frozen=True)
+class Bnneck(Supervised):
+    """The baseline with a neck of batch normalisation, for any backbone."""
+
+    epochs: int = 120
+    batch: int = 64
+    feature: Literal["before", "after"] = "before"
+    """Which side of the neck one searches with."""
+    optimization: BnneckOptimization = BnneckOptimization()
+
+
+@dataclass(frozen=True)
+class Mgn(Supervised):
+    """Three branches with heads for parts of the body, for ResNets."""
+
+    epochs: int = 60
+    batch: int = 64
+    instances: int = 16
+    image_size: tuple[int, int] = (384, 128)
+    precision: Literal["bfloat16", "float32"] = "float32"
+    augmentation: Augmentation = MGN_AUGMENTATION
+    optimization: MgnOptimization = MgnOptimization()
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Who counts as the same person, where nobody says: clusters of the network's own features."""
+
+    by: Literal["dbscan", "denoise"] = "dbscan"
+    """DBSCAN on Jaccard distances, as published; or the denoising of tracklets, where the data have them."""
+    eps: float = 0.6
+    """dbscan: the largest distance of neighbours. Published: 0.6 for Market-1501, 0.7 for MSMT17."""
+    min_samples: int = 4
+    """dbscan: the fewest neighbours, itself included, of an image that makes a cluster grow."""
+    k1: int = 30
+    """dbscan: how many images are near to an image, itself included."""
+    k2: int = 6
+    """dbscan: over how many of them what an image is near to is averaged."""
+
+
+@dataclass(frozen=True)
+class ClusterContrast(Finetuning):
+    """Without labels: clusters anew in each epoch, and a memory of them to compare features with. For ResNets."""
+
+    epochs: int = 50
+    epoch_steps: int = 200
+    batch: int = 256
+    instances: int = 8
+    precision: Literal["bfloat16", "float32"] = "float32"
+    augmentation: Augmentation = CLUSTER_CONTRAST_AUGMENTATION
+    clustering: Clustering = Clustering()
+    denoising: Denoising = Denoising()
+    temperature: float = 0.05
+    """Divides the similarities of features and clusters."""
+    memory_momentum: float = 0.2
+    """The share of a cluster's old row that stays when it follows a feature."""
+    memory_update: Literal["hard", "plain"] = "hard"
+    """What a row follows: the least similar of its images in a batch, or each of them in turn."""
+    optimization: ClusterContrastOptimization = ClusterContrastOptimization()

@@ -147,7 +147,7 @@ def measure_labels(out: Path, settings: Pretraining) -> LabelQuality:
     fingerprint = records.card.fingerprint
     run = out / "identity"
     weights = load(run / TEACHER)
-    tracked = tracked_features(settings, weights.backbone, weights.variables, records, progress_bar)
+    tracked = tracked_features(settings, weights.network, weights.variables, records, progress_bar)
     one, two, three = (denoise(*tracked, replace(settings.denoising, levels=level)) for level in (1, 2, 3))
     labels = {
         "raw tracklets": tracked.tracklet,
@@ -162,7 +162,7 @@ def measure_labels(out: Path, settings: Pretraining) -> LabelQuality:
 
 
 def _embed(weights: Weights, world: Path) -> QueryGallery:
-    return embed_query_gallery(weights.backbone, weights.variables, world, image_size=weights.backbone.image_size)
+    return embed_query_gallery(weights.network, weights.variables, world, image_size=weights.network.image_size)
 
 
 def _search(features: QueryGallery) -> QueryResults:

@@ -17,7 +17,8 @@ from cion_jax.data.images import ImageError, decode_into
 from cion_jax.data.pixels import normalise, to_float
 from cion_jax.errors import UserError
 from cion_jax.hosts import all_gather, local_part
-from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
 from cion_jax.terminal import Progress, no_progress
 
 Precision = Literal["float32", "bfloat16"]
@@ -87,9 +88,7 @@ Embedder = Callable[..., Array]
 Colours = tuple[np.ndarray, np.ndarray]
 
 
-def embedder(
-    model: Backbone, variables: Variables, *, flip: bool = False, precision: Precision = "float32"
-) -> Embedder:
+def embedder(model: Network, variables: Variables, *, flip: bool = False, precision: Precision = "float32") -> Embedder:
     """The function from pixels, uint8 (N, H, W, 3), to unit vectors, float32 (N, width).
 
     N is a multiple of the number of local devices, which share the images. The call returns before the work is done,
@@ -97,39 +96,39 @@ def embedder(
     the shift of `Colours`.
 
     Args:
-        model: The backbone.
+        model: The network.
         variables: Its variables; every local device gets a copy.
         flip: Add the features of the mirror image, before the vector is divided by its length.
-        precision: What the backbone computes in.
+        precision: What the network computes in.
     """
     mesh = jax.make_mesh((jax.local_device_count(),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
     variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
     by_image = NamedSharding(mesh, PartitionSpec("data"))
 
     def run(pixels: np.ndarray, *colours: np.ndarray) -> Array:
-        return _forward(model.apply, variables, *jax.device_put((pixels, colours), by_image), flip, precision)
+        return _forward(model, variables, *jax.device_put((pixels, colours), by_image), flip, precision)
 
     return run
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _forward(
-    apply: Callable[..., Array],
+    model: Network,
     variables: Variables,
     pixels: Array,
     colours: tuple[Array, ...],
     flip: bool,
     precision: Precision,
 ) -> Array:
-    """One program for all calls with the same backbone and shapes: a trainer that embeds again compiles nothing."""
+    """One program for all calls with the same network and shapes: a trainer that embeds again compiles nothing."""
     values = to_float(pixels)
     if colours:
         scale, shift = (each[:, None, None] for each in colours)
         values = jnp.clip(values * scale + shift, 0, 1)
-    images = normalise(values).astype(precision)
-    features_NxD = apply(variables, images).astype(jnp.float32)
+    images = normalise(values, model.mean, model.std).astype(precision)
+    features_NxD = model.apply(variables, images).astype(jnp.float32)
     if flip:
-        features_NxD += apply(variables, images[:, :, ::-1]).astype(jnp.float32)
+        features_NxD += model.apply(variables, images[:, :, ::-1]).astype(jnp.float32)
     return features_NxD / jnp.linalg.norm(features_NxD, axis=1, keepdims=True)
 
 
@@ -202,7 +201,7 @@ def not_unit(features: np.ndarray) -> np.ndarray:
 
 
 def embed_all(
-    model: Backbone,
+    model: Network,
     variables: Variables,
     images: Images,
     *,

@@ -28,7 +28,8 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.colours import image_colours, matchable, matched
 from cion_jax.evaluate.embed import Colours, ImageFolder, Images, Precision, batched, embed, embedder
 from cion_jax.hosts import barrier, local_part, on_main
-from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
 from cion_jax.terminal import progress_bar
 
 CARD = "features.json"
@@ -77,7 +78,7 @@ def _from_records(records: Records) -> Labelled:
 def write_features(
     out: Path,
     splits: Mapping[str, Labelled],
-    model: Backbone,
+    model: Network,
     variables: Variables,
     *,
     image_size: tuple[int, int],

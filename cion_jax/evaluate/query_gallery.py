@@ -12,7 +12,8 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import Precision, embed_all
 from cion_jax.evaluate.feature_store import fingerprint_of, read_features
-from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
 from cion_jax.npz import read_npz
 from cion_jax.terminal import ProgressBar, progress_bar
 
@@ -40,7 +41,7 @@ def open_query_gallery(data: Folder) -> tuple[Records, Records]:
 
 
 def embed_query_gallery(
-    model: Backbone,
+    model: Network,
     variables: Variables,
     data: Folder,
     *,

@@ -7,12 +7,15 @@ Variables are {"base": the backbone's, "bottleneck": the neck's, "classifier": a
 that has them: their names are those of TransReID's weights.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from cion_jax.finetune.losses import cross_entropy, hardest_distances, triplet_loss
+from cion_jax.finetune.network import Finetuned, Losses
 from cion_jax.models.norms import BatchNorm, at_least_float32
 from cion_jax.models.zoo import Backbone, Variables
 
@@ -20,6 +23,40 @@ from cion_jax.models.zoo import Backbone, Variables
 ORDER = "base classifier bottleneck"
 
 Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BNNeck(Finetuned):
+    """The network without its weights."""
+
+    method = "bnneck"
+    own_order = ORDER
+    classes: int
+    feature: Literal["before", "after"] = "before"
+    """Which side of the neck one searches with."""
+
+    def begin(self, key: Array, body: Variables) -> Variables:
+        """Variables with the weights of a pre-trained backbone, and a fresh neck and classifier."""
+        return init(key, body, self.width(self.image_size), self.classes)
+
+    def apply(self, variables: Variables, images: Array) -> Array:
+        """Features (N, width) of images (N, H, W, 3)."""
+        features_NxD = self.backbone.apply(backbone_variables(variables), images)
+        if self.feature == "before":
+            return features_NxD
+        params, statistics = variables["params"]["bottleneck"], variables["batch_stats"]["bottleneck"]
+        return neck(params, statistics, at_least_float32(features_NxD), train=False)[0]
+
+    def losses(
+        self, variables: Variables, images: Array, labels_B: Array, *, memory_CxD: Any, key: Array, frozen: bool
+    ) -> Losses:
+        """Cross entropy behind the neck, triplets of the hardest images in front of it."""
+        (logits_BxC, features_BxD), moved = apply(self.backbone, variables, images, rng=key)
+        values = {
+            "cross_entropy": cross_entropy(logits_BxC, labels_B),
+            "triplet": triplet_loss(*hardest_distances(features_BxD, labels_B)),
+        }
+        return Losses(values, moved, features_BxD)
 
 
 def init(key: Array, body: Variables, width: int, classes: int) -> Variables:
@@ -36,7 +73,7 @@ def apply(
     """In training: logits (B, classes) and features (B, width) of images (B, H, W, 3), and the variables with running
     statistics moved on; `rng` is for drop path.
 
-    To embed or search with what was trained, use the backbone alone, with `backbone_variables`.
+    To embed or search with what was trained there is `BNNeck.apply`.
     """
     features_BxD, body = model.apply(backbone_variables(variables), images, train=True, rng=rng)
     features_BxD = at_least_float32(features_BxD)

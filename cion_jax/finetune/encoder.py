@@ -14,9 +14,11 @@ from jax import Array
 from cion_jax.errors import UserError
 from cion_jax.finetune.bnneck import init_norm, neck
 from cion_jax.finetune.losses import unit
+from cion_jax.finetune.memory import cluster_loss
+from cion_jax.finetune.network import Finetuned, Losses
 from cion_jax.finetune.pooling import EXPONENT, gem
 from cion_jax.finetune.sequential import STEM, apply_part, stage_names, take_part
-from cion_jax.models.zoo import Backbone, Variables, backbone
+from cion_jax.models.zoo import Backbone, Variables
 
 #: The order in which PyTorch registers what is around the backbone; the backbone's own order follows.
 ORDER = "base gap p feat_bn"
@@ -24,24 +26,17 @@ _BASE = {**STEM, **stage_names(1, 4), **stage_names(2, 5), **stage_names(3, 6), 
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(Finetuned):
     """The network without its weights; `encoder` makes it."""
 
-    backbone: Backbone
-    """The pre-trained network, whole."""
+    method = "cluster-contrast"
+    own_order = ORDER
     base: Backbone
-    """Its part up to the last map."""
+    """The backbone's part up to the last map."""
+    temperature: float = 0.05
+    """Divides the similarities of features and clusters in training."""
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images it is trained with."""
-        return self.backbone.image_size
-
-    def width(self, image_size: tuple[int, int]) -> int:
-        """Numbers in a feature; a size of images with which the network does not work is refused."""
-        return self.backbone.width(image_size)
-
-    def from_backbone(self, body: Variables) -> Variables:
+    def begin(self, key: Array, body: Variables) -> Variables:
         """Variables with the weights of a pre-trained or fine-tuned backbone, and fresh pooling and neck."""
         base = take_part(body, _BASE)
         scale_and_bias, statistics = init_norm(self.width(self.image_size))
@@ -64,10 +59,19 @@ class Encoder:
             return features_BxC, variables | {"batch_stats": {"base": base, "feat_bn": moved}}
         return features_BxC
 
+    def losses(
+        self, variables: Variables, images: Array, labels_B: Array, *, memory_CxD: Any, key: Array, frozen: bool
+    ) -> Losses:
+        """Cross entropy among the clusters of the memory."""
+        features_BxD, moved = self.apply(variables, images, train=True)
+        value, _ = cluster_loss(memory_CxD, features_BxD, labels_B, temperature=self.temperature)
+        return Losses({"contrast": value}, moved, features_BxD)
 
-def encoder(name: str, *, image_size: tuple[int, int] = (256, 128), **options: Any) -> Encoder:
-    """The encoder on a ResNet by its name; the options are those of `models.zoo.backbone`."""
-    whole = backbone(name, image_size=image_size, **options)
+
+def encoder(whole: Backbone, temperature: float = 0.05) -> Encoder:
+    """The encoder on a ResNet."""
     if whole.family != "ResNet":
-        raise UserError(f"cluster contrast needs a ResNet, but {name} is a {whole.family}; take resnet50_ibn, say")
-    return Encoder(whole, backbone(name, image_size=image_size, end=(5, 0), **options))
+        raise UserError(
+            f"cluster contrast needs a ResNet, but {whole.name} is a {whole.family}; take resnet50_ibn, say"
+        )
+    return Encoder(whole, whole.part(end=(5, 0)), temperature)

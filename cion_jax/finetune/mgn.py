@@ -20,10 +20,11 @@ from jax import Array, lax
 from cion_jax.errors import UserError
 from cion_jax.finetune.bnneck import batch_norm, init_norm, neck
 from cion_jax.finetune.losses import circle_logits, cross_entropy, hardest_distances, triplet_loss
+from cion_jax.finetune.network import Finetuned, Losses
 from cion_jax.finetune.pooling import EXPONENT, gem
 from cion_jax.finetune.sequential import STEM, apply_part, stage_names, take_part
 from cion_jax.models.layers import kaiming_out, torch_default
-from cion_jax.models.zoo import Backbone, Variables, backbone
+from cion_jax.models.zoo import Backbone, Variables
 
 #: The heads of each branch: that of the whole map, and one for each strip, from top to bottom.
 BRANCHES = {"b1": ("b1",), "b2": ("b2", "b21", "b22"), "b3": ("b3", "b31", "b32", "b33")}
@@ -41,18 +42,14 @@ _BRANCH = {**stage_names(3, 0, first=1), **stage_names(4, 1)}
 
 
 @dataclass(frozen=True)
-class MGN:
+class MGN(Finetuned):
     """The network without its weights; `mgn` makes it."""
 
-    backbone: Backbone
-    """The pre-trained network, whole."""
+    method = "mgn"
+    own_order = ORDER
     trunk: Backbone
     branch: Backbone
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images it is trained with."""
-        return self.backbone.image_size
+    classes: int
 
     def width(self, image_size: tuple[int, int]) -> int:
         """Numbers in a feature; a size of images that leaves a strip empty is refused."""
@@ -63,7 +60,7 @@ class MGN:
             raise UserError(f"MGN cannot cut images of {height}x{columns} in {most}; take higher ones, say 384x128")
         return len(HEADS) * WIDTH
 
-    def from_backbone(self, key: Array, body: Variables, classes: int) -> Variables:
+    def begin(self, key: Array, body: Variables) -> Variables:
         """Variables with the weights of a pre-trained backbone, of which each branch has a copy, and fresh heads."""
         channels = self.backbone.width(self.image_size)
         parts = {"backbone": take_part(body, _TRUNK)}
@@ -71,7 +68,7 @@ class MGN:
             parts[branch] = jax.tree.map(jnp.copy, take_part(body, _BRANCH))
             parts[f"heads_extra_bn_{branch}"] = dict(zip(("params", "batch_stats"), init_norm(channels), strict=True))
         for head, head_key in zip(HEADS, jax.random.split(key, len(HEADS)), strict=True):
-            parts[f"{head}_head"] = _init_head(head_key, channels, classes)
+            parts[f"{head}_head"] = _init_head(head_key, channels, self.classes)
         return {name: {part: tree[name] for part, tree in parts.items()} for name in ("params", "batch_stats")}
 
     def apply(self, variables: Variables, images: Array, *, train: bool = False, frozen: bool = False) -> Any:
@@ -104,15 +101,20 @@ class MGN:
             return features, variables | {"batch_stats": moved}
         return jnp.concatenate([features[head] for head in HEADS], axis=1)
 
+    def losses(
+        self, variables: Variables, images: Array, labels_B: Array, *, memory_CxD: Any, key: Array, frozen: bool
+    ) -> Losses:
+        """The thirteen of `losses`."""
+        features, moved = self.apply(variables, images, train=True, frozen=frozen)
+        together_BxD = jnp.concatenate([features[head] for head in HEADS], axis=1)
+        return Losses(losses(variables["params"], features, labels_B), moved, together_BxD)
 
-def mgn(name: str, *, image_size: tuple[int, int] = (384, 128), **options: Any) -> MGN:
-    """MGN on a ResNet by its name; the options are those of `models.zoo.backbone`."""
-    whole = backbone(name, image_size=image_size, **options)
+
+def mgn(whole: Backbone, classes: int) -> MGN:
+    """MGN on a ResNet."""
     if whole.family != "ResNet":
-        raise UserError(f"MGN needs a ResNet, but {name} is a {whole.family}; take resnet50_ibn, say")
-    trunk = backbone(name, image_size=image_size, end=(3, 1), **options)
-    branch = backbone(name, image_size=image_size, begin=(3, 1), end=(5, 0), **options)
-    return MGN(whole, trunk, branch)
+        raise UserError(f"MGN needs a ResNet, but {whole.name} is a {whole.family}; take resnet50_ibn, say")
+    return MGN(whole, whole.part(end=(3, 1)), whole.part(begin=(3, 1), end=(5, 0)), classes)
 
 
 def strips(maps_BxHxWxC: Array, count: int) -> list[Array]:

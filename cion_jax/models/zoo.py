@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cion_jax.config import MEAN, STD
 from cion_jax.errors import UserError
 from cion_jax.models import convnext, edgenext, fastvit, ghostnet, repvit, resnet, swin, vit, volo
 from cion_jax.models.ops import traced_for
@@ -35,6 +36,10 @@ class Backbone:
     _fuse: Callable[[Variables], Variables] | None
     platform: str = field(default_factory=jax.default_backend)
     """What it is traced for: "cpu", "gpu" ("cuda" is as good) or "tpu"; it runs on the others too, if slowly."""
+    mean: tuple[float, float, float] = MEAN
+    """What is taken off the channels of its images, whose values are 0 to 1;"""
+    std: tuple[float, float, float] = STD
+    """and what they are then divided by."""
 
     def init(self, key: Array, param_dtype: Any = jnp.float32) -> Variables:
         """Fresh variables."""
@@ -84,6 +89,10 @@ class Backbone:
         if not train:
             return features
         return features, variables | {name: moved for name, moved in state.items() if name == "batch_stats"}
+
+    def part(self, **fields: Any) -> "Backbone":
+        """A part of this network, where its module says by fields where a part begins and ends."""
+        return replace(self, _module=self._module.clone(**fields), _fuse=None)
 
     def fused(self, variables: Variables) -> tuple["Backbone", Variables]:
         """The single-branch form for inference and its variables: equal outputs, fewer parameters and operations."""

@@ -20,6 +20,7 @@ from cion_jax.models import head
 from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain import loss
 from cion_jax.pretrain.optimizer import optimizer
+from cion_jax.pretrain.parts import over_parts
 from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import Params, TrainState, backbone_variables
 
@@ -79,14 +80,10 @@ def gradients(
         grads, (batch_stats, center, metrics) = gradient(state.student, config, state, batch_stats, crops, key)
         return (batch_stats, jax.tree.map(jnp.add, total, grads)), (center, metrics)
 
-    count = len(jax.tree.leaves(parts)[0])
     begin = state.batch_stats, jax.tree.map(jnp.zeros_like, state.student)
-    if count == 1:  # a loop of one would stay a loop, in which XLA runs convolutions on a CPU many times slower
-        only = jax.tree.map(lambda leaf: leaf[0], parts)
-        (batch_stats, total), (center, metrics) = add(begin, (only, jnp.array(0)))
-    else:
-        (batch_stats, total), of_parts = jax.lax.scan(add, begin, (parts, jnp.arange(count)))
-        center, metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), of_parts)
+    (batch_stats, total), of_parts = over_parts(add, begin, parts)
+    center, metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), of_parts)
+    count = len(jax.tree.leaves(parts)[0])
     return jax.tree.map(lambda leaf: leaf / count, total), batch_stats, center, metrics
 
 

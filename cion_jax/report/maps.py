@@ -42,18 +42,18 @@ _DARK = "#222222"
 
 def has_map(weights: Weights) -> bool:
     """Whether the last feature map has enough places to show where in an image a network is active."""
-    pixels = jax.ShapeDtypeStruct((1, *weights.backbone.image_size, 3), jnp.uint8)
-    maps = jax.eval_shape(partial(activity_maps, weights.backbone.apply), weights.variables, pixels)
+    pixels = jax.ShapeDtypeStruct((1, *weights.network.image_size, 3), jnp.uint8)
+    maps = jax.eval_shape(partial(activity_maps, weights.network.apply), weights.variables, pixels)
     return maps is not None and maps.shape[1] >= SMALLEST_MAP[0] and maps.shape[2] >= SMALLEST_MAP[1]
 
 
 def activity(weights: Weights, records: Records) -> Iterator[str]:
     """Where the network is active, in images evenly spread over a split."""
     numbers = spread(np.arange(len(records)), IMAGES)
-    pixels = np.stack([resize(records.pixels(number), *weights.backbone.image_size) for number in numbers])
-    maps = activity_maps(weights.backbone.apply, weights.variables, pixels)
+    pixels = np.stack([resize(records.pixels(number), *weights.network.image_size) for number in numbers])
+    maps = activity_maps(weights.network.apply, weights.variables, pixels)
     if maps is None:
-        yield paragraph(f"{weights.backbone.name} has no last feature map that could be laid over an image.")
+        yield paragraph(f"{weights.network.name} has no last feature map that could be laid over an image.")
         return
     rows, columns = maps.shape[1:]
     yield strip(

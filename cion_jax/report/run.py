@@ -161,7 +161,7 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
         yield paragraph(f"{where}; name an evaluation set with --data, and its scores will stand here.")
         return
     query, gallery = open_query_gallery(test)
-    model = run.teacher.backbone
+    model = run.teacher.network
     features = embed_query_gallery(model, run.teacher.variables, test, image_size=model.image_size)
     distances = cosine(features.query, features.gallery)
     results = search(distances, features.query_labels, features.gallery_labels)

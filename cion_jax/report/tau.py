@@ -78,8 +78,8 @@ def _why(denoised: Denoised) -> str:
     if tau != evidence.tau:
         return f"{text} tau was given, not found."
     return (
-        f"{text} {evidence.links:,.0f} links are trusted, up to the largest distance at which no more than one in twenty "
-        "is by chance; tau is where nine in ten of these are found."
+        f"{text} {evidence.links:,.0f} links are trusted, up to the largest distance at which no more than one in "
+        "twenty is by chance; tau is where nine in ten of these are found."
     )
 
 

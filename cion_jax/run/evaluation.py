@@ -7,9 +7,11 @@ import numpy as np
 from cion_jax.config import Training
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.embed import Images, Precision, embed_all
 from cion_jax.evaluate.query_gallery import embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import right_answers, scores, search
-from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
 from cion_jax.terminal import ProgressBar
 
 
@@ -24,7 +26,7 @@ def check_evaluation(settings: Training) -> None:
 
 
 def evaluation_scores(
-    settings: Training, epochs: int, model: Backbone, variables: Callable[[], Variables], progress_bar: ProgressBar
+    settings: Training, epochs: int, model: Network, variables: Callable[[], Variables], progress_bar: ProgressBar
 ) -> dict[str, float]:
     """Scores for the journal after so many epochs; none where none are asked for."""
     if settings.evaluate is None or (epochs % settings.evaluate_every and epochs < settings.epochs):
@@ -39,4 +41,24 @@ def evaluation_scores(
     )
     results = search(cosine(pair.query, pair.gallery), pair.query_labels, pair.gallery_labels)
     summary = scores(results)
+    return {"mAP": summary.mean_average_precision, "rank_1": summary.rank_1}
+
+
+def scores_of_some(
+    network: Network,
+    variables: Variables,
+    images: Images,
+    labels: np.ndarray,
+    *,
+    precision: Precision = "float32",
+    bar: ProgressBar,
+) -> dict[str, float]:
+    """Scores where the first image of each identity under each camera seeks the others; labels have a row an image."""
+    with bar("embedding those set aside", len(images)) as progress:
+        features = embed_all(
+            network, variables, images, image_size=network.image_size, precision=precision, progress=progress
+        )
+    pairs = np.stack([labels["identity"], labels["camera"]])
+    _, query = np.unique(pairs, axis=1, return_index=True)
+    summary = scores(search(cosine(features[query], features), labels[query], labels))
     return {"mAP": summary.mean_average_precision, "rank_1": summary.rank_1}

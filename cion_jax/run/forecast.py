@@ -23,7 +23,7 @@ class Memory(NamedTuple):
     """Bytes on one device, as XLA plans the step's program."""
 
     parameters: int
-    """Of student and teacher, with batch statistics and center."""
+    """All that is trained, with batch statistics, and what stands beside it: a teacher, a center, a memory."""
     opt_state: int
     """Of the optimizer."""
     temporaries: int
@@ -124,7 +124,7 @@ def _memory_table(method: Method, stages: Stages, needed: Memory) -> list[str]:
     multiple = math.lcm(*(stage.instances for stage in stages))
     fitting = needed.fits(limit) // multiple * multiple
     rows = {
-        "parameters of student and teacher": needed.parameters,
+        "parameters and batch statistics": needed.parameters,
         "the optimizer's moments": needed.opt_state,
         "gradients and other temporaries": needed.temporaries,
         f"{needed.images:,} images at a time, {needed.image / 1e6:,.1f} MB each": needed.image * needed.images,

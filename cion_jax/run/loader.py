@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,8 +19,10 @@ from cion_jax.run.sharding import batch_sharding, global_array
 class Batch(NamedTuple):
     """What a step is given."""
 
-    images: jax.Array
+    images: Any
     """uint8 (parts, batch / parts, H, W, 3), over all devices."""
+    labels: Any
+    """int32 (parts, batch / parts), over all devices: who is on each image, by the labels in use."""
     damaged: int
     """Images that this host replaced because their record was damaged."""
     waited: float
@@ -29,9 +30,15 @@ class Batch(NamedTuple):
 
 
 def device_batches(
-    settings: Training, mesh: Mesh, records: Records, sampler: PKSampler, epochs: range, first: int = 0
+    settings: Training,
+    mesh: Mesh,
+    records: Records,
+    sampler: PKSampler,
+    labels: np.ndarray,
+    epochs: range,
+    first: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of some epochs, from batch `first` of the first of them on.
+    """The batches of some epochs, from batch `first` of the first of them on; `labels` are those of the sampler.
 
     A batch is the same however many hosts there are, and whichever devices of the mesh are theirs.
     """
@@ -44,9 +51,9 @@ def device_batches(
     identities = np.concatenate(rows)[:: sampler.instances] // sampler.instances
     width = len(rows[0])
 
-    def of_device(images: np.ndarray, index: Any) -> np.ndarray:
+    def of_device(values: np.ndarray, index: Any) -> np.ndarray:
         start = columns.index(_columns(index, shape)) * width
-        return images.reshape(parts, -1, *shape[2:])[:, start : start + width]
+        return values.reshape(parts, -1, *values.shape[1:])[:, start : start + width]
 
     reading = Reading(*settings.image_size, threads=settings.threads, skip_damaged=settings.skip_damaged)
     length = epoch_batches(settings, sampler)
@@ -62,7 +69,9 @@ def device_batches(
         if batch is None:
             return
         images = global_array(shape, sharding, partial(of_device, batch["image"]))
-        ahead = Batch(images, int(batch["damaged"]), waited)
+        of_images = labels[batch["number"]].astype(np.int32)
+        who = global_array(shape[:2], sharding, partial(of_device, of_images))
+        ahead = Batch(images, who, int(batch["damaged"]), waited)
 
 
 def _columns(index: Any, shape: tuple[int, ...]) -> tuple[int, int]:

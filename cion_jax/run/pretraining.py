@@ -1,5 +1,6 @@
 """Pre-training as a method of the trainer: who counts as the same person, which K when, and when labels are new."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,10 +22,13 @@ from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues, values_at
 from cion_jax.pretrain.state import TrainState, init_state, state_specs, teacher_of
 from cion_jax.pretrain.step import Step, StepConfig, train_step
-from cion_jax.run.evaluation import check_evaluation
+from cion_jax.run.evaluation import check_evaluation, evaluation_scores
+from cion_jax.run.loader import Batch
+from cion_jax.run.method import Relabelled
 from cion_jax.run.plan import Stages, check_training, stages_of
 from cion_jax.run.relabel import relabel
 from cion_jax.run.run_dir import TEACHER
+from cion_jax.run.sharding import local_copy
 from cion_jax.run.trainer import train
 from cion_jax.terminal import ProgressBar
 
@@ -44,6 +48,8 @@ class PretrainingMethod:
     settings: Pretraining
     model: Backbone
     weights_file: str = TEACHER
+    start: tuple[()] = ()
+    chosen_by: None = None
 
     def stages(self, records: Records) -> Stages:
         """Stages by K and by relabelling."""
@@ -65,7 +71,7 @@ class PretrainingMethod:
         """For a forecast of memory."""
         return replace(self, settings=replace(self.settings, batch=batch))
 
-    def init(self, key: Array) -> TrainState:
+    def init(self, key: Array, start: tuple[()] = ()) -> TrainState:
         """Student and teacher with the same fresh weights."""
         return init_state(self.model, self.settings.head, self.settings.optimization, key)
 
@@ -73,9 +79,16 @@ class PretrainingMethod:
         """Prototypes are split over `model`."""
         return state_specs(state)
 
-    def step(self, instances: int, mesh: Mesh) -> Step:
+    def step(self, instances: int, mesh: Mesh, phase: Hashable = None) -> Step:
         """The step of `pretrain.step`."""
         return train_step(StepConfig(self.settings, self.model, instances, mesh))
+
+    def phase(self, values: StepValues) -> None:
+        """One program serves all."""
+
+    def inputs(self, batch: Batch) -> Array:
+        """The images: who is on them follows from their order."""
+        return batch.images
 
     def values_at(self, epoch: int, batch: int, batches: int) -> StepValues:
         """Learning rate, weight decay and the teacher's momentum."""
@@ -89,11 +102,14 @@ class PretrainingMethod:
         """The teacher."""
         return teacher_of(state)
 
-    def relabel(
-        self, variables: Variables, records: Records, out: Path, epoch: int, progress_bar: ProgressBar
-    ) -> np.ndarray:
+    def relabel(self, state: TrainState, records: Records, out: Path, epoch: int, bar: ProgressBar) -> Relabelled:
         """Denoising among the teacher's features."""
-        return relabel(self.settings, self.model, variables, records, out, epoch, progress_bar)
+        labels = relabel(self.settings, self.model, local_copy(self.export(state)[0]), records, out, epoch, bar)
+        return Relabelled(labels, state)
+
+    def scores(self, state: TrainState, epochs: int, bar: ProgressBar) -> dict[str, float]:
+        """The teacher's, in the evaluation set."""
+        return evaluation_scores(self.settings, epochs, self.model, lambda: local_copy(self.export(state)[0]), bar)
 
 
 def pretraining(settings: Pretraining) -> PretrainingMethod:

@@ -19,13 +19,14 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.colours import image_colours, matched
 from cion_jax.evaluate.embed import embed_all
 from cion_jax.hosts import all_gather, is_main
-from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
 from cion_jax.terminal import ProgressBar
 
 
 def relabel(
     settings: Pretraining,
-    model: Backbone,
+    model: Network,
     teacher: Variables,
     records: Records,
     out: Path,
@@ -82,7 +83,7 @@ class _Passing:
 
 
 def tracked_features(
-    settings: Pretraining, model: Backbone, teacher: Variables, records: Records, bar: ProgressBar
+    settings: Pretraining, model: Network, teacher: Variables, records: Records, bar: ProgressBar
 ) -> TrackedFeatures:
     """The teacher's features of all images, as the settings for denoising ask for them, and where they were seen.
 

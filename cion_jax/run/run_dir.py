@@ -23,6 +23,11 @@ from cion_jax.errors import UserError
 SETTINGS, ORIGIN = "settings.json", "origin.json"
 #: The teacher's weights, anew after each epoch.
 TEACHER = "teacher.safetensors"
+#: The weights of a run of fine-tuning, anew after each epoch; and those of its best epoch, where one is chosen.
+FINETUNED = "finetuned.safetensors"
+BEST = "best.safetensors"
+#: The weights that a run is known by: the first of these that it has.
+WEIGHTS = (BEST, FINETUNED, TEACHER)
 _SOFTWARE = ("cion-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 #: What a run may be gone on with otherwise: the numbers that come out do not depend on it but for rounding.
 _FREE = {

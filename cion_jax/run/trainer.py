@@ -11,8 +11,9 @@ RUN/metrics.jsonl, RUN/tensorboard/
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,14 +24,12 @@ from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.hosts import is_main, on_main
-from cion_jax.models.zoo import Variables
 from cion_jax.run.checkpoints import Checkpoint, Checkpoints, Position, is_finite
-from cion_jax.run.evaluation import evaluation_scores
 from cion_jax.run.journal import Journal, Silence, profile
 from cion_jax.run.loader import device_batches
 from cion_jax.run.method import Method, State, abstract_state, jit_step
 from cion_jax.run.plan import Stages, epoch_batches, remaining, sampler_for
-from cion_jax.run.run_dir import claim, note_origin
+from cion_jax.run.run_dir import BEST, claim, note_origin
 from cion_jax.run.sharding import local_copy, make_mesh, replicate, replicated, shardings_of
 from cion_jax.run.signals import stop_requested
 from cion_jax.weights.file import Weights, save
@@ -87,13 +86,16 @@ def _restore_or_init(method: Method, template: State, records: Records, checkpoi
     checkpoint, complaints = checkpoints.restore(template)
     for complaint in complaints:
         print(f"cion: {complaint}", file=sys.stderr)
-    note = {"data": records.card.fingerprint}
+    note: dict[str, Any] = {"data": records.card.fingerprint}
     if checkpoint is None:
-        state = jax.jit(method.init, out_shardings=shardings_of(template))(jax.random.key(method.settings.seed))
+        init = jax.jit(method.init, out_shardings=shardings_of(template))
+        state = init(jax.random.key(method.settings.seed), method.start)
         return Checkpoint(state, method.first_labels(records), Position(0, 0), note)
     if checkpoint.note["data"] != note["data"]:
         raise UserError(f"{records.folder}: not the data that this run was begun with; give that, or another --out")
-    return checkpoint._replace(note=note)
+    return checkpoint._replace(
+        note=note | {name: checkpoint.note[name] for name in ("best",) if name in checkpoint.note}
+    )
 
 
 def _steps_left(method: Method, records: Records, stages: Stages, checkpoint: Checkpoint) -> int:
@@ -133,8 +135,10 @@ class _Trainer:
     pending: deque[_Pending] = field(default_factory=deque)
     last_metrics: dict[str, float] = field(default_factory=dict)
     """Of the last step that is done."""
-    jitted: dict[int, Any] = field(default_factory=dict)
-    """The step for each K."""
+    jitted: dict[tuple[int, Hashable], Any] = field(default_factory=dict)
+    """The step for each K and phase."""
+    is_best: bool = False
+    """Whether the scores of the epoch that has just ended are the best until now."""
 
     def run(self, checkpoint: Checkpoint, should_stop: Callable[[int], bool]) -> bool:
         """Train from a checkpoint to the end, or until asked to stop; say which."""
@@ -143,21 +147,23 @@ class _Trainer:
         number = int(state.step)
         for stage in remaining(self.stages, position.epoch):
             if stage.relabel and position.batch == 0:
-                labels = self.method.relabel(
-                    self._variables(state), self.records, self.out, stage.epochs.start, self.journal.progress_bar
+                labels, state = self.method.relabel(
+                    state, self.records, self.out, stage.epochs.start, self.journal.progress_bar
                 )
             sampler = sampler_for(settings, self.records, labels, stage.instances)
-            step = self._step(stage.instances)
             length = epoch_batches(settings, sampler)
-            for batch in device_batches(settings, self.mesh, self.records, sampler, stage.epochs, position.batch):
+            for batch in device_batches(
+                settings, self.mesh, self.records, sampler, labels, stage.epochs, position.batch
+            ):
                 values = self.method.values_at(position.epoch, position.batch, length)
-                state, metrics = step(state, batch.images, replicate(values, self.mesh))
+                step = self._step(stage.instances, self.method.phase(values))
+                state, metrics = step(state, self.method.inputs(batch), replicate(values, self.mesh))
                 known = values.as_dict() | {"instances": stage.instances, "damaged": batch.damaged}
                 time = position.epoch + (position.batch + 1) / length
                 position = position.after(length)
                 number += 1
                 if position.batch == 0:
-                    known |= self._scores(state, position.epoch)
+                    known |= self._scores(state, position.epoch, note)
                 self._note(_Pending(number - 1, time, metrics | known, batch.waited))
                 stopping = should_stop(number)
                 if stopping or position.batch == 0 or number % settings.checkpoint_steps == 0:
@@ -166,19 +172,19 @@ class _Trainer:
                     return False
         return True
 
-    def _step(self, instances: int) -> Any:
-        if instances not in self.jitted:
-            self.jitted[instances] = jit_step(self.method, instances, self.mesh, self.template)
-        return self.jitted[instances]
+    def _step(self, instances: int, phase: Hashable) -> Any:
+        if (instances, phase) not in self.jitted:
+            self.jitted[instances, phase] = jit_step(self.method, instances, self.mesh, self.template, phase)
+        return self.jitted[instances, phase]
 
-    def _variables(self, state: State) -> Variables:
-        """The network that is scored, on this host alone."""
-        return local_copy(self.method.export(state)[0])
-
-    def _scores(self, state: State, epochs: int) -> dict[str, float]:
-        return evaluation_scores(
-            self.method.settings, epochs, self.method.model, lambda: self._variables(state), self.journal.progress_bar
-        )
+    def _scores(self, state: State, epochs: int, note: dict[str, Any]) -> dict[str, float]:
+        """The scores after so many epochs; the best one until then is noted."""
+        scores = self.method.scores(state, epochs, self.journal.progress_bar)
+        score = scores.get(self.method.chosen_by or "")
+        self.is_best = score is not None and score > note.get("best", -math.inf)
+        if self.is_best:
+            note["best"] = score
+        return scores
 
     def _note(self, step: _Pending) -> None:
         """Put a step's metrics into the journal as soon as that does not hold up the device."""
@@ -215,6 +221,7 @@ class _Trainer:
         if checkpoint.position.batch == 0:
             # Prototypes may be split over devices, and hosts: all of them put them together, one writes.
             whole = jax.device_put(self.method.export(checkpoint.state), replicated(self.mesh))
-            path = self.out / self.method.weights_file
-            on_main(lambda: save(path, Weights(self.method.model, *map(local_copy, whole))))
+            weights = Weights(self.method.model, *map(local_copy, whole))
+            for name in [self.method.weights_file, BEST][: 1 + self.is_best]:
+                on_main(partial(save, self.out / name, weights))
         self.checkpoints.save(checkpoint)

@@ -1,7 +1,8 @@
 """Our own file of weights: a safetensors file with PyTorch's keys and a card that says what they are weights of.
 
-Keys are `backbone.*` and, where the projection head is kept, `head.*`. The card is the file's metadata: the name of the
-backbone, its image size, and whether it is in its fused form.
+Keys are `backbone.*` and, where the projection head is kept, `head.*`; those of a fine-tuned network are the published
+ones of its method. The card is the file's metadata: the name of the backbone, its image size, and whether it is in its
+fused form; of a fine-tuned network also its method, the scale of its pixels, and which feature one searches with.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,57 +14,82 @@ import jax
 import numpy as np
 
 from cion_jax.errors import UserError
+from cion_jax.finetune.bnneck import BNNeck, backbone_variables
+from cion_jax.finetune.network import Finetuned
 from cion_jax.models import head as projection
+from cion_jax.models.network import Network
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.weights.adapt import adapted
+from cion_jax.weights.finetuned import card, from_card, method_of, published, with_pixels
 from cion_jax.weights.foreign import read_metadata, read_state, split_prefixes, write_state
 from cion_jax.weights.mapping import State, from_state_dict, state_dict
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A backbone with its variables, and the head it was trained with if that was kept."""
+    """A network with its variables, and the head that a backbone was trained with if that was kept."""
 
-    backbone: Backbone
+    network: Network
     variables: Variables
     head: Variables | None = None
 
 
 def save(path: Path, weights: Weights) -> None:
     """Write weights as our own file."""
-    model = weights.backbone
-    size = "x".join(map(str, model.image_size))
-    metadata = {"backbone": model.name, "image_size": size, "fused": str(model.is_fused)}
-    write_state(path, prefixed(weights, "backbone.", "head."), metadata=metadata)
+    network = weights.network
+    metadata = {"backbone": network.name, "image_size": "x".join(map(str, network.image_size))}
+    if isinstance(network, Finetuned):
+        write_state(path, state_dict(weights.variables, network.order), metadata=metadata | card(network))
+    else:
+        metadata |= {"fused": str(isinstance(network, Backbone) and network.is_fused)}
+        write_state(path, prefixed(weights, "backbone.", "head."), metadata=metadata)
 
 
 def load(path: Path) -> Weights:
     """Read a file that `save` wrote."""
     metadata = read_metadata(path)
+    state = read_state(path)
     try:
         rows, columns = map(int, metadata["image_size"].split("x"))
         model = backbone(metadata["backbone"], image_size=(rows, columns))
+        if "method" in metadata:
+            network = from_card(metadata, model, state)
+            return Weights(network, from_state_dict(network.shapes(), state))
         if metadata["fused"] == "True":
             model = model.fused_form()
     except (KeyError, ValueError):
         raise UserError(f"{path}: does not say what it is weights of; bring it in with `cion import`") from None
-    body, head = split_prefixes(read_state(path))
+    body, head = split_prefixes(state)
     return Weights(model, from_state_dict(model.shapes(), body), _head(head))
 
 
 def convert(
-    path: Path, model: Backbone, *, part: str = "teacher", allow: Collection[str] = (), adapt: bool = False
+    path: Path,
+    name: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    part: str = "teacher",
+    allow: Collection[str] = (),
+    adapt: bool = False,
 ) -> tuple[Weights, list[str]]:
     """Weights from any file, and a line for each change that makes them fit.
 
+    The keys of published fine-tuning (MGN, TransReID, cluster contrast) are known, and give a fine-tuned network.
+
     Args:
         path: A .pth or safetensors file.
-        model: What they should be weights of.
+        name: The backbone that they are weights of, or are built on.
+        image_size: Height and width of images; without it those of the published training.
         part: Which network of a training checkpoint to take.
         allow: Patterns of keys that may be missing (they stay as initialised), misshapen (likewise) or unexpected.
         adapt: Resample position tables and change the stem's input channels where only they do not fit.
     """
-    body, head = split_prefixes(read_state(path, part))
+    state = read_state(path, part)
+    plain = {key.removeprefix("module."): value for key, value in state.items()}
+    if method_of(plain):
+        return _finetuned(path, plain, name, image_size), []
+    model = backbone(name, image_size=image_size or (256, 128))
+    body, head = split_prefixes(state)
     notes: list[str] = []
     if adapt:
         height, width = model.image_size
@@ -76,9 +102,40 @@ def convert(
         raise UserError(f"{path} for {model.name}: {error}") from None
 
 
+def _finetuned(path: Path, state: State, name: str, image_size: tuple[int, int] | None) -> Weights:
+    try:
+        network, own = published(state, name, image_size)
+        return Weights(network, from_state_dict(network.shapes(), own))
+    except UserError as error:
+        raise UserError(f"{path} for {name}, as fine-tuned by {method_of(state)}: {error}") from None
+
+
+def body_of(weights: Weights, model: Backbone) -> Variables:
+    """The variables of the backbone in weights, for a backbone whose images may have another size."""
+    network, variables = weights.network, weights.variables
+    if isinstance(network, BNNeck):
+        network, variables = network.backbone, backbone_variables(variables)
+    if not isinstance(network, Backbone) or network.is_fused:
+        kind = getattr(network, "method", "fused")
+        raise UserError(
+            f"{network.name}: weights in the form {kind} have no backbone to train on; take those before it"
+        )
+    height, width = model.image_size
+    wanted = {key: leaf.shape for key, leaf in _blank(model).items()}
+    state, _ = adapted(state_dict(variables, network.order), wanted, (height // 16, width // 16))
+    return from_state_dict(model.shapes(), state)
+
+
+def plain(weights: Weights) -> State:
+    """The keys that PyTorch's code has for the network alone."""
+    network = weights.network
+    state = state_dict(weights.variables, network.order)
+    return with_pixels(network, state) if isinstance(network, Finetuned) else state
+
+
 def prefixed(weights: Weights, body: str, head: str) -> State:
     """The state_dict of backbone and head (if there is one), with a prefix for each."""
-    state = state_dict(weights.variables, weights.backbone.order)
+    state = state_dict(weights.variables, weights.network.order)
     keyed = {body + key: value for key, value in state.items()}
     if weights.head is not None:
         keyed |= {head + key: value for key, value in state_dict(weights.head, projection.ORDER.split()).items()}

@@ -80,6 +80,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, ibn: bool) -> None:
         super().__init__()
+        self.outputs = 4 * width
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = IBN(width) if ibn else nn.BatchNorm2d(width)
         self.conv2, self.bn2 = normed(nn.Conv2d(width, width, 3, stride, 1, bias=False))
@@ -97,7 +98,7 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """With a last stage that keeps its resolution, as usual in person re-identification."""
 
-    def __init__(self, depths: Sequence[int], ibn: bool = False, width: int = 64) -> None:
+    def __init__(self, depths: Sequence[int], ibn: bool = False, width: int = 64, block: Any = Bottleneck) -> None:
         super().__init__()
         self.conv1, self.bn1 = normed(nn.Conv2d(3, width, 7, 2, 3, bias=False))
         self.outputs = width
@@ -105,8 +106,8 @@ class ResNet(nn.Module):
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and stage in (2, 3) else 1
-                blocks.append(Bottleneck(self.outputs, width << stage - 1, stride, ibn and stage < 4))
-                self.outputs = 4 * width << stage - 1
+                blocks.append(block(self.outputs, width << stage - 1, stride, ibn and stage < 4))
+                self.outputs = blocks[-1].outputs
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Tiny(nn.Module):
         return nn.Dense(6)(nn.Conv(4, (8, 8), (8, 8), padding="VALID")(x).mean(1).reshape(len(x), -1))
 
 
-TINY = Backbone("tiny", "none", "none", [], SIZE, False, Tiny(), None)
+TINY = Backbone("tiny", "none", "none", (), SIZE, False, Tiny(), None)
 
 
 def decoded(records: Records) -> np.ndarray:

@@ -73,7 +73,7 @@ class Drawn:
 
 def embedded(out: Path) -> np.ndarray:
     """Write features in shards of 16, which processes share; the images that this one was asked for."""
-    drawn, model = Drawn(), Backbone("tiny", "none", "none", [], (32, 16), False, Tiny(), None)
+    drawn, model = Drawn(), Backbone("tiny", "none", "none", (), (32, 16), False, Tiny(), None)
     split = Labelled(drawn, np.zeros(len(drawn), LABELS), "drawn")
     variables = model.init(jax.random.key(0))
     write_features(out, {"all": split}, model, variables, image_size=(32, 16), batch=8, images_per_shard=16)

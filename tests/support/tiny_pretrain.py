@@ -55,6 +55,7 @@ def shared_step(
     instances: int,
     mesh: Mesh,
     state: Any,
+    phase: Any = None,
     compiled: dict[Any, Any] = {},  # noqa: B006
 ) -> Any:
     """In the place of `jit_step`: runs whose programs are equal share one."""
@@ -69,9 +70,9 @@ def shared_step(
         "relabel": (),
     }
     rates = replace(method.settings.optimization, learning_rate=0)
-    key = replace(method.settings, optimization=rates, **free), instances
+    key = replace(method.settings, optimization=rates, **free), instances, phase
     if key not in compiled:
-        compiled[key] = jit_step(method, instances, mesh, state)
+        compiled[key] = jit_step(method, instances, mesh, state, phase)
     return compiled[key]
 
 

@@ -1,0 +1,140 @@
+"""`cion finetune` and `cion adapt`: from a pre-trained backbone to a network that ranks."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from etils import epath
+from tyro.conf import Positional, arg
+
+from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Hosts, Mgn
+from cion_jax.recipes import PAPER
+
+_START = "A run, weights, or the name of a backbone, which then begins with fresh weights."
+Start = Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS", help=_START)]
+Data = Annotated[Positional[epath.Path], arg(metavar="DATA", help="A dataset folder, or its URL in a store.")]
+Out = Annotated[Positional[Path], arg(metavar="OUT", help="The run's folder: weights, checkpoints, metrics.jsonl.")]
+DataSet = Literal["market1501", "msmt17"] | None
+
+
+def bnneck(
+    weights: Start,
+    data: Data,
+    out: Out,
+    like: DataSet = None,
+    settings: Bnneck = Bnneck(),
+    hosts: Hosts = Hosts(),
+    profile: int = 0,
+    dry_run: bool = False,
+) -> int:
+    """Fine-tune any backbone with labels: a neck of batch normalisation, cross entropy and the hardest triplets.
+
+    Learns from the identities of the train split. The same command goes on with a run that was stopped or killed.
+    OUT gets finetuned.safetensors after each epoch, and best.safetensors, the weights of the epoch in which those whom
+    --validation sets aside were ranked best; `cion embed`, `evaluate`, `report` and `export` take OUT.
+
+    Args:
+        weights: What the network begins with.
+        data: What it learns from.
+        out: Where it is kept.
+        like: Begin with the settings that were published for this data set and the backbone; options override them.
+        settings: Settings of the method.
+        hosts: How processes find each other.
+        profile: Trace so many steps, after the first few, for TensorBoard.
+        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+    """
+    return _run(settings, weights, data, out, hosts, profile, dry_run)
+
+
+def mgn(
+    weights: Start,
+    data: Data,
+    out: Out,
+    like: DataSet = None,
+    settings: Mgn = Mgn(),
+    hosts: Hosts = Hosts(),
+    profile: int = 0,
+    dry_run: bool = False,
+) -> int:
+    """Fine-tune a ResNet with labels: three branches, and heads for parts of the body. Slower, and stronger.
+
+    Learns from the identities of the train split. The same command goes on with a run that was stopped or killed.
+    OUT gets finetuned.safetensors after each epoch, and best.safetensors, the weights of the epoch in which those whom
+    --validation sets aside were ranked best; `cion embed`, `evaluate`, `report` and `export` take OUT.
+
+    Args:
+        weights: What the network begins with.
+        data: What it learns from.
+        out: Where it is kept.
+        like: Begin with the settings that were published for this data set; options override them.
+        settings: Settings of the method.
+        hosts: How processes find each other.
+        profile: Trace so many steps, after the first few, for TensorBoard.
+        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+    """
+    return _run(settings, weights, data, out, hosts, profile, dry_run)
+
+
+def adapt(
+    weights: Start,
+    data: Data,
+    out: Out,
+    like: DataSet = None,
+    settings: ClusterContrast = ClusterContrast(),
+    hosts: Hosts = Hosts(),
+    profile: int = 0,
+    dry_run: bool = False,
+) -> int:
+    """Adapt a ResNet to images without labels: clusters of its features, anew in each epoch, are the people.
+
+    From pre-trained weights this learns without any labels; from weights that were fine-tuned on other data
+    (`cion finetune bnneck`) it brings them over to this data. Needs scikit-learn for DBSCAN:
+    pip install 'cion-jax[adapt]'. The same command goes on with a run that was stopped or killed.
+
+    Args:
+        weights: What the network begins with.
+        data: What it learns from: the train split, without its identities.
+        out: Where it is kept.
+        like: Begin with the settings that were published for this data set; options override them.
+        settings: Settings of the method.
+        hosts: How processes find each other.
+        profile: Trace so many steps, after the first few, for TensorBoard.
+        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+    """
+    return _run(settings, weights, data, out, hosts, profile, dry_run)
+
+
+def backbone_of(weights: Path) -> str:
+    """The backbone that a command begins with."""
+    if str(weights) in PAPER and not weights.exists():
+        return str(weights)
+    from cion_jax.commands.sources import weights_of
+
+    return weights_of(weights).network.name
+
+
+def _run(
+    settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, profile: int, dry_run: bool
+) -> int:
+    from cion_jax.commands.sources import file_of
+    from cion_jax.hosts import is_main, join_job
+    from cion_jax.run.finetuning import finetune, finetuning
+    from cion_jax.run.forecast import forecast
+
+    fresh = str(weights) in PAPER and not weights.exists()
+    source = None if fresh else file_of(weights)
+    settings = replace(settings, weights=source, backbone=backbone_of(weights))
+    with join_job(hosts):
+        if dry_run:
+            lines = forecast(finetuning(settings, data), data)
+            print("\n".join(lines if is_main() else []))
+            return 0
+        if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
+            print(f"{cache}: compiled programs are kept here", file=sys.stderr)
+        finished = finetune(settings, data, out, profile_steps=profile)
+        if is_main():
+            done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
+            print(done if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
+    return 0 if finished else 143

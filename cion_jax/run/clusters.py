@@ -1,0 +1,93 @@
+"""New clusters while training: the network embeds all images, and clusters of its features are the people.
+
+RUN/labels/epoch-00007.npz    the clusters from that epoch on: a labelling like any other
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax.atomic import write_atomically
+from cion_jax.config import ClusterContrast
+from cion_jax.data.labels import write_labelling
+from cion_jax.data.records import Records
+from cion_jax.denoise.denoise import denoise
+from cion_jax.errors import UserError
+from cion_jax.evaluate.embed import embed_all
+from cion_jax.evaluate.jaccard import cluster_centers, dbscan, jaccard_graph
+from cion_jax.hosts import is_main
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
+from cion_jax.run.relabel import labels_path
+from cion_jax.terminal import ProgressBar
+
+
+def most_clusters(settings: ClusterContrast, records: Records) -> int:
+    """Rows that the memory has, so that its size, and with it the program, is the same in every epoch."""
+    if settings.clustering.by == "denoise":
+        return max(1, len(np.unique(records.index["tracklet"])))
+    return max(1, len(records) // settings.clustering.min_samples)
+
+
+def cluster(
+    settings: ClusterContrast,
+    network: Network,
+    variables: Variables,
+    records: Records,
+    out: Path,
+    epoch: int,
+    bar: ProgressBar,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cluster of each image, -1 for outliers, and the center of each cluster; the former is also written."""
+    with bar("embedding images for clusters", len(records)) as progress:
+        features = embed_all(
+            network,
+            variables,
+            records.in_order(),
+            image_size=network.image_size,
+            precision=settings.precision,
+            progress=progress,
+        )
+    made_by = "denoising" if settings.clustering.by == "denoise" else f"DBSCAN with eps {settings.clustering.eps:g}"
+    labels = _labels(settings, features, records, bar)
+    _check(settings, labels, f"{out}: epoch {epoch}: {made_by}")
+    if is_main():
+        path = labels_path(out, epoch)
+        path.parent.mkdir(exist_ok=True)
+        note = {"made by": "cion adapt", "epoch": epoch, "clusters": made_by}
+        write_atomically(path, lambda aside: write_labelling(aside, labels, records.card.fingerprint, note))
+    return labels, cluster_centers(features, labels)
+
+
+def _labels(settings: ClusterContrast, features: np.ndarray, records: Records, bar: ProgressBar) -> np.ndarray:
+    asked = settings.clustering
+    if asked.by == "denoise":
+        video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
+        with bar("denoising for clusters", settings.denoising.levels + 1) as progress:
+            denoised = denoise(features, video, tracklet, frame, settings.denoising, progress)
+        for warning in denoised.warnings if is_main() else ():
+            print(f"cion: {warning}", file=sys.stderr)
+        return denoised.labels
+    with bar("distances for clusters", len(features)) as progress:
+        graph = jaccard_graph(features, k1=asked.k1, k2=asked.k2, eps=asked.eps, progress=progress)
+    labels = dbscan(graph, asked.eps, asked.min_samples)
+    labels[labels >= most_clusters(settings, records)] = -1  # more than this there are only of clusters in pieces
+    return labels
+
+
+def _check(settings: ClusterContrast, labels: np.ndarray, what: str) -> None:
+    """Refuse clusters that no batch can be made of."""
+    clusters = int(labels.max(initial=-1)) + 1
+    people = settings.batch // settings.instances
+    smaller = "raise --eps, or lower --min-samples" if settings.clustering.by == "dbscan" else "lower --min-images"
+    if not clusters:
+        raise UserError(f"{what} makes no cluster of {len(labels):,} images; {smaller}")
+    if clusters == 1:
+        raise UserError(f"{what} makes one cluster of all {len(labels):,} images; lower --eps")
+    if clusters < people:
+        raise UserError(
+            f"{what} makes {clusters:,} clusters of {len(labels):,} images, and a batch of {settings.batch} with "
+            f"{settings.instances} of each needs {people}; choose --batch {clusters * settings.instances} at the most, "
+            f"or {smaller}"
+        )

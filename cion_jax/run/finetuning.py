@@ -1,0 +1,222 @@
+"""Fine-tuning as methods of the trainer: from a backbone to a network that ranks, with labels or without."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Mgn, Supervised
+from cion_jax.data.files import Folder
+from cion_jax.data.records import Records
+from cion_jax.denoise.denoise import check_settings
+from cion_jax.errors import UserError
+from cion_jax.finetune.bnneck import BNNeck
+from cion_jax.finetune.encoder import encoder
+from cion_jax.finetune.memory import update_hard, update_plain
+from cion_jax.finetune.mgn import mgn
+from cion_jax.finetune.network import Finetuned
+from cion_jax.finetune.optimizer import bnneck_optimizer, cluster_contrast_optimizer, mgn_optimizer
+from cion_jax.finetune.schedules import bnneck_values_at, cluster_contrast_values_at, mgn_values_at
+from cion_jax.finetune.step import FinetuneState, Labelled, StepConfig, finetune_step, init_state, variables_of
+from cion_jax.models.complexity import countable, multiply_adds
+from cion_jax.models.zoo import Backbone, Variables, backbone
+from cion_jax.run.clusters import cluster, most_clusters
+from cion_jax.run.evaluation import check_evaluation, evaluation_scores, scores_of_some
+from cion_jax.run.learned import Chosen, Learned, divide
+from cion_jax.run.loader import Batch
+from cion_jax.run.method import Relabelled, Step
+from cion_jax.run.plan import Stages, check_training, stages_of
+from cion_jax.run.run_dir import FINETUNED
+from cion_jax.run.sharding import global_array, local_copy
+from cion_jax.run.trainer import train
+from cion_jax.terminal import ProgressBar
+from cion_jax.weights.file import body_of, load
+
+#: The phase in which what came with the backbone stands still.
+FROZEN = "frozen"
+
+
+def finetune(settings: Finetuning, data: Folder, out: Path, *, profile_steps: int = 0) -> bool:
+    """Train by these settings. The other arguments, and what is returned, are those of `run.trainer.train`."""
+    return train(finetuning(settings, data), data, out, profile_steps=profile_steps)
+
+
+@dataclass(frozen=True)
+class FinetuningMethod:
+    """The same for all methods of fine-tuning; see `run.method.Method` for what each part is."""
+
+    settings: Finetuning
+    model: Finetuned
+    start: Variables = field(repr=False)
+    """Those of the backbone."""
+    learned: Learned | None = field(repr=False)
+    """Whom a supervised training learns from."""
+    records: Records = field(repr=False)
+    weights_file: str = FINETUNED
+
+    @property
+    def chosen_by(self) -> str | None:
+        """The score of those who were set aside."""
+        return "validation_mAP" if self.learned is not None and len(self.learned.aside) else None
+
+    def stages(self, records: Records) -> Stages:
+        """One K; without labels, clusters anew in each epoch."""
+        epochs = range(self.settings.epochs)
+        return stages_of([self.settings.instances for _ in epochs], epochs if self.learned is None else ())
+
+    def first_labels(self, records: Records) -> np.ndarray:
+        """Whom it learns from; without labels everybody is alone until the first clusters are made."""
+        return np.arange(len(records)) if self.learned is None else self.learned.labels
+
+    def with_batch(self, batch: int) -> "FinetuningMethod":
+        """For a forecast of memory."""
+        return replace(self, settings=replace(self.settings, batch=batch))
+
+    def init(self, key: Array, start: Variables) -> FinetuneState:
+        """The backbone's weights, and fresh ones around it."""
+        clusters = 0
+        if isinstance(self.settings, ClusterContrast):
+            clusters = most_clusters(self.settings, self.records)
+        return init_state(self._config(), self.model.begin(key, start), self.values_at(0, 0, 1), clusters)
+
+    def specs(self, state: FinetuneState) -> FinetuneState:
+        """Every device has everything."""
+        return jax.tree.map(lambda _: PartitionSpec(), state)
+
+    def step(self, instances: int, mesh: Mesh, phase: Hashable = None) -> Step:
+        """The step of `finetune.step`."""
+        return finetune_step(self._config(), frozen=phase == FROZEN)
+
+    def phase(self, values: Any) -> Hashable:
+        """MGN has a frozen start, in which nothing of the backbone is computed backwards."""
+        return FROZEN if getattr(values, "frozen", False) else None
+
+    def inputs(self, batch: Batch) -> Labelled:
+        """Images, and who is on them."""
+        return Labelled(batch.images, batch.labels)
+
+    def values_at(self, epoch: int, batch: int, batches: int) -> Any:
+        """Learning rates."""
+        settings = self.settings
+        if isinstance(settings, Mgn):
+            return mgn_values_at(settings.optimization, settings.epochs, epoch, batch, batches)
+        if isinstance(settings, ClusterContrast):
+            return cluster_contrast_values_at(settings.optimization, epoch)
+        assert isinstance(settings, Bnneck)
+        return bnneck_values_at(settings.optimization, settings.batch, settings.epochs, epoch)
+
+    def flops(self) -> float:
+        """Forward, and a backward of twice its cost."""
+        body = countable(self.model.backbone)
+        image = jax.ShapeDtypeStruct((1, *self.model.image_size, 3), jnp.float32)
+        traced = jax.make_jaxpr(_with_body(self.settings, self.model, body).apply)(self.model.shapes(), image)
+        return 2.0 * 3 * self.settings.batch * multiply_adds(traced.jaxpr)
+
+    def export(self, state: FinetuneState) -> tuple[Variables, None]:
+        """All of it."""
+        return variables_of(state.params, state.batch_stats), None
+
+    def relabel(self, state: FinetuneState, records: Records, out: Path, epoch: int, bar: ProgressBar) -> Relabelled:
+        """New clusters, and a memory that holds their centers."""
+        assert isinstance(self.settings, ClusterContrast)
+        variables = local_copy(self.export(state)[0])
+        labels, centers_CxD = cluster(self.settings, self.model, variables, records, out, epoch, bar)
+        memory = np.zeros(state.memory.shape, np.float32)
+        memory[: len(centers_CxD)] = centers_CxD
+        place = state.memory.sharding
+        return Relabelled(labels, state._replace(memory=global_array(memory.shape, place, lambda part: memory[part])))
+
+    def scores(self, state: FinetuneState, epochs: int, bar: ProgressBar) -> dict[str, float]:
+        """In the evaluation set, and among those who were set aside."""
+        settings = self.settings
+
+        def variables() -> Variables:
+            return local_copy(self.export(state)[0])
+
+        result = evaluation_scores(settings, epochs, self.model, variables, bar)
+        if self.chosen_by and self.learned and (epochs % settings.evaluate_every == 0 or epochs == settings.epochs):
+            images = Chosen(self.records, self.learned.aside)
+            labels = np.array(self.records.index)[self.learned.aside]
+            labels["identity"] = self.learned.who_aside
+            precision = settings.precision
+            summary = scores_of_some(self.model, variables(), images, labels, precision=precision, bar=bar)
+            result |= {f"validation_{name}": value for name, value in summary.items()}
+        return result
+
+    def _config(self) -> StepConfig:
+        settings = self.settings
+        remember = None
+        if isinstance(settings, ClusterContrast):
+            update = update_hard if settings.memory_update == "hard" else update_plain
+            remember = partial(update, momentum=settings.memory_momentum)
+        return StepConfig(
+            self.model, settings.augmentation, settings.precision, settings.seed, _optimizer(settings), remember
+        )
+
+
+def _optimizer(settings: Finetuning) -> Callable[[Any], Any]:
+    """From a step's values to what moves parameters."""
+    if isinstance(settings, Mgn):
+        return partial(mgn_optimizer, settings.optimization)
+    if isinstance(settings, ClusterContrast):
+        return partial(cluster_contrast_optimizer, settings.optimization)
+    assert isinstance(settings, Bnneck)
+    return partial(bnneck_optimizer, settings.optimization)
+
+
+def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
+    """The method for settings and data; what cannot work is refused before anything is computed."""
+    check_training(settings, jax.device_count(), {settings.instances})
+    check_evaluation(settings)
+    _check(settings)
+    records = Records(data)
+    learned = divide(settings, records) if isinstance(settings, Supervised) else None
+    weights = None if settings.weights is None else load(settings.weights)
+    name = settings.backbone if weights is None else weights.network.name
+    body = _body(settings, name)
+    network = network_of(settings, body, learned.classes if learned else 0)
+    network.width(network.image_size)
+    start = body.init(jax.random.key(settings.seed)) if weights is None else body_of(weights, body)
+    return FinetuningMethod(settings, network, start, learned, records)
+
+
+def _body(settings: Finetuning, name: str) -> Backbone:
+    """The backbone to train on."""
+    pictures = settings.augmentation
+    options: dict[str, Any] = {"remat": True} if settings.remat else {}
+    if settings.resample_positions:
+        options["always_resample"] = True
+    return replace(backbone(name, image_size=pictures.size, **options), mean=pictures.mean, std=pictures.std)
+
+
+def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:
+    """The network that settings ask for, on a backbone."""
+    if isinstance(settings, Mgn):
+        return mgn(body, classes)
+    if isinstance(settings, ClusterContrast):
+        return encoder(body, settings.temperature)
+    assert isinstance(settings, Bnneck)
+    return BNNeck(body, classes, settings.feature)
+
+
+def _with_body(settings: Finetuning, network: Finetuned, body: Backbone) -> Finetuned:
+    return network_of(settings, body, getattr(network, "classes", 0))
+
+
+def _check(settings: Finetuning) -> None:
+    """Refuse, by name, numbers that are no shares."""
+    if isinstance(settings, ClusterContrast):
+        check_settings(settings.denoising)
+    if isinstance(settings, Supervised):
+        for name in ("identities_share", "images_share"):
+            if not 0 < getattr(settings, name) <= 1:
+                raise UserError(f"{name} is {getattr(settings, name):g}; give a share above 0 and at most 1")
+        if not 0 <= settings.validation < 1:
+            raise UserError(f"validation is {settings.validation:g}; give a share of at least 0 and below 1")

@@ -1,0 +1,167 @@
+"""Does pre-training help the task? Drawn worlds of `cion demo`, fine-tuned on few labelled people, or on none.
+
+    cion demo cion-demo --seed 901 --seeds 3 && pip install -e '.[adapt]'
+    python -m experiments.finetuning cion-demo/seed-901 cion-demo/seed-902 cion-demo/seed-903
+
+With labels: `bnneck` from fresh weights and from each level's, with the same people, steps and order. Without:
+`cion adapt` from the identity level's, with DBSCAN's clusters and with those of denoising. Scored are people who were
+never in training, by mAP in percent; means and standard deviations over the worlds, and differences world by world with
+their 95 % intervals. The settings were chosen in the world of seed 900.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+from scipy.stats import t
+from tyro.conf import Positional
+
+from cion_jax.config import (
+    Augmentation,
+    Bnneck,
+    BnneckOptimization,
+    ClusterContrast,
+    ClusterContrastOptimization,
+    Clustering,
+    Finetuning,
+)
+from cion_jax.data.labels import read_labelling
+from cion_jax.data.records import Records
+from cion_jax.demo.plan import DEFAULT
+from cion_jax.errors import UserError
+from cion_jax.evaluate.clustering_metrics import agreement
+from cion_jax.evaluate.distances import cosine
+from cion_jax.evaluate.query_gallery import embed_query_gallery
+from cion_jax.evaluate.retrieval import scores, search
+from cion_jax.run.finetuning import finetune
+from cion_jax.run.relabel import labels_path
+from cion_jax.run.run_dir import FINETUNED, TEACHER
+from cion_jax.weights.file import Weights, load
+from experiments.benchmarks.command import command
+from experiments.benchmarks.timing import environment
+
+#: What one may begin with: the runs of the demo in a world, and None for fresh weights.
+STARTS: dict[str, str | None] = {
+    "random start": None,
+    "instance level": "instance",
+    "tracklet level": "tracklet",
+    "identity level": "identity",
+}
+PICTURES = Augmentation(size=(64, 32), pad=4)
+LABELLED = Bnneck(
+    backbone=DEFAULT.training.backbone,
+    epochs=12,
+    epoch_steps=15,
+    batch=32,
+    image_size=(64, 32),
+    precision="float32",
+    augmentation=PICTURES,
+    identities_share=0.3,
+    validation=0.0,
+    keep=1,
+    keep_every=0,
+    optimization=BnneckOptimization(learning_rate=1.6e-2, warmup=2),
+)
+UNLABELLED = ClusterContrast(
+    backbone=DEFAULT.training.backbone,
+    epochs=8,
+    epoch_steps=20,
+    batch=48,
+    instances=4,
+    image_size=(64, 32),
+    augmentation=replace(PICTURES, erase_fill=(0.0, 0.0, 0.0)),
+    keep=1,
+    keep_every=0,
+    optimization=ClusterContrastOptimization(learning_rate=3.5e-3, drops=(6,)),
+)
+CLUSTERINGS = {"DBSCAN": Clustering(eps=0.5), "denoising": Clustering(by="denoise")}
+
+
+def main(worlds: Positional[tuple[Path, ...]]) -> None:
+    """Fine-tune in worlds that `cion demo` has left, and print tables. What is done already is not done again.
+
+    Args:
+        worlds: Folders such as cion-demo/seed-901.
+    """
+    for world in worlds:
+        if not (world / "identity" / TEACHER).exists():
+            raise UserError(
+                f"{world}: not a finished world of `cion demo`; name its folders such as cion-demo/seed-901"
+            )
+    print(environment("jax", "numpy", "scikit-learn"), end="\n\n")
+    print("| fine-tuned with labels of few people, from | mAP before | mAP after |\n|---|---|---|", flush=True)
+    labelled = {}
+    for name, run in STARTS.items():
+        before = [_map(load(world / run / TEACHER), world) if run else float("nan") for world in worlds]
+        labelled[name] = [_finetuned(world, f"bnneck-{run}", _with_truth(world, run)) for world in worlds]
+        print(f"| {name} | {_spread(before) if run else ''} | {_spread(labelled[name])} |", flush=True)
+    print()
+    _print_differences(labelled, "identity level", ["tracklet level", "instance level", "random start"])
+    print("\n| adapted without labels | mAP | F1 of the last clusters |\n|---|---|---|", flush=True)
+    plain = [_map(load(world / "identity" / TEACHER), world) for world in worlds]
+    adapted = {"identity level, as it is": plain}
+    print(f"| identity level, as it is | {_spread(plain)} | |", flush=True)
+    for clusters, clustering in CLUSTERINGS.items():
+        settings = [replace(UNLABELLED, weights=_teacher(world), clustering=clustering) for world in worlds]
+        name = f"identity level, {clusters}"
+        adapted[name] = [_finetuned(*each) for each in _named(worlds, f"adapt-{clusters}", settings)]
+        f1 = [100 * _label_f1(world, f"adapt-{clusters}") for world in worlds]
+        print(f"| {name} | {_spread(adapted[name])} | {_spread(f1)} |", flush=True)
+    print()
+    _print_differences(adapted, "identity level, denoising", ["identity level, DBSCAN", "identity level, as it is"])
+    _print_differences(adapted, "identity level, DBSCAN", ["identity level, as it is"])
+
+
+def _named(worlds: tuple[Path, ...], name: str, settings: list[ClusterContrast]) -> list[tuple[Path, str, Finetuning]]:
+    return [(world, name, each) for world, each in zip(worlds, settings, strict=True)]
+
+
+def _teacher(world: Path) -> Path:
+    return world / "identity" / TEACHER
+
+
+def _with_truth(world: Path, run: str | None) -> Finetuning:
+    """The settings with labels, in a world, from a run's weights."""
+    weights = world / run / TEACHER if run else None
+    return replace(LABELLED, weights=weights, labels=world / "world" / "truth.npz")
+
+
+def _finetuned(world: Path, name: str, settings: Finetuning) -> float:
+    """mAP in percent of a run that is finished, or finished now."""
+    out = world / "finetuned" / name
+    if not finetune(settings, world / "world", out):
+        raise UserError(f"{out}: stopped with a checkpoint; repeat the command to go on")
+    return _map(load(out / FINETUNED), world)
+
+
+def _map(weights: Weights, world: Path) -> float:
+    pair = embed_query_gallery(weights.network, weights.variables, world / "world", image_size=(64, 32))
+    results = search(cosine(pair.query, pair.gallery), pair.query_labels, pair.gallery_labels)
+    return 100 * scores(results).mean_average_precision
+
+
+def _label_f1(world: Path, name: str) -> float:
+    records = Records(world / "world")
+    fingerprint = records.card.fingerprint
+    labels = read_labelling(labels_path(world / "finetuned" / name, UNLABELLED.epochs - 1), fingerprint)
+    return agreement(labels, read_labelling(world / "world" / "truth.npz", fingerprint)).f1
+
+
+def _print_differences(values: dict[str, list[float]], one: str, others: list[str]) -> None:
+    for other in others:
+        differences = np.subtract(values[one], values[other])
+        if len(differences) > 1:
+            half = t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
+            interval = f" [{differences.mean() - half:+.1f}, {differences.mean() + half:+.1f}]"
+        else:
+            interval = ""
+        print(f"{one} - {other}: {differences.mean():+.1f} mAP{interval}", flush=True)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,169 @@
+"""Fine-tuning as a run: it goes on to the last bit, is the same on eight devices, and its weights are of use."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cion_jax.config import CLUSTER_CONTRAST_AUGMENTATION
+from cion_jax.data.labels import read_labelling
+from cion_jax.data.records import Records
+from cion_jax.evaluate.embed import embed_all
+from cion_jax.evaluate.feature_store import read_features
+from cion_jax.finetune.bnneck import BNNeck
+from cion_jax.models.zoo import backbone
+from cion_jax.weights.file import Weights, load, save
+from finetuned import COMMANDS, TOY, cion, killed_at, rows, stand_in
+
+pytestmark = pytest.mark.xdist_group("finetuning")  # one after the other: they share compiled steps
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run of each method. Not to be written to."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(patch)
+        for name, command in COMMANDS.items():
+            assert cion(command, TOY, dataset, folder / name) == 0
+    return {name: folder / name for name in COMMANDS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    name: str, whole: dict[str, Path], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across the thaw of MGN, at the fifth step, and across new clusters."""
+    for step in (1, 4, 9):
+        assert killed_at(monkeypatch, step, COMMANDS[name], TOY, dataset, tmp_path / "out") == 130
+    assert cion(COMMANDS[name], TOY, dataset, tmp_path / "out") == 0
+    assert rows(tmp_path / "out") == rows(whole[name])
+    assert [row["step"] for row in rows(whole[name])] == [*range(12)]
+    for file in whole[name].glob("*.safetensors"):
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    for file in whole[name].glob("labels/*.npz"):
+        again = np.load(tmp_path / "out" / "labels" / file.name)["labels"]
+        np.testing.assert_array_equal(again, np.load(file)["labels"])
+
+
+@pytest.mark.slow
+def test_frozen_parts_stand_still_until_the_thaw(dataset: Path, tmp_path: Path) -> None:
+    """One epoch and a step: what came with the backbone does not move, heads do."""
+    command = COMMANDS["mgn"].replace("--epochs 3", "--epochs 1")
+    assert cion(command, TOY, dataset, tmp_path) == 0
+    state = load(tmp_path / "finetuned.safetensors").variables
+    begin = backbone(TOY).init(jax.random.key(0))
+    for part, name, where in (("backbone", "0", "conv1"), ("b1", "1.0", "layer4.0"), ("b3", "1.0", "layer4.0")):
+        for now, before in zip(
+            *map(jax.tree.leaves, (state["params"][part][name], begin["params"][where])), strict=True
+        ):
+            np.testing.assert_array_equal(now, before)
+    assert np.ptp(state["params"]["b1_head"]["bottleneck.1"]["scale"]) > 0
+    assert np.abs(state["batch_stats"]["heads_extra_bn_b1"]["mean"]).max() > 0
+
+
+@pytest.mark.slow
+def test_clusters_are_made_anew_and_fill_the_memory(whole: dict[str, Path], dataset: Path) -> None:
+    records = Records(dataset)
+    for name in ("dbscan", "denoise"):
+        files = sorted((whole[name] / "labels").glob("*.npz"))
+        assert [file.stem for file in files] == ["epoch-00000", "epoch-00001", "epoch-00002"]
+        labels = [read_labelling(file, records.card.fingerprint) for file in files]
+        assert all(each.max() >= 3 for each in labels)
+        assert name == "denoise" or not np.array_equal(labels[0], labels[2])
+
+
+@pytest.mark.slow
+def test_the_best_epoch_is_kept(whole: dict[str, Path]) -> None:
+    scores = [row["validation_mAP"] for row in rows(whole["bnneck"]) if "validation_mAP" in row]
+    assert len(scores) == 3
+    last, best = ((whole["bnneck"] / f"{name}.safetensors").read_bytes() for name in ("finetuned", "best"))
+    assert (last == best) == (np.argmax(scores) == 2)
+    assert not (whole["mgn"] / "best.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bnneck", "mgn", "dbscan"])
+def test_weights_come_back_and_go_through_pytorch_files(
+    name: str, whole: dict[str, Path], dataset: Path, tmp_path: Path
+) -> None:
+    """Exported as the published code saves them, imported, embedded: the same bits, and features of their own scale."""
+    own = whole[name] / "finetuned.safetensors"
+    assert cion("export", own, tmp_path / "out.pth") == 0
+    size = load(own).network.image_size
+    into = tmp_path / "in.safetensors", "--backbone", TOY, "--image-size", *size
+    assert cion("import", tmp_path / "out.pth", *into) == 0
+    assert (tmp_path / "in.safetensors").read_bytes() == own.read_bytes()
+    assert cion("embed", own, dataset, tmp_path / "features", "--split", "query") == 0
+    loaded = load(own)
+    features = embed_all(loaded.network, loaded.variables, Records(dataset, "query"), image_size=size)
+    np.testing.assert_allclose(read_features(tmp_path / "features", "query")[0], features, atol=1e-6)
+    assert features.shape[1] == loaded.network.width(size)
+
+
+@pytest.mark.slow
+def test_a_network_sees_pixels_by_its_own_scale_and_either_side_of_the_neck(dataset: Path, tmp_path: Path) -> None:
+    body = backbone(TOY, image_size=(32, 16))
+    records = Records(dataset, "query")
+    found = {}
+    for feature in ("before", "after"):
+        network = BNNeck(body, 5, feature)
+        variables = network.begin(jax.random.key(1), body.init(jax.random.key(0)))
+        mean = np.linspace(-1, 1, network.width((32, 16)), dtype=np.float32)
+        variables["batch_stats"]["bottleneck"]["mean"] = mean
+        path = tmp_path / f"{feature}.safetensors"
+        save(path, Weights(network, variables))
+        assert load(path).network == network
+        found[feature] = embed_all(network, variables, records, image_size=(32, 16))
+    assert np.abs(found["before"] - found["after"]).max() > 0.1
+    pixels = np.stack([records.pixels(number) for number in range(len(records))]) / 255
+    usual = CLUSTER_CONTRAST_AUGMENTATION
+    other = replace(body, mean=usual.mean, std=usual.std)
+    variables = body.init(jax.random.key(0))
+    expected = np.asarray(jax.jit(other.apply)(variables, ((pixels - 0.5) / 0.5).astype(np.float32)))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(embed_all(other, variables, records, image_size=(32, 16)), expected, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_network_begins_another_training(whole: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
+    command = COMMANDS["dbscan"].replace("--epochs 3", "--epochs 1")
+    assert cion(command, whole["bnneck"], dataset, tmp_path / "out") == 0
+    assert load(tmp_path / "out" / "finetuned.safetensors").network.method == "cluster-contrast"
+    assert cion(command, whole["mgn"], dataset, tmp_path / "no") == 1
+
+
+CHILD = """
+import sys
+import pytest
+from finetuned import cion, stand_in
+with pytest.MonkeyPatch.context() as patch:
+    stand_in(patch)
+    sys.exit(cion(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bnneck", "dbscan"])
+def test_eight_devices_learn_the_same(name: str, whole: dict[str, Path], dataset: Path, tmp_path: Path) -> None:
+    command = COMMANDS[name].replace("--instances 4", "--instances 2")
+    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={}"
+    for devices in (1, 8):
+        environment = os.environ | {"XLA_FLAGS": flags.format(devices)}
+        arguments = [command, TOY, dataset, tmp_path / str(devices)]
+        subprocess.run([sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, check=True)
+    one, eight = (rows(tmp_path / str(devices)) for devices in (1, 8))
+    for ours, theirs in zip(one, eight, strict=True):
+        assert ours.keys() == theirs.keys()
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-3)
