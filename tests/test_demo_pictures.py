@@ -85,4 +85,4 @@ def test_a_group_of_nobody_has_no_main_person() -> None:
 @pytest.mark.parametrize(("size", "worth"), [((32, 16), False), ((128, 64), True)])
 def test_a_map_of_a_few_places_is_not_worth_showing(size: tuple[int, int], worth: bool) -> None:
     model = backbone("resnet10_half_ibn", image_size=size)
-    assert has_map(SimpleNamespace(backbone=model, variables=model.shapes())) == worth  # type: ignore[arg-type]
+    assert has_map(SimpleNamespace(network=model, variables=model.shapes())) == worth  # type: ignore[arg-type]

@@ -10,13 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from cion_jax.config import CLUSTER_CONTRAST_AUGMENTATION
+from cion_jax.config import CLUSTER_CONTRAST_AUGMENTATION, Bnneck, ClusterContrast, Mgn
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.evaluate.embed import embed_all
 from cion_jax.evaluate.feature_store import read_features
 from cion_jax.finetune.bnneck import BNNeck
+from cion_jax.finetune.step import Labelled
 from cion_jax.models.zoo import backbone
+from cion_jax.run.finetuning import FinetuningMethod, network_of
+from cion_jax.run.sharding import make_mesh
 from cion_jax.weights.file import Weights, load, save
 from finetuned import COMMANDS, TOY, cion, killed_at, rows, stand_in
 
@@ -55,6 +58,23 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     for file in whole[name].glob("labels/*.npz"):
         again = np.load(tmp_path / "out" / "labels" / file.name)["labels"]
         np.testing.assert_array_equal(again, np.load(file)["labels"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bnneck", "mgn", "cluster-contrast"])
+def test_a_step_gives_what_it_takes(name: str) -> None:
+    """To the weakness of types: or the second step would be compiled anew."""
+    usual = {"bnneck": Bnneck(), "mgn": Mgn(), "cluster-contrast": ClusterContrast()}[name]
+    settings = replace(usual, batch=8, instances=4, image_size=(48, 16))
+    body = backbone(TOY, image_size=(48, 16))
+    labels = np.arange(8)
+    method = FinetuningMethod(settings, network_of(settings, body, 8), body.shapes(), labels, None, 8 * ("clu" in name))
+    state = jax.eval_shape(method.init, jax.random.key(0), method.start)
+    images = jax.ShapeDtypeStruct((1, 8, 48, 16, 3), np.uint8)
+    inputs = Labelled(images, jax.ShapeDtypeStruct((1, 8), np.int32))  # type: ignore[arg-type]
+    after, _ = jax.eval_shape(method.step(4, make_mesh(1, 1)), state, inputs, method.values_at(2, 0, 1))
+    for before, now in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        assert (before.shape, before.dtype, before.weak_type) == (now.shape, now.dtype, now.weak_type)
 
 
 @pytest.mark.slow

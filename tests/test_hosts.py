@@ -2,9 +2,7 @@
 
 import json
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,39 +18,13 @@ from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.evaluate.feature_store import read_features
 from cion_jax.hosts import join_job
-from processes import steps, surroundings
+from processes import ended, free_address, start, steps
 from sources import Blocks
 
 pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
 
 HERE = Path(__file__).parent
 OPTIONS = "--epochs 3 --instances 2 --stages 0 --accumulate 2 --relabel 1 2 --evaluate-every 2".split()  # noqa: SIM905
-
-
-def free_address() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        try:
-            socket.create_connection(listener.getsockname(), timeout=5).close()
-        except OSError as error:
-            pytest.skip(f"processes cannot talk to each other here: {error}")
-        return "127.0.0.1:{1}".format(*listener.getsockname())
-
-
-def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", *command],
-        env=surroundings(cache, devices),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module")

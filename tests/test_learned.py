@@ -27,7 +27,7 @@ def records(dataset: Path) -> Records:
 def test_all_are_learnt_from_and_those_without_identity_are_not(records: Records) -> None:
     identity = np.array(records.index["identity"])
     learned = divide(ASKED, records)
-    assert ((learned.labels < 0) == (identity < 0)).all() and not len(learned.aside)
+    assert ((learned.labels < 0) == (identity < 0)).all() and learned.aside is None
     for label in range(learned.classes):
         (known,) = np.unique(identity[learned.labels == label])
         assert (learned.labels[identity == known] == label).all()
@@ -35,15 +35,18 @@ def test_all_are_learnt_from_and_those_without_identity_are_not(records: Records
 
 def test_those_set_aside_are_not_learnt_from_and_can_be_ranked(records: Records) -> None:
     learned = divide(replace(ASKED, validation=0.5), records)
-    assert (learned.labels[learned.aside] == -1).all() and learned.classes == 8
+    assert learned.aside is not None and learned.classes == 8
+    scored = learned.aside.labels
     identity = np.array(records.index["identity"])
-    assert set(learned.who_aside).isdisjoint(identity[learned.labels >= 0])
-    cameras = np.array(records.index["camera"])[learned.aside]
-    assert all(len(set(cameras[learned.who_aside == known])) > 1 for known in set(learned.who_aside))
-    other = divide(replace(ASKED, validation=0.5, seed=1), records)
-    assert not np.array_equal(other.aside, learned.aside)
+    assert set(scored["identity"]).isdisjoint(identity[learned.labels >= 0])
+    assert len(scored) == len(learned.aside.images) == np.isin(identity, scored["identity"]).sum()
+    cameras = scored["camera"]
+    assert all(len(set(cameras[scored["identity"] == known])) > 1 for known in set(scored["identity"]))
+    other = divide(replace(ASKED, validation=0.5, seed=1), records).aside
+    assert other is not None and not np.array_equal(other.labels, scored)
     fewer = divide(replace(ASKED, validation=0.5, identities_share=0.6), records)
-    np.testing.assert_array_equal(fewer.aside, learned.aside)  # scores stay comparable as shares change
+    assert fewer.aside is not None
+    np.testing.assert_array_equal(fewer.aside.labels, scored)  # scores stay comparable as shares change
     assert fewer.classes == 4
 
 

@@ -137,19 +137,19 @@ def test_activity_is_the_root_mean_square_over_channels() -> None:
     images = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     last = np.asarray(model.apply(variables, images, return_features=True)[1]["stage1"])
     expected = [[[np.sqrt(np.mean(place**2)) for place in row] for row in image] for image in last]
-    np.testing.assert_allclose(activity_maps(model.apply, variables, pixels), expected, rtol=1e-4)
+    np.testing.assert_allclose(activity_maps(model, variables, pixels), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", [32, 33])
 def test_tokens_are_laid_out_in_rows(count: int) -> None:
     """With a class token in front, or without."""
-    result = activity_maps(tokens(count).apply, {}, np.zeros((2, *SIZE, 3), np.uint8))
+    result = activity_maps(tokens(count), {}, np.zeros((2, *SIZE, 3), np.uint8))
     values = np.sqrt(np.mean(np.arange(2.0 * count).reshape(count, 2)[-32:] ** 2, axis=1))
     np.testing.assert_allclose(result, np.tile(values.reshape(8, 4), (2, 1, 1)), rtol=1e-6)
 
 
 def test_tokens_of_no_clear_layout_are_left_out() -> None:
-    assert activity_maps(tokens(30).apply, {}, np.zeros((2, *SIZE, 3), np.uint8)) is None
+    assert activity_maps(tokens(30), {}, np.zeros((2, *SIZE, 3), np.uint8)) is None
 
 
 # Curves.

@@ -14,15 +14,15 @@ def report(
     data: epath.Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Write a page about a run of `cion pretrain`: one HTML file with its pictures in it, which needs no network.
+    """Write a page about a run: one HTML file with its pictures in it, which needs no network.
 
     It shows settings and curves, who is who, scores, ranked lists, where the network is active in images, and a map of
-    people. Parts for which the run has no files (yet) say so. The page shows images of people: keep it as private as
-    they are.
+    people; of an adaptation also its clusters, epoch by epoch. Parts for which the run has no files (yet) say so. The
+    page shows images of people: keep it as private as they are.
 
     Args:
-        run: A folder that `cion pretrain` wrote, or is writing.
-        data: The dataset folder, with query and gallery, on which the teacher is scored; without it the run's own
+        run: A folder that `cion pretrain`, `finetune` or `adapt` wrote, or is writing.
+        data: The dataset folder, with query and gallery, on which the network is scored; without it the run's own
             evaluation set, or else the data that it was trained on.
         out: The HTML file to write; without it RUN/report.html.
     """

@@ -82,9 +82,9 @@ def _parts(plan: Plan, worlds: Sequence[WorldResults]) -> Iterator[str]:
     yield from _label_quality(worlds, records, truth)
     yield heading("Training at the identity level")
     yield from training_of(read_run(world.folder / "identity"))
-    if run.teacher is not None and has_map(run.teacher):
+    if run.weights is not None and has_map(run.weights):
         yield heading("Where the network is active")
-        yield from activity(run.teacher, open_query_gallery(world.folder / "world")[0])
+        yield from activity(run.weights, open_query_gallery(world.folder / "world")[0])
     yield heading("Your own video")
     yield from _your_own()
     yield folded("What was run", "".join(what_was_run(read_run(world.folder / "identity"))))

@@ -8,7 +8,6 @@ Names of variables are those of the published weights: `base` is the ResNet, `ga
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.errors import UserError
@@ -16,7 +15,7 @@ from cion_jax.finetune.bnneck import init_norm, neck
 from cion_jax.finetune.losses import unit
 from cion_jax.finetune.memory import cluster_loss
 from cion_jax.finetune.network import Finetuned, Losses
-from cion_jax.finetune.pooling import EXPONENT, gem
+from cion_jax.finetune.pooling import gem, init_exponent
 from cion_jax.finetune.sequential import STEM, apply_part, stage_names, take_part
 from cion_jax.models.zoo import Backbone, Variables
 
@@ -40,7 +39,7 @@ class Encoder(Finetuned):
         """Variables with the weights of a pre-trained or fine-tuned backbone, and fresh pooling and neck."""
         base = take_part(body, _BASE)
         scale_and_bias, statistics = init_norm(self.width(self.image_size))
-        params = {"base": base["params"], "gap": {"p": jnp.full(1, EXPONENT)}, "feat_bn": scale_and_bias}
+        params = {"base": base["params"], "gap": {"p": init_exponent()}, "feat_bn": scale_and_bias}
         return {"params": params, "batch_stats": {"base": base["batch_stats"], "feat_bn": statistics}}
 
     def apply(self, variables: Variables, images: Array, *, train: bool = False) -> Any:

@@ -21,7 +21,7 @@ from cion_jax.errors import UserError
 from cion_jax.finetune.bnneck import batch_norm, init_norm, neck
 from cion_jax.finetune.losses import circle_logits, cross_entropy, hardest_distances, triplet_loss
 from cion_jax.finetune.network import Finetuned, Losses
-from cion_jax.finetune.pooling import EXPONENT, gem
+from cion_jax.finetune.pooling import gem, init_exponent
 from cion_jax.finetune.sequential import STEM, apply_part, stage_names, take_part
 from cion_jax.models.layers import kaiming_out, torch_default
 from cion_jax.models.zoo import Backbone, Variables
@@ -145,7 +145,7 @@ def _init_head(key: Array, channels: int, classes: int) -> Variables:
     keys = jax.random.split(key, 3)
     scale_and_bias, statistics = init_norm(WIDTH)
     params = {
-        "pool_layer": {"p": jnp.full(1, EXPONENT)},
+        "pool_layer": {"p": init_exponent()},
         "bottleneck.0": {"kernel": kaiming_out(keys[0], (1, 1, channels, WIDTH))},
         "bottleneck.1": scale_and_bias | {"scale": 1 + 0.02 * jax.random.normal(keys[1], (WIDTH,))},
         "classifier": {"weight": torch_default(keys[2], (WIDTH, classes)).T},

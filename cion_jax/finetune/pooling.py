@@ -6,8 +6,10 @@ from jax import Array
 
 from cion_jax.models.norms import at_least_float32
 
-#: The exponent at the start.
-EXPONENT = 3.0
+
+def init_exponent() -> Array:
+    """The exponent at the start, an array of one number."""
+    return jnp.full(1, 3.0, jnp.float32)  # with its type said: a weak one would change, and the step be compiled twice
 
 
 def gem(maps_BxHxWxC: Array, exponent: Array) -> Array:

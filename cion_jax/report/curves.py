@@ -22,16 +22,22 @@ SMOOTH = 0.02
 
 #: The values of a journal that are drawn, each with its label and a note on what it is.
 _CURVES = {
-    "loss": ("loss", "Cross-entropy between teacher and student, the mean over pairs of views."),
+    "loss": ("loss", ""),
+    "cross_entropy": ("cross entropy", ""),
+    "triplet": ("triplet loss", ""),
     "entropy": ("entropy, nats", "Of the teacher's distributions over prototypes; near 0 all images are on one."),
     "feature_std": ("spread of features", "Of the teacher's features: 1 when spread, 0 when all are equal."),
     "learning_rate": ("learning rate", "As scheduled, for the whole batch."),
     "images_per_second": ("images/s", "Over all devices, as a mean of the last steps."),
 }
+#: Losses of many heads begin with these; their sum is drawn, under another name.
+_SUMS = {"cls_": "cross_entropy", "triplet_": "triplet"}
 _PALE = "#bbbbbb"
 _BLUE = "#225588"
 _RED = "#cc3311"
 _SCORES = {"mAP": ("mAP", "o-", _BLUE), "rank_1": ("rank 1", "s--", _RED)}
+#: Who is ranked: a score's name in the journal begins with the key.
+_RANKED = {"": "Scores on the way", "validation_": "Scores of those who were set aside"}
 
 
 class Curves(NamedTuple):
@@ -43,13 +49,17 @@ class Curves(NamedTuple):
     """The epoch of the last step, with a fraction."""
     values: dict[str, np.ndarray]
     """By name, (2, N): epochs and values of the steps whose value is finite."""
+    parts: dict[str, np.ndarray]
+    """The same for the losses of single heads, whose sums are among the values."""
     warnings: list[tuple[int, str]]
     """Steps at which the journal has a warning, and its text."""
 
 
 def read_curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
     """Turn the rows of a journal into columns; rows are read one by one and not kept."""
-    columns: dict[str, tuple[array, array]] = {name: (array("d"), array("d")) for name in (*_CURVES, *_SCORES)}
+    scores = [f"{who}{name}" for who in _RANKED for name in _SCORES]
+    columns: dict[str, tuple[array, array]] = {name: (array("d"), array("d")) for name in (*_CURVES, *scores)}
+    parts: dict[str, tuple[array, array]] = {}
     warnings = []
     steps = 0
     epoch = 0.0
@@ -58,15 +68,28 @@ def read_curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
         epoch = row.get("epoch", epoch)
         if "warning" in row:
             warnings.append((row["step"], row["warning"]))
-        for name, (epochs, values) in columns.items():
-            if math.isfinite(value := row.get(name, math.nan)):
+        single = {name: value for name, value in row.items() if name.startswith(tuple(_SUMS))}
+        for name in single.keys() - parts.keys():
+            parts[name] = array("d"), array("d")
+        known = {**row, **_sums(single)} if single else row
+        for name, (epochs, values) in (*columns.items(), *parts.items()):
+            if math.isfinite(value := known.get(name, math.nan)):
                 epochs.append(epoch)
                 values.append(value)
-    return Curves(steps, epoch, {name: np.array(pair) for name, pair in columns.items() if pair[0]}, warnings)
+    return Curves(steps, epoch, _filled(columns), _filled(parts), warnings)
 
 
-def training(curves: Curves, marks: Sequence[int] = ()) -> Iterator[str]:
-    """The curves of training; `marks` are the epochs at which labels were made anew."""
+def _sums(single: Mapping[str, float]) -> dict[str, float]:
+    sums = {name: [single[part] for part in single if part.startswith(begin)] for begin, name in _SUMS.items()}
+    return {name: sum(values) for name, values in sums.items() if values}
+
+
+def _filled(columns: Mapping[str, tuple[array, array]]) -> dict[str, np.ndarray]:
+    return {name: np.array(pair) for name, pair in columns.items() if pair[0]}
+
+
+def training(curves: Curves, about: Mapping[str, str], marks: Sequence[int] = ()) -> Iterator[str]:
+    """The curves of training, with notes on some by name; `marks` are the epochs at which labels were made anew."""
     window = max(1, round(SMOOTH * curves.steps))
     mean = f"Dark lines are means over {window:,} steps, pale ones" if window > 1 else "Lines are"
     marked = " Dotted: labels were made anew." if marks else ""
@@ -76,7 +99,7 @@ def training(curves: Curves, marks: Sequence[int] = ()) -> Iterator[str]:
             picture(
                 _curve(curves.values[name], label, window, marks),
                 f"Curve of {label} over {curves.epoch:.3g} epochs, from {_ends(curves.values[name][1])}",
-                note,
+                about.get(name, note),
             )
             for name, (label, note) in _CURVES.items()
             if name in curves.values
@@ -88,9 +111,15 @@ def training(curves: Curves, marks: Sequence[int] = ()) -> Iterator[str]:
 
 def evaluations(curves: Curves) -> Iterator[str]:
     """Scores by epoch, if the run was evaluated on its way."""
-    scores = {name: curves.values[name] for name in _SCORES if name in curves.values}
-    if not scores:
-        return
+    drawn = [
+        _scores(curves, who, title) for who, title in _RANKED.items() if any(who + s in curves.values for s in _SCORES)
+    ]
+    if drawn:
+        yield beside(*drawn)
+
+
+def _scores(curves: Curves, who: str, title: str) -> str:
+    scores = {name: curves.values[who + name] for name in _SCORES if who + name in curves.values}
     figure, axes = _small("score")
     for name, (epochs, values) in scores.items():
         label, line, colour = _SCORES[name]
@@ -99,7 +128,16 @@ def evaluations(curves: Curves) -> Iterator[str]:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     last = ", ".join(f"{_SCORES[name][0]} {values[-1]:.3f}" for name, (_, values) in scores.items())
-    yield picture(figure, f"Curves of the scores by epoch; the last are {last}", f"Scores on the way; at last {last}.")
+    return picture(figure, f"Curves by epoch: {title}; the last are {last}", f"{title}; at last {last}.")
+
+
+def by_epoch(counts: Mapping[int, int], label: str, note: str) -> str:
+    """A picture of a number for each epoch."""
+    figure, axes = _small(label)
+    axes.plot([*counts], [*counts.values()], "o-", color=_BLUE, markersize=4)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return picture(figure, f"Curve of {label} by epoch, from {_ends(np.array([*counts.values()]))}", note)
 
 
 def relabellings(noise: Mapping[int, np.ndarray]) -> Iterator[str]:

@@ -6,7 +6,7 @@
 The first says where features come from, the second whether they keep people apart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -23,7 +23,9 @@ from PIL import Image
 from cion_jax.data.images import resize
 from cion_jax.data.pixels import normalise, to_float
 from cion_jax.data.records import Records
-from cion_jax.models.zoo import Variables
+from cion_jax.finetune.bnneck import BNNeck, backbone_variables
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Backbone, Variables
 from cion_jax.report.page import paragraph, picture
 from cion_jax.report.photos import HEIGHT, WIDTH, Photo, photograph, strip
 from cion_jax.weights.file import Weights
@@ -40,18 +42,25 @@ _MARKERS = "osD^v<>pP*Xh"
 _DARK = "#222222"
 
 
+def keeps_maps(weights: Weights) -> bool:
+    """Whether this is a network that can be asked for its maps: a backbone, or one with a neck behind it."""
+    return isinstance(inside(weights).network, Backbone)
+
+
 def has_map(weights: Weights) -> bool:
     """Whether the last feature map has enough places to show where in an image a network is active."""
+    weights = inside(weights)
     pixels = jax.ShapeDtypeStruct((1, *weights.network.image_size, 3), jnp.uint8)
-    maps = jax.eval_shape(partial(activity_maps, weights.network.apply), weights.variables, pixels)
+    maps = jax.eval_shape(partial(activity_maps, weights.network), weights.variables, pixels)
     return maps is not None and maps.shape[1] >= SMALLEST_MAP[0] and maps.shape[2] >= SMALLEST_MAP[1]
 
 
 def activity(weights: Weights, records: Records) -> Iterator[str]:
     """Where the network is active, in images evenly spread over a split."""
+    weights = inside(weights)
     numbers = spread(np.arange(len(records)), IMAGES)
     pixels = np.stack([resize(records.pixels(number), *weights.network.image_size) for number in numbers])
-    maps = activity_maps(weights.network.apply, weights.variables, pixels)
+    maps = activity_maps(weights.network, weights.variables, pixels)
     if maps is None:
         yield paragraph(f"{weights.network.name} has no last feature map that could be laid over an image.")
         return
@@ -61,6 +70,13 @@ def activity(weights: Weights, records: Records) -> Iterator[str]:
         f"its {rows} x {columns} places.",
         (_over(records, number, places) for number, places in zip(numbers, np.asarray(maps), strict=True)),
     )
+
+
+def inside(weights: Weights) -> Weights:
+    """The backbone in front of a neck; any other network as it is."""
+    if isinstance(weights.network, BNNeck):
+        return Weights(weights.network.backbone, backbone_variables(weights.variables))
+    return weights
 
 
 def plane(features: np.ndarray, labels: np.ndarray) -> Iterator[str]:
@@ -94,9 +110,12 @@ def flattened(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @partial(jax.jit, static_argnums=0)
-def activity_maps(apply: Callable[..., Any], variables: Variables, pixels: Array) -> Array | None:
+def activity_maps(network: Network, variables: Variables, pixels: Array) -> Array | None:
     """How active the last feature map is at each place, (N, rows, columns); None if the network keeps no such map."""
-    _, kept = apply(variables, normalise(to_float(pixels)), return_features=True)
+    if not isinstance(network, Backbone):
+        return None
+    images = normalise(to_float(pixels), network.mean, network.std)
+    _, kept = network.apply(variables, images, return_features=True)
     last = _last_map([*kept.values()], pixels.shape[1] / pixels.shape[2])
     return None if last is None else jnp.sqrt(jnp.mean(jnp.square(last.astype(jnp.float32)), axis=-1))
 

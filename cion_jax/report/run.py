@@ -1,4 +1,4 @@
-"""The page about a run of pre-training: settings, curves, the identities of its labels, and retrieval.
+"""The page about a run of any method: settings, curves, the identities of its labels, and retrieval.
 
 A part whose files are missing says so; the other parts are there.
 """
@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from cion_jax.data.dataset import is_dataset, read_card
 from cion_jax.data.files import located
@@ -19,19 +21,22 @@ from cion_jax.evaluate.retrieval import search
 from cion_jax.npz import read_npz
 from cion_jax.report.curves import Curves, evaluations, read_curves, relabellings, training
 from cion_jax.report.denoising import noise_table, sheets
-from cion_jax.report.maps import activity, plane
+from cion_jax.report.finetuned import ADAPTATION, PRETRAINING, Kind, clusters, kind_of, single_losses, weights_of_run
+from cion_jax.report.maps import activity, keeps_maps, plane
 from cion_jax.report.page import beside, folded, heading, page, paragraph, table
 from cion_jax.report.ranked import cmc, ranked, roc, score_table
 from cion_jax.run.journal import METRICS, read_metrics
 from cion_jax.run.relabel import labels_path
-from cion_jax.run.run_dir import ORIGIN, SETTINGS, TEACHER
+from cion_jax.run.run_dir import ORIGIN, SETTINGS, WEIGHTS
 from cion_jax.weights.file import Weights, load
 from tfrecords_tools.stats import statistics
 
 _FIRST = (
-    "level", "backbone", "epochs", "epoch_steps", "batch", "instances", "stages", "image_size", "labels", "relabel",
-    "precision",
+    "level", "backbone", "weights", "epochs", "epoch_steps", "batch", "instances", "stages", "image_size", "labels",
+    "relabel", "identities_share", "images_share", "identities_file", "validation", "feature", "clustering",
+    "memory_update", "precision",
 )  # fmt: skip
+_WROTE = "`cion pretrain`, `finetune` or `adapt`"
 _COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
 
 
@@ -39,32 +44,37 @@ class Run(NamedTuple):
     """What the folder of a run holds so far."""
 
     folder: Path
+    kind: Kind
+    """The method."""
     settings: dict[str, Any]
     origin: dict[str, Any]
     """Empty where it is not known."""
     curves: Curves | None
     labels: dict[int, Path]
     """The labels that were made on the way, by epoch."""
-    teacher: Weights | None
+    weights: Weights | None
+    """Those of the best epoch, where one is chosen; else the last."""
 
 
 def read_run(folder: Path) -> Run:
     """Read the folder of a run. Files may be missing, but those that are there must be whole."""
     if not (folder / SETTINGS).exists():
-        raise UserError(f"{folder}: not a run ({SETTINGS} is missing); name a folder that `cion pretrain` wrote")
+        raise UserError(f"{folder}: not a run ({SETTINGS} is missing); name a folder that {_WROTE} wrote")
     settings = _read_json(folder / SETTINGS)
-    if "backbone" not in settings or "level" not in settings:
-        raise UserError(f"{folder / SETTINGS}: no settings of a pre-training; name a folder that `cion pretrain` wrote")
+    kind = kind_of(settings)
+    if "backbone" not in settings or kind is None:
+        raise UserError(f"{folder / SETTINGS}: no settings of a training; name a folder that {_WROTE} wrote")
     metrics = folder / METRICS
-    weights = folder / TEACHER
+    weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     paths = {epoch: labels_path(folder, epoch) for epoch in range(settings.get("epochs", 0))}
     return Run(
         folder,
+        kind,
         settings,
         _read_json(folder / ORIGIN) if (folder / ORIGIN).exists() else {},
         read_curves(read_metrics(metrics)) if metrics.exists() else None,
         {epoch: path for epoch, path in paths.items() if path.exists()},
-        load(weights) if weights.exists() else None,
+        None if weights is None else load(weights),
     )
 
 
@@ -73,11 +83,11 @@ def report(run: Run, data: Path | None = None) -> str:
 
     Args:
         run: The run, from `read_run`.
-        data: The dataset folder, with query and gallery, on which the teacher is scored; without it that of the run's
+        data: The dataset folder, with query and gallery, on which the network is scored; without it that of the run's
             own evaluations, or else the one that it was trained on.
     """
     train, test = _folders(run, data)
-    return page(f"Pre-training: {run.folder.resolve().name}", _parts(run, train, test))
+    return page(f"{run.kind.title}: {run.folder.resolve().name}", _parts(run, train, test))
 
 
 def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
@@ -93,13 +103,17 @@ def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
     yield from training_of(run)
     yield heading("Who is who")
     yield from people_of(run, train or test)
+    if run.kind != PRETRAINING:
+        yield heading("Weights")
+        yield from weights_of_run(run.folder, run.curves, run.weights)
     yield heading("Scores")
     yield from retrieval_of(run, test)
 
 
 def what_was_run(run: Run) -> Iterator[str]:
     """Settings and environment of a run."""
-    first = {name: run.settings[name] for name in _FIRST if name in run.settings}
+    method = {} if run.kind == PRETRAINING else {"method": run.kind.short}
+    first = method | {name: run.settings[name] for name in _FIRST if name in run.settings}
     environment = {
         "began": run.origin.get("began", "unknown"),
         **run.origin.get("environment", {"environment": "unknown"}),
@@ -124,36 +138,47 @@ def training_of(run: Run) -> Iterator[str]:
     epochs = run.settings.get("epochs")
     unfinished = ", still under way or stopped" if isinstance(epochs, int) and curves.epoch < epochs else ""
     yield paragraph(f"{curves.steps:,} steps, {curves.epoch:.4g} of {epochs} epochs{unfinished}.")
-    yield from training(curves, [*run.labels])
+    every_epoch = run.kind == ADAPTATION
+    yield from training(curves, run.kind.about, () if every_epoch else [*run.labels])
+    yield from single_losses(curves)
     yield from evaluations(curves)
-    yield from relabellings({epoch: read_npz(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
+    if every_epoch:
+        yield from clusters(run.labels)
+    else:
+        yield from relabellings({epoch: read_npz(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
 
 
 def people_of(run: Run, data: Path | None) -> Iterator[str]:
     """The newest labelling: its noise, and some of its people, if `data` are what it was made for."""
     given = run.settings.get("labels")
     path = [*run.labels.values()][-1] if run.labels else Path(given) if given else None
-    if path is None:
-        yield paragraph("This run was given no labelling, and has made none.")
+    yield paragraph(run.kind.learns if path is None else f"As {path} has it.")
+    if path is None and not run.kind.is_told:
         return
-    yield paragraph(f"As {path} has it.")
     try:
-        noise = read_npz(path, [], ["noise"])
+        noise = {} if path is None else read_npz(path, [], ["noise"])
         if noise:
             yield noise_table(noise["noise"])
         if data is None:
             raise UserError("the data that it was trained on are not there")
         records = Records(data)
-        labels = read_labelling(path, records.card.fingerprint)
+        labels = _told(run, records) if path is None else read_labelling(path, records.card.fingerprint)
     except UserError as error:
         yield paragraph(f"No people are shown: {error}.")
         return
     yield from sheets(records, labels)
 
 
+def _told(run: Run, records: Records) -> np.ndarray:
+    """The identities in the records."""
+    if records.card.fingerprint != run.origin.get("fingerprint"):
+        raise UserError(f"{records.folder} is not what it was trained on")
+    return np.array(records.index["identity"], np.int64)
+
+
 def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
-    """Retrieval with the teacher's features on an evaluation set, in numbers and in pictures."""
-    if run.teacher is None:
+    """Retrieval with the features of the run's network on an evaluation set, in numbers and in pictures."""
+    if run.weights is None:
         yield paragraph("There are no weights yet: a run writes them after its first epoch.")
         return
     if test is None or not set(SPLITS) <= set(read_card(test)[0]):
@@ -161,17 +186,19 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
         yield paragraph(f"{where}; name an evaluation set with --data, and its scores will stand here.")
         return
     query, gallery = open_query_gallery(test)
-    model = run.teacher.network
-    features = embed_query_gallery(model, run.teacher.variables, test, image_size=model.image_size)
+    model = run.weights.network
+    features = embed_query_gallery(model, run.weights.variables, test, image_size=model.image_size)
     distances = cosine(features.query, features.gallery)
     results = search(distances, features.query_labels, features.gallery_labels)
-    contestant = {f"{model.name}, {run.settings['level']} level": results}
+    how = f"{run.settings['level']} level" if run.kind == PRETRAINING else run.kind.short
+    contestant = {f"{model.name}, {how}": results}
     yield score_table(contestant)
     yield beside(cmc(contestant), roc(contestant))
     yield heading("Ranked lists")
     yield from ranked(query, gallery, distances, results)
-    yield heading("Where the network is active")
-    yield from activity(run.teacher, query)
+    if keeps_maps(run.weights):
+        yield heading("Where the network is active")
+        yield from activity(run.weights, query)
     yield heading("A map of people")
     yield from plane(features.gallery, features.gallery_labels)
 

@@ -5,6 +5,7 @@ RUN/labels/epoch-00007.npz    the clusters from that epoch on: a labelling like 
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from cion_jax.denoise.denoise import denoise
 from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import embed_all
 from cion_jax.evaluate.jaccard import cluster_centers, dbscan, jaccard_graph
-from cion_jax.hosts import is_main
+from cion_jax.hosts import all_gather, is_main, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
 from cion_jax.run.relabel import labels_path
@@ -52,12 +53,15 @@ def cluster(
     made_by = "denoising" if settings.clustering.by == "denoise" else f"DBSCAN with eps {settings.clustering.eps:g}"
     labels = _labels(settings, features, records, bar)
     _check(settings, labels, f"{out}: epoch {epoch}: {made_by}")
-    if is_main():
-        path = labels_path(out, epoch)
-        path.parent.mkdir(exist_ok=True)
-        note = {"made by": "cion adapt", "epoch": epoch, "clusters": made_by}
-        write_atomically(path, lambda aside: write_labelling(aside, labels, records.card.fingerprint, note))
-    return labels, cluster_centers(features, labels)
+    note = {"made by": "cion adapt", "epoch": epoch, "clusters": made_by}
+    on_main(lambda: _write(labels_path(out, epoch), labels, records.card.fingerprint, note))
+    centers = cluster_centers(features, labels)
+    return labels, all_gather(centers if is_main() else centers[:0])  # one host's: another may round otherwise
+
+
+def _write(path: Path, labels: np.ndarray, fingerprint: str, note: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, lambda aside: write_labelling(aside, labels, fingerprint, note))
 
 
 def _labels(settings: ClusterContrast, features: np.ndarray, records: Records, bar: ProgressBar) -> np.ndarray:
@@ -69,11 +73,17 @@ def _labels(settings: ClusterContrast, features: np.ndarray, records: Records, b
         for warning in denoised.warnings if is_main() else ():
             print(f"cion: {warning}", file=sys.stderr)
         return denoised.labels
-    with bar("distances for clusters", len(features)) as progress:
-        graph = jaccard_graph(features, k1=asked.k1, k2=asked.k2, eps=asked.eps, progress=progress)
-    labels = dbscan(graph, asked.eps, asked.min_samples)
-    labels[labels >= most_clusters(settings, records)] = -1  # more than this there are only of clusters in pieces
-    return labels
+    made = [np.empty(0, np.int64)]  # by one host, for all: another's processor may round otherwise
+
+    def make() -> None:
+        with bar("distances for clusters", len(features)) as progress:
+            graph = jaccard_graph(features, k1=asked.k1, k2=asked.k2, eps=asked.eps, progress=progress)
+        labels = dbscan(graph, asked.eps, asked.min_samples).astype(np.int64)
+        labels[labels >= most_clusters(settings, records)] = -1  # more than this there are only of clusters in pieces
+        made[0] = labels
+
+    on_main(make)
+    return all_gather(made[0])
 
 
 def _check(settings: ClusterContrast, labels: np.ndarray, what: str) -> None:

@@ -29,7 +29,7 @@ from cion_jax.models.complexity import countable, multiply_adds
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.run.clusters import cluster, most_clusters
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores, scores_of_some
-from cion_jax.run.learned import Chosen, Learned, divide
+from cion_jax.run.learned import Aside, Learned, divide
 from cion_jax.run.loader import Batch
 from cion_jax.run.method import Relabelled, Step
 from cion_jax.run.plan import Stages, check_training, stages_of
@@ -56,24 +56,27 @@ class FinetuningMethod:
     model: Finetuned
     start: Variables = field(repr=False)
     """Those of the backbone."""
-    learned: Learned | None = field(repr=False)
-    """Whom a supervised training learns from."""
-    records: Records = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    """Who is who at the start."""
+    aside: Aside | None = field(default=None, repr=False)
+    """Those who are scored after epochs."""
+    clusters: int = 0
+    """Rows of the memory, where the method has one."""
     weights_file: str = FINETUNED
 
     @property
     def chosen_by(self) -> str | None:
         """The score of those who were set aside."""
-        return "validation_mAP" if self.learned is not None and len(self.learned.aside) else None
+        return None if self.aside is None else "validation_mAP"
 
     def stages(self, records: Records) -> Stages:
         """One K; without labels, clusters anew in each epoch."""
         epochs = range(self.settings.epochs)
-        return stages_of([self.settings.instances for _ in epochs], epochs if self.learned is None else ())
+        return stages_of([self.settings.instances for _ in epochs], epochs if self.clusters else ())
 
     def first_labels(self, records: Records) -> np.ndarray:
         """Whom it learns from; without labels everybody is alone until the first clusters are made."""
-        return np.arange(len(records)) if self.learned is None else self.learned.labels
+        return self.labels
 
     def with_batch(self, batch: int) -> "FinetuningMethod":
         """For a forecast of memory."""
@@ -81,10 +84,7 @@ class FinetuningMethod:
 
     def init(self, key: Array, start: Variables) -> FinetuneState:
         """The backbone's weights, and fresh ones around it."""
-        clusters = 0
-        if isinstance(self.settings, ClusterContrast):
-            clusters = most_clusters(self.settings, self.records)
-        return init_state(self._config(), self.model.begin(key, start), self.values_at(0, 0, 1), clusters)
+        return init_state(self._config(), self.model.begin(key, start), self.values_at(0, 0, 1), self.clusters)
 
     def specs(self, state: FinetuneState) -> FinetuneState:
         """Every device has everything."""
@@ -141,12 +141,9 @@ class FinetuningMethod:
             return local_copy(self.export(state)[0])
 
         result = evaluation_scores(settings, epochs, self.model, variables, bar)
-        if self.chosen_by and self.learned and (epochs % settings.evaluate_every == 0 or epochs == settings.epochs):
-            images = Chosen(self.records, self.learned.aside)
-            labels = np.array(self.records.index)[self.learned.aside]
-            labels["identity"] = self.learned.who_aside
+        if self.aside is not None and (epochs % settings.evaluate_every == 0 or epochs == settings.epochs):
             precision = settings.precision
-            summary = scores_of_some(self.model, variables(), images, labels, precision=precision, bar=bar)
+            summary = scores_of_some(self.model, variables(), *self.aside, precision=precision, bar=bar)
             result |= {f"validation_{name}": value for name, value in summary.items()}
         return result
 
@@ -177,14 +174,15 @@ def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
     check_evaluation(settings)
     _check(settings)
     records = Records(data)
-    learned = divide(settings, records) if isinstance(settings, Supervised) else None
+    learned = divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
     weights = None if settings.weights is None else load(settings.weights)
     name = settings.backbone if weights is None else weights.network.name
     body = _body(settings, name)
-    network = network_of(settings, body, learned.classes if learned else 0)
+    network = network_of(settings, body, learned.classes)
     network.width(network.image_size)
     start = body.init(jax.random.key(settings.seed)) if weights is None else body_of(weights, body)
-    return FinetuningMethod(settings, network, start, learned, records)
+    clusters = most_clusters(settings, records) if isinstance(settings, ClusterContrast) else 0
+    return FinetuningMethod(settings, network, start, *learned, clusters)
 
 
 def _body(settings: Finetuning, name: str) -> Backbone:

@@ -13,15 +13,40 @@ from cion_jax.errors import UserError
 _VALIDATION, _IDENTITIES, _IMAGES = range(3)
 
 
+class Chosen:
+    """Some of the records, as images to embed."""
+
+    def __init__(self, records: Records, numbers: np.ndarray):
+        self._records = records
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def where(self, number: SupportsIndex) -> str:
+        """The place of an image, for messages."""
+        return self._records.where(self._numbers[number])
+
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+        """Write an image into an array, resized to its height and width."""
+        self._records.pixels_into(out, self._numbers[number])
+
+
+class Aside(NamedTuple):
+    """Those who are set aside to be scored."""
+
+    images: Chosen
+    labels: np.ndarray
+    """A row for each image, with its `identity` and `camera`."""
+
+
 class Learned(NamedTuple):
     """The train split, divided."""
 
     labels: np.ndarray
     """The number of each image's identity, from 0 without gaps; -1 for those that are not learnt from."""
-    aside: np.ndarray
-    """Numbers of the images that are scored: all those of the identities that are set aside;"""
-    who_aside: np.ndarray
-    """and their identities."""
+    aside: Aside | None
+    """All images of the identities that are set aside."""
 
     @property
     def classes(self) -> int:
@@ -34,9 +59,10 @@ def divide(settings: Supervised, records: Records) -> Learned:
     identity = _identities(settings, records)
     camera = np.array(records.index["camera"])
     aside = _set_aside(settings, records, identity, camera)
-    rows_aside = np.flatnonzero(np.isin(identity, aside))
-    who_aside = identity[rows_aside]
-    identity[rows_aside] = -1
+    rows = np.flatnonzero(np.isin(identity, aside))
+    scored = np.array(records.index)[rows]
+    scored["identity"] = identity[rows]
+    identity[rows] = -1
     known = np.unique(identity[identity >= 0])
     if settings.identities_share < 1:
         kept = int(len(known) * settings.identities_share)
@@ -46,7 +72,7 @@ def divide(settings: Supervised, records: Records) -> Learned:
         identity[~_some_images(settings, identity)] = -1
     _check(settings, records, identity)
     labels = np.where(identity >= 0, np.searchsorted(np.unique(identity[identity >= 0]), identity), -1)
-    return Learned(labels, rows_aside, who_aside)
+    return Learned(labels, Aside(Chosen(records, rows), scored) if len(rows) else None)
 
 
 def _identities(settings: Supervised, records: Records) -> np.ndarray:
@@ -117,22 +143,3 @@ def _check(settings: Supervised, records: Records, identity: np.ndarray) -> None
             f"{records.folder}: each identity to learn from has one image, and nothing can be learnt from that; give "
             "--images-share or labels that leave more"
         )
-
-
-class Chosen:
-    """Some of the records, as images to embed."""
-
-    def __init__(self, records: Records, numbers: np.ndarray):
-        self._records = records
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def where(self, number: SupportsIndex) -> str:
-        """The place of an image, for messages."""
-        return self._records.where(self._numbers[number])
-
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
-        """Write an image into an array, resized to its height and width."""
-        self._records.pixels_into(out, self._numbers[number])

@@ -1,10 +1,13 @@
 """What tests of runs in processes of their own share."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cion_jax.run.journal import read_metrics
 
@@ -17,6 +20,35 @@ def surroundings(cache: Path, devices: int) -> dict[str, str]:
     flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | compiled | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def free_address() -> str:
+    """Where the processes of a job can meet; where they cannot, the test is skipped."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        try:
+            socket.create_connection(listener.getsockname(), timeout=5).close()
+        except OSError as error:
+            pytest.skip(f"processes cannot talk to each other here: {error}")
+        return "127.0.0.1:{1}".format(*listener.getsockname())
+
+
+def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen[str]:
+    """A process that runs Python with this command, with so many devices."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *command],
+        env=surroundings(cache, devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """The exit code of each, and what it said."""
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
 
 
 def steps(out: Path) -> list[dict[str, Any]]:
