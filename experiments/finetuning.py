@@ -61,19 +61,20 @@ LABELLED = Bnneck(
     validation=0.0,
     keep=1,
     keep_every=0,
-    optimization=BnneckOptimization(learning_rate=1.6e-2, warmup=2),
+    optimization=BnneckOptimization(learning_rate=6.4e-2, warmup=2),
 )
 UNLABELLED = ClusterContrast(
     backbone=DEFAULT.training.backbone,
     epochs=8,
-    epoch_steps=20,
+    epoch_steps=40,
     batch=48,
     instances=4,
     image_size=(64, 32),
-    augmentation=replace(PICTURES, erase_fill=(0.0, 0.0, 0.0)),
+    # As in pre-training, so that the first clusters are those of its features; so small a picture has nothing to spare.
+    augmentation=Augmentation(size=(32, 16), pad=2, erase=0.0),
     keep=1,
     keep_every=0,
-    optimization=ClusterContrastOptimization(learning_rate=3.5e-3, drops=(6,)),
+    optimization=ClusterContrastOptimization(drops=(5,)),
 )
 CLUSTERINGS = {"DBSCAN": Clustering(eps=0.5), "denoising": Clustering(by="denoise")}
 
@@ -136,7 +137,8 @@ def _finetuned(world: Path, name: str, settings: Finetuning) -> float:
 
 
 def _map(weights: Weights, world: Path) -> float:
-    pair = embed_query_gallery(weights.network, weights.variables, world / "world", image_size=(64, 32))
+    network = weights.network
+    pair = embed_query_gallery(network, weights.variables, world / "world", image_size=network.image_size)
     results = search(cosine(pair.query, pair.gallery), pair.query_labels, pair.gallery_labels)
     return 100 * scores(results).mean_average_precision
 

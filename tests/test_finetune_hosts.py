@@ -1,11 +1,11 @@
-"""Fine-tuning and adaptation on two processes end with the numbers of one, though one of the two is killed."""
+"""Fine-tuning and adaptation on two processes end with the bits of one, though one of the two is killed."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from finetuned import COMMANDS, TOY
 from processes import ended, free_address, start, steps
@@ -15,14 +15,17 @@ pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
 RUN = str(Path(__file__).parent / "support" / "finetuned_run.py")
 #: Three epochs of five steps; a checkpoint also after the sixth.
 LENGTH = "--epoch-steps 5 --checkpoint-steps 6".split()  # noqa: SIM905
-#: Only the process that keeps the journal finds clusters.
-OTHER = {"without": "sklearn"}
+#: Devices embed equal numbers of images at once: how a convolution rounds depends on it, and an adaptation of so small
+#: a network makes other clusters of one bit.
+MAIN = {"rows": 64}
+#: Only the main process finds clusters.
+OTHER = MAIN | {"without": "sklearn"}
 
 
-def launch(name: str, data: Path, out: Path, cache: Path, *plans: dict[str, object]) -> list[int]:
-    """Run to the end, with a process for each plan; one process has two devices. Their exit codes.
+def launch(name: str, data: Path, out: Path, cache: Path, *plans: dict[str, Any]) -> None:
+    """Run to the end, with a process for each plan; one process has two devices.
 
-    Once one is killed the others are ended, as launchers do: they would wait for it for a minute.
+    Once one is killed the others are ended, as launchers do: else they wait for it, for a minute at the most.
     """
     address = free_address()
     among = ["--coordinator", address, "--processes", str(len(plans)), "--process"]
@@ -31,35 +34,29 @@ def launch(name: str, data: Path, out: Path, cache: Path, *plans: dict[str, obje
         start([RUN, json.dumps(plan), *command, *([*among, str(number)] * (len(plans) > 1))], cache, 3 - len(plans))
         for number, plan in enumerate(plans)
     ]
-    if any("killed" in plan for plan in plans):
+    is_killed = "killed" in plans[-1]
+    if is_killed:
         processes[-1].wait(240)
         for process in processes:
             process.kill()
     done = ended(processes)
-    assert all(code in (0, -9) for code, _ in done), done
-    return [code for code, _ in done]
+    assert all(code == (-9 if is_killed else 0) for code, _ in done[is_killed:]), done
 
 
 @pytest.mark.parametrize("name", ["bnneck", "dbscan"])
-def test_two_processes_end_with_the_numbers_of_one(name: str, dataset: Path, tmp_path: Path) -> None:
+def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, tmp_path: Path) -> None:
     one, two, cache = (tmp_path / folder for folder in ("one", "two", "cache"))
-    assert launch(name, dataset, one, cache, {}) == [0]
-    assert launch(name, dataset, two, cache, {}, OTHER | {"killed": 6})[1] == -9
-    assert 7 <= len(steps(two)) < 15 and not (two / "labels" / "epoch-00002.npz").exists()
-    assert launch(name, dataset, two, cache, {}, OTHER) == [0, 0]
+    launch(name, dataset, one, cache, MAIN)
+    launch(name, dataset, two, cache, MAIN, OTHER | {"killed": 6})
+    assert 6 <= len(steps(two)) < 15 and not (two / "labels" / "epoch-00002.npz").exists()
+    launch(name, dataset, two, cache, MAIN, OTHER)
 
-    rows, same = steps(one), steps(two)
-    assert len(rows) == len(same) == 15
-    for row, again in zip(rows, same, strict=True):
-        assert row.keys() == again.keys()
-        np.testing.assert_allclose(list(row.values()), [again[key] for key in row], rtol=1e-5)
+    rows = steps(one)
+    assert len(rows) == 15 and steps(two) == rows
     files = sorted(path.relative_to(one) for path in (*one.glob("*.safetensors"), *one.glob("labels/*.npz")))
     assert len(files) == (4 if name == "dbscan" else 2)
     for file in files:
         if file.suffix == ".npz":
             np.testing.assert_array_equal(np.load(one / file)["labels"], np.load(two / file)["labels"])
-            continue
-        weights, again = load_file(one / file), load_file(two / file)
-        assert weights.keys() == again.keys()
-        for key in weights:
-            np.testing.assert_allclose(weights[key], again[key], atol=1e-5, err_msg=key)
+        else:
+            assert (one / file).read_bytes() == (two / file).read_bytes()

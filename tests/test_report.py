@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from html import escape
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,33 +28,11 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.report.ranked import PLACES, ranked
 from cion_jax.weights.file import load
 from finished_run import FAMILY, SIZE, WORLD, write_run
+from pages import Page
 from plain_ranking import average_precision, ranked_plainly
 from tfrecords_tools.world import build, truth
 
 pytestmark = pytest.mark.xdist_group("report")
-
-
-class Page(HTMLParser):
-    """What a page holds: pictures, headings, links, and text paragraph by paragraph."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.pictures: list[dict[str, str]] = []
-        self.tags: set[str] = set()
-        self.texts: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        if tag == "img":
-            self.pictures.append({name: value or "" for name, value in attributes})
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append(data.strip())
-
-    def texts_with(self, pattern: str) -> list[re.Match[str]]:
-        return [result for text in self.texts if (result := re.search(pattern, text))]
 
 
 def colours(pixels: np.ndarray) -> int:

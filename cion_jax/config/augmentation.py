@@ -64,8 +64,6 @@ class Augmentation:
     """Taken off each channel's values, which lie between 0 and 1."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """What they are then divided by."""
-    test_kernel: Literal["bicubic", "bilinear"] = "bilinear"
-    """How images are resized in testing; in training it is bicubic."""
 
 
 #: The augmentations of published fine-tuning.
@@ -79,7 +77,6 @@ MGN_AUGMENTATION = Augmentation(
     erase_fill="black",
     mean=MEAN,
     std=STD,
-    test_kernel="bicubic",
 )
 
 CLUSTER_CONTRAST_AUGMENTATION = Augmentation(
@@ -87,5 +84,4 @@ CLUSTER_CONTRAST_AUGMENTATION = Augmentation(
     erase_spread="uniform",
     erase_tries=100,
     erase_fill=MEAN,  # though the network sees values of another scale
-    test_kernel="bicubic",
 )

@@ -155,6 +155,9 @@ class ClusterContrast(Finetuning):
     denoising: Denoising = Denoising()
     temperature: float = 0.05
     """Divides the similarities of features and clusters."""
+    exponent: float = 3.0
+    """Of the pooling over the last map, at the start; it is learnt. Published is 3; 1 is the mean, with which backbones
+    are pre-trained."""
     memory_momentum: float = 0.2
     """The share of a cluster's old row that stays when it follows a feature."""
     memory_update: Literal["hard", "plain"] = "hard"

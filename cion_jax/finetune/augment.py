@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from cion_jax.config import Augmentation
 from cion_jax.data.augment import between, first_that_fits, map_images, normalise
-from cion_jax.data.resample import Kernel, resize
+from cion_jax.data.resample import resize
 
 
 class View(NamedTuple):
@@ -46,16 +46,6 @@ def augment(images: Array, key: Array, settings: Augmentation, dtype: DTypeLike,
         return render(image_HxWx3, sample(key, settings), settings).astype(dtype)
 
     return map_images(make, images, key, one_by_one=one_by_one)
-
-
-def prepare(images: Array, settings: Augmentation, dtype: DTypeLike) -> Array:
-    """Test pictures (B, h, w, 3) of uint8 images (B, H, W, 3): resized and normalised."""
-
-    def make(image_HxWx3: Array) -> Array:
-        rgb_hx3xw = _resize_all(image_HxWx3, settings.size, jnp.array(False), settings.test_kernel)
-        return normalise(rgb_hx3xw, settings.mean, settings.std).astype(dtype)
-
-    return jax.vmap(make)(images)
 
 
 def sample(key: Array, settings: Augmentation) -> View:
@@ -98,15 +88,15 @@ def _fill(key: Array, settings: Augmentation) -> Array:
 
 def render(image: Array, view: View, settings: Augmentation) -> Array:
     """The view of a uint8 image (H, W, 3), normalised: (h, w, 3)."""
-    rgb = _resize_all(image, settings.size, view.flip, "bicubic")
+    rgb = _resize_all(image, settings.size, view.flip)
     rgb = crop_framed(rgb, view.corner, settings.pad)
     return erase(normalise(rgb, settings.mean, settings.std), view.box, view.fill)
 
 
-def _resize_all(image: Array, size: tuple[int, int], flip: Array, kernel: Kernel) -> Array:
+def _resize_all(image: Array, size: tuple[int, int], flip: Array) -> Array:
     """The whole image at another size; at its own size, the same pixels."""
     height, width, _ = image.shape
-    return resize(image, jnp.array([0, 0, height, width]), size, flip, kernel)
+    return resize(image, jnp.array([0, 0, height, width]), size, flip, "bicubic")
 
 
 def crop_framed(rgb: Array, corner: Array, pad: int) -> Array:

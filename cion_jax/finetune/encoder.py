@@ -34,12 +34,14 @@ class Encoder(Finetuned):
     """The backbone's part up to the last map."""
     temperature: float = 0.05
     """Divides the similarities of features and clusters in training."""
+    exponent: float = 3.0
+    """Of the pooling, at the start."""
 
     def begin(self, key: Array, body: Variables) -> Variables:
         """Variables with the weights of a pre-trained or fine-tuned backbone, and fresh pooling and neck."""
         base = take_part(body, _BASE)
         scale_and_bias, statistics = init_norm(self.width(self.image_size))
-        params = {"base": base["params"], "gap": {"p": init_exponent()}, "feat_bn": scale_and_bias}
+        params = {"base": base["params"], "gap": {"p": init_exponent(self.exponent)}, "feat_bn": scale_and_bias}
         return {"params": params, "batch_stats": {"base": base["batch_stats"], "feat_bn": statistics}}
 
     def apply(self, variables: Variables, images: Array, *, train: bool = False) -> Any:
@@ -67,10 +69,10 @@ class Encoder(Finetuned):
         return Losses({"contrast": value}, moved, features_BxD)
 
 
-def encoder(whole: Backbone, temperature: float = 0.05) -> Encoder:
+def encoder(whole: Backbone, temperature: float = 0.05, exponent: float = 3.0) -> Encoder:
     """The encoder on a ResNet."""
     if whole.family != "ResNet":
         raise UserError(
             f"cluster contrast needs a ResNet, but {whole.name} is a {whole.family}; take resnet50_ibn, say"
         )
-    return Encoder(whole, whole.part(end=(5, 0)), temperature)
+    return Encoder(whole, whole.part(end=(5, 0)), temperature, exponent)

@@ -7,9 +7,9 @@ from jax import Array
 from cion_jax.models.norms import at_least_float32
 
 
-def init_exponent() -> Array:
+def init_exponent(exponent: float = 3.0) -> Array:
     """The exponent at the start, an array of one number."""
-    return jnp.full(1, 3.0, jnp.float32)  # with its type said: a weak one would change, and the step be compiled twice
+    return jnp.full(1, exponent, jnp.float32)  # a weak type would change, and the step be compiled twice
 
 
 def gem(maps_BxHxWxC: Array, exponent: Array) -> Array:

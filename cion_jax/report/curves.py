@@ -69,8 +69,8 @@ def read_curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
         if "warning" in row:
             warnings.append((row["step"], row["warning"]))
         single = {name: value for name, value in row.items() if name.startswith(tuple(_SUMS))}
-        for name in single.keys() - parts.keys():
-            parts[name] = array("d"), array("d")
+        for name in single:
+            parts.setdefault(name, (array("d"), array("d")))
         known = {**row, **_sums(single)} if single else row
         for name, (epochs, values) in (*columns.items(), *parts.items()):
             if math.isfinite(value := known.get(name, math.nan)):

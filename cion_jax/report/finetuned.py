@@ -84,7 +84,7 @@ def single_losses(curves: Curves) -> Iterator[str]:
     """A folded table of the losses of heads, of which the curves show sums."""
     rows = []
     for name, (epochs, values) in curves.parts.items():
-        first, last = values[epochs <= epochs[0] + 1], values[epochs > epochs[-1] - 1]
+        first, last = values[epochs <= math.ceil(epochs[0])], values[epochs > math.ceil(epochs[-1]) - 1]
         rows.append((name.replace("_", " "), float(first.mean()), float(last.mean())))
     if rows:
         text = "What is added up in the curves: each is weighted already. Means over the first epoch and the last."

@@ -20,7 +20,7 @@ from cion_jax.evaluate.jaccard import cluster_centers, dbscan, jaccard_graph
 from cion_jax.hosts import all_gather, is_main, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
-from cion_jax.run.relabel import labels_path
+from cion_jax.run.relabel import labels_path, tracked_features
 from cion_jax.terminal import ProgressBar
 
 
@@ -41,17 +41,8 @@ def cluster(
     bar: ProgressBar,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cluster of each image, -1 for outliers, and the center of each cluster; the former is also written."""
-    with bar("embedding images for clusters", len(records)) as progress:
-        features = embed_all(
-            network,
-            variables,
-            records.in_order(),
-            image_size=network.image_size,
-            precision=settings.precision,
-            progress=progress,
-        )
+    features, labels = _clusters(settings, network, variables, records, bar)
     made_by = "denoising" if settings.clustering.by == "denoise" else f"DBSCAN with eps {settings.clustering.eps:g}"
-    labels = _labels(settings, features, records, bar)
     _check(settings, labels, f"{out}: epoch {epoch}: {made_by}")
     note = {"made by": "cion adapt", "epoch": epoch, "clusters": made_by}
     on_main(lambda: _write(labels_path(out, epoch), labels, records.card.fingerprint, note))
@@ -64,22 +55,40 @@ def _write(path: Path, labels: np.ndarray, fingerprint: str, note: dict[str, Any
     write_atomically(path, lambda aside: write_labelling(aside, labels, fingerprint, note))
 
 
-def _labels(settings: ClusterContrast, features: np.ndarray, records: Records, bar: ProgressBar) -> np.ndarray:
+def _clusters(
+    settings: ClusterContrast, network: Network, variables: Variables, records: Records, bar: ProgressBar
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of all images, and the cluster of each."""
     asked = settings.clustering
     if asked.by == "denoise":
-        video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
+        tracked = tracked_features(settings, network, variables, records, bar)
         with bar("denoising for clusters", settings.denoising.levels + 1) as progress:
-            denoised = denoise(features, video, tracklet, frame, settings.denoising, progress)
+            denoised = denoise(*tracked, settings.denoising, progress)
         for warning in denoised.warnings if is_main() else ():
             print(f"cion: {warning}", file=sys.stderr)
-        return denoised.labels
-    made = [np.empty(0, np.int64)]  # by one host, for all: another's processor may round otherwise
+        return tracked.features, denoised.labels
+    with bar("embedding images for clusters", len(records)) as progress:
+        features = embed_all(
+            network,
+            variables,
+            records.in_order(),
+            image_size=network.image_size,
+            precision=settings.precision,
+            progress=progress,
+        )
+    return features, _neighbours(settings, features, most_clusters(settings, records), bar)
+
+
+def _neighbours(settings: ClusterContrast, features: np.ndarray, most: int, bar: ProgressBar) -> np.ndarray:
+    """Clusters by DBSCAN, at most so many. Process 0 makes them for all: another's processor may round otherwise."""
+    asked = settings.clustering
+    made = [np.empty(0, np.int64)]
 
     def make() -> None:
         with bar("distances for clusters", len(features)) as progress:
             graph = jaccard_graph(features, k1=asked.k1, k2=asked.k2, eps=asked.eps, progress=progress)
         labels = dbscan(graph, asked.eps, asked.min_samples).astype(np.int64)
-        labels[labels >= most_clusters(settings, records)] = -1  # more than this there are only of clusters in pieces
+        labels[labels >= most] = -1  # more than this there are only of clusters in pieces
         made[0] = labels
 
     on_main(make)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,19 +104,13 @@ class FinetuningMethod:
 
     def values_at(self, epoch: int, batch: int, batches: int) -> Any:
         """Learning rates."""
-        settings = self.settings
-        if isinstance(settings, Mgn):
-            return mgn_values_at(settings.optimization, settings.epochs, epoch, batch, batches)
-        if isinstance(settings, ClusterContrast):
-            return cluster_contrast_values_at(settings.optimization, epoch)
-        assert isinstance(settings, Bnneck)
-        return bnneck_values_at(settings.optimization, settings.batch, settings.epochs, epoch)
+        return _way(self.settings).values_at(epoch, batch, batches)
 
     def flops(self) -> float:
         """Forward, and a backward of twice its cost."""
         body = countable(self.model.backbone)
         image = jax.ShapeDtypeStruct((1, *self.model.image_size, 3), jnp.float32)
-        traced = jax.make_jaxpr(_with_body(self.settings, self.model, body).apply)(self.model.shapes(), image)
+        traced = jax.make_jaxpr(network_of(self.settings, body, 0).apply)(self.model.shapes(), image)
         return 2.0 * 3 * self.settings.batch * multiply_adds(traced.jaxpr)
 
     def export(self, state: FinetuneState) -> tuple[Variables, None]:
@@ -154,18 +148,37 @@ class FinetuningMethod:
             update = update_hard if settings.memory_update == "hard" else update_plain
             remember = partial(update, momentum=settings.memory_momentum)
         return StepConfig(
-            self.model, settings.augmentation, settings.precision, settings.seed, _optimizer(settings), remember
+            self.model, settings.augmentation, settings.precision, settings.seed, _way(settings).optimizer, remember
         )
 
 
-def _optimizer(settings: Finetuning) -> Callable[[Any], Any]:
-    """From a step's values to what moves parameters."""
+class _Way(NamedTuple):
+    """What is particular to a method."""
+
+    network: Callable[[Backbone, int], Finetuned]
+    """From a backbone and a number of classes."""
+    optimizer: Callable[[Any], Any]
+    """From a step's values."""
+    values_at: Callable[[int, int, int], Any]
+    """From an epoch, a batch, and the batches of an epoch."""
+
+
+def _way(settings: Finetuning) -> _Way:
     if isinstance(settings, Mgn):
-        return partial(mgn_optimizer, settings.optimization)
+        rates = partial(mgn_values_at, settings.optimization, settings.epochs)
+        return _Way(mgn, partial(mgn_optimizer, settings.optimization), rates)
     if isinstance(settings, ClusterContrast):
-        return partial(cluster_contrast_optimizer, settings.optimization)
+        return _Way(
+            lambda body, _: encoder(body, settings.temperature, settings.exponent),
+            partial(cluster_contrast_optimizer, settings.optimization),
+            lambda epoch, *_: cluster_contrast_values_at(settings.optimization, epoch),
+        )
     assert isinstance(settings, Bnneck)
-    return partial(bnneck_optimizer, settings.optimization)
+    return _Way(
+        lambda body, classes: BNNeck(body, classes, settings.feature),
+        partial(bnneck_optimizer, settings.optimization),
+        lambda epoch, *_: bnneck_values_at(settings.optimization, settings.batch, settings.epochs, epoch),
+    )
 
 
 def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
@@ -196,16 +209,7 @@ def _body(settings: Finetuning, name: str) -> Backbone:
 
 def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:
     """The network that settings ask for, on a backbone."""
-    if isinstance(settings, Mgn):
-        return mgn(body, classes)
-    if isinstance(settings, ClusterContrast):
-        return encoder(body, settings.temperature)
-    assert isinstance(settings, Bnneck)
-    return BNNeck(body, classes, settings.feature)
-
-
-def _with_body(settings: Finetuning, network: Finetuned, body: Backbone) -> Finetuned:
-    return network_of(settings, body, getattr(network, "classes", 0))
+    return _way(settings).network(body, classes)
 
 
 def _check(settings: Finetuning) -> None:

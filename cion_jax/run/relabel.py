@@ -10,7 +10,7 @@ from typing import SupportsIndex
 import numpy as np
 
 from cion_jax.atomic import write_atomically
-from cion_jax.config import Pretraining
+from cion_jax.config import ClusterContrast, Pretraining
 from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.denoise.denoise import denoise
@@ -83,9 +83,9 @@ class _Passing:
 
 
 def tracked_features(
-    settings: Pretraining, model: Network, teacher: Variables, records: Records, bar: ProgressBar
+    settings: Pretraining | ClusterContrast, model: Network, variables: Variables, records: Records, bar: ProgressBar
 ) -> TrackedFeatures:
-    """The teacher's features of all images, as the settings for denoising ask for them, and where they were seen.
+    """A network's features of all images, as the settings for denoising ask for them, and where they were seen.
 
     A damaged image that is passed over has no tracklet.
     """
@@ -96,15 +96,15 @@ def tracked_features(
     colours = None
     if settings.denoising.match_colours:
         with bar("colours of images for new labels", len(records)) as progress:
-            seen = image_colours(images, settings.crops.global_size, progress=progress)
+            seen = image_colours(images, model.image_size, progress=progress)
         tracklet[passing.damaged()] = -1
         colours = matched(seen, video, tracklet)
     with bar("embedding images for new labels", len(records)) as progress:
         embedded = embed_all(
             model,
-            teacher,
+            variables,
             images,
-            image_size=settings.crops.global_size,
+            image_size=model.image_size,
             flip=settings.denoising.mirror,
             precision=settings.precision,
             colours=colours,

@@ -92,6 +92,13 @@ SUITE = {
     "denoise": Benchmark("Who is who, as it grows", "benchmarks.denoise"),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
     "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),
+    "finetuning": Benchmark(
+        "Does pre-training help the task",
+        "finetuning cion-demo/seed-901 cion-demo/seed-902 cion-demo/seed-903",
+        "adapt",
+        only_by_name=True,
+    ),
+    "finetune_step": Benchmark("The steps of fine-tuning", "benchmarks.finetune_step --batch 16", "torch"),
     "loss": Benchmark("The loss", "benchmarks.loss --block 2048", "torch"),
     "loss_120": Benchmark("The loss, 120 images", "benchmarks.loss --block 2048 --batch 120 --rounds 5"),
     "augment": Benchmark("Crops", "benchmarks.augment"),

@@ -16,7 +16,7 @@ from experiments.benchmarks.command import command
 from experiments.benchmarks.suite import SUITE, Results, keep, read, run
 
 #: What a rehearsal adds to a benchmark of the step: one of the smallest sizes.
-_SMALL = "--batch 24 --height 64 --local-crops 1 --rounds 1 --steps 1"
+_SMALL = "--batch 24 --height 32 --local-crops 0 --rounds 1 --steps 1"
 
 
 class Row(NamedTuple):
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 
 #: By their names in the suite, in the order of their worth.
 ROWS = {
-    "device_checks": Row(200, "pytest tests/test_loss.py"),
-    "device_roofline": Row(100, f"benchmarks.roofline resnet18 {_SMALL}"),
+    "device_checks": Row(200, "pytest -n 0 tests/test_head.py"),
+    "device_roofline": Row(100, "benchmarks.roofline debug --batch 8 --rounds 1 --steps 1"),
     "device_denoise": Row(60, "benchmarks.denoise --images 10000 --widths 64"),
     # PyTorch compiles for two minutes, and both sides twice: what is behind it may find no time left.
     "device_step": Row(330, f"benchmarks.gpu resnet50_ibn {_SMALL}"),

@@ -5,6 +5,7 @@
 PLAN is a JSON object:
     killed     the step after which the process, if it keeps no journal, kills itself
     without    a module that it does not have
+    rows       images that each device embeds together for clusters
 """
 
 import json
@@ -13,8 +14,12 @@ import signal
 import sys
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
+from cion_jax.evaluate.embed import embed_all
+from cion_jax.run import clusters
 from cion_jax.run.journal import Silence
 from finetuned import cion, stand_in
 
@@ -27,12 +32,23 @@ def kill_after(number: int) -> None:
     Silence.record = recording  # type: ignore[method-assign, assignment]
 
 
+def embed_by(rows: int) -> None:
+    """How a convolution rounds depends on how many images it is given."""
+
+    def embedding(*arguments: Any, **options: Any) -> np.ndarray:
+        return embed_all(*arguments, batch=rows * jax.local_device_count(), **options)
+
+    clusters.embed_all = embedding
+
+
 if __name__ == "__main__":
     plan, command = json.loads(sys.argv[1]), sys.argv[2:]
     if "killed" in plan:
         kill_after(plan["killed"])
     if "without" in plan:
         sys.modules[plan["without"]] = None  # type: ignore[assignment]
+    if "rows" in plan:
+        embed_by(plan["rows"])
     with pytest.MonkeyPatch.context() as patch:
         stand_in(patch)
         sys.exit(cion(*command))
