@@ -70,7 +70,7 @@ def main(
     torch.set_float32_matmul_precision("high")  # float32 is multiplied as TensorFloat-32, as XLA does
     print(f"{environment('jax', 'jaxlib', 'torch')}, {jax.devices()[0].device_kind}, {name}, float32\n")
     sizes = " | ".join(f"fit {size} GB" for size in gigabytes)
-    print(f"| method | images | ours, ms | PyTorch, ms | ours / PyTorch | fixed, MB | an image, MB | {sizes} |")
+    print(f"| method | images | ours, ms | PyTorch, ms | speed, ours / PyTorch | fixed, MB | an image, MB | {sizes} |")
     print("|" + "---|" * (7 + len(gigabytes)), flush=True)
     for kind, usual in METHODS.items():
         size = (height, height // 3 if kind == "mgn" else height // 2)
