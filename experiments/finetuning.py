@@ -158,7 +158,7 @@ def _print_differences(values: dict[str, list[float]], one: str, others: list[st
             interval = f" [{differences.mean() - half:+.1f}, {differences.mean() + half:+.1f}]"
         else:
             interval = ""
-        print(f"{one} - {other}: {differences.mean():+.1f} mAP{interval}", flush=True)
+        print(f"- {one} - {other}: {differences.mean():+.1f} mAP{interval}", flush=True)
 
 
 def _spread(values: list[float]) -> str:

@@ -70,15 +70,24 @@ def test_names_are_those_of_the_published_weights_in_their_order() -> None:
     assert hashlib.sha256(floats).hexdigest() == str(RECORDED["weights_sha256"])
 
 
-def test_features_of_a_loaded_backbone_and_of_a_trained_encoder() -> None:
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 5e-5)], ids=["float64", "float32"])
+def test_features_of_a_loaded_backbone_and_of_a_trained_encoder(dtype: Any, bound: float) -> None:
+    """In float32 to ten times what rounding makes of the reference."""
     weights = by_rule()
     body = {MANIFEST["loaded_from"][key]: value for key, value in weights.items() if key.startswith("base.")}
-    with jax.enable_x64(True):
+    with jax.enable_x64(dtype == np.float64):
         loaded = from_state_dict(NET.backbone.shapes(), body)
-        loaded = jax.tree.map(lambda leaf: leaf.astype(np.float64), NET.begin(jax.random.key(0), loaded))
-        crops = images()[0].astype(np.float64)
-        close(evaluate()(loaded, crops), RECORDED["eval_fresh_f64"], 1e-8)
-        close(evaluate()(variables_of(np.float64), crops), RECORDED["eval_f64"], 1e-8)
+        loaded = jax.tree.map(lambda leaf: leaf.astype(dtype), NET.begin(jax.random.key(0), loaded))
+        crops = images()[0].astype(dtype)
+        close(evaluate()(loaded, crops), RECORDED["eval_fresh_f64"], bound)
+        close(evaluate()(variables_of(dtype), crops), RECORDED["eval_f64"], bound)
+
+
+def test_the_first_loss_in_float32_is_as_near_as_rounding_lets_it() -> None:
+    memory = unit(np.random.RandomState(290).standard_normal((6, 2048)).astype(np.float32))
+    crops = blocks(320, RECORDED["targets"], 96, 48)
+    (loss, _), _ = gradient(variables_of(np.float32), memory, crops, RECORDED["targets"])
+    np.testing.assert_allclose(loss, RECORDED["traj_loss_f64"][0], rtol=6e-6)
 
 
 def test_three_steps_with_the_hard_memory() -> None:
