@@ -89,7 +89,6 @@ def test_a_users_mistake_is_one_line_with_the_remedy(
     case: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stand_in(monkeypatch)
-    monkeypatch.setattr("cion_jax.commands.finetune.PAPER", (TOY, "vit_tiny"))
     options, message = REFUSED[case]
     name, *rest = options.split()
     weights = rest.pop(0) if rest and not rest[0].startswith("--") else TOY

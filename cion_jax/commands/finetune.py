@@ -10,7 +10,6 @@ from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Hosts, Mgn
-from cion_jax.recipes import PAPER
 
 _START = "A run, weights, or the name of a backbone, which then begins with fresh weights."
 Start = Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS", help=_START)]
@@ -108,11 +107,18 @@ def adapt(
 
 def backbone_of(weights: Path) -> str:
     """The backbone that a command begins with."""
-    if str(weights) in PAPER and not weights.exists():
+    if _is_name(weights):
         return str(weights)
     from cion_jax.commands.sources import weights_of
 
     return weights_of(weights).network.name
+
+
+def _is_name(weights: Path) -> bool:
+    """Whether it is the name of a backbone, and no file."""
+    from cion_jax.models.zoo import ZOO
+
+    return str(weights) in ZOO and not weights.exists()
 
 
 def _run(
@@ -123,8 +129,7 @@ def _run(
     from cion_jax.run.finetuning import finetune, finetuning
     from cion_jax.run.forecast import forecast
 
-    fresh = str(weights) in PAPER and not weights.exists()
-    source = None if fresh else file_of(weights)
+    source = None if _is_name(weights) else file_of(weights)
     settings = replace(settings, weights=source, backbone=backbone_of(weights))
     with join_job(hosts):
         if dry_run:

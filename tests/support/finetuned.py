@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from cion_jax.cli import main
-from cion_jax.commands import finetune
 from cion_jax.models import resnet
 from cion_jax.models.zoo import ZOO, Family
 from cion_jax.run import trainer
@@ -52,7 +51,6 @@ def shared_step(
 def stand_in(patch: pytest.MonkeyPatch) -> None:
     """The toy in the zoo, also as fresh weights, and `shared_step` in the trainer."""
     patch.setitem(ZOO, TOY, FAMILY)
-    patch.setattr(finetune, "PAPER", (TOY,))
     patch.setattr(trainer, "jit_step", shared_step)
 
 
