@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "too few people": ("bnneck --batch 64 --instances 4", "10 identities .* needs 16; choose --batch 40 at the most"),
     "nobody aside": ("bnneck --validation 0.05", "set aside, and 2 are needed to rank them; give --validation 0"),
     "no share": ("bnneck --identities-share 0", "identities_share is 0; give a share above 0 and at most 1"),
-    "no batch": ("bnneck --batch 15", "a batch of 15 images does not split .*; 16 would"),
+    "no batch": ("bnneck --batch 15", "a batch of 15 images does not split .*; 12 and 16 would"),
     "a vit": ("mgn vit_tiny", "MGN needs a ResNet, but vit_tiny is a ViT; take resnet50_ibn"),
     "low images": ("mgn --image-size 32 16 --size 32 16", "MGN cannot cut images of 32x16 in 3; take higher ones"),
     "none near": ("dbscan --min-samples 150", "DBSCAN with eps 0.7 makes no cluster of 200 images; raise --eps"),

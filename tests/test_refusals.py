@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cion_jax.config import Writing
+from cion_jax.config import Pretraining, Writing
 from cion_jax.data.labels import write_labelling
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
@@ -75,8 +75,8 @@ def scattered(data: Path, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "texts"),
     [
-        (["--batch", "18"], ["a batch of 18 images does not split", "4 instances", "20 would"]),
-        (["--batch", "20", "--accumulate", "2"], ["a batch of 20 images", "2 parts", "24 would"]),
+        (["--batch", "18"], ["a batch of 18 images does not split", "2 or 4 instances", "16 and 20 would"]),
+        (["--batch", "20", "--accumulate", "2"], ["a batch of 20 images", "2 parts", "16 and 24 would"]),
         (["--stages", "0"], ["stages (0,)", "instances (2, 4)", "pair up"]),
         (["--stages", "1", "2"], ["stages (1, 2)", "the first at epoch 0"]),
         (["--backbone", "resnet50_ibm"], ["no backbone is called 'resnet50_ibm'", "resnet50_ibn"]),
@@ -116,8 +116,17 @@ def test_what_cannot_work_is_refused_in_a_line(
 
 def test_a_batch_must_split_over_the_devices() -> None:
     check(SETTINGS, 4)
-    with pytest.raises(UserError, match=r"a batch of 16 images .* 8 devices x 1 parts x 4 instances; 32 would"):
+    with pytest.raises(UserError, match=r"a batch of 16 images .* 8 devices x 1 parts x 2 or 4 instances; 32 would"):
         check(SETTINGS, 8)
     with pytest.raises(UserError, match="32 would"):
         check(replace(SETTINGS, model_axis=2), 8)  # they share prototypes, but images all the same
     check(replace(SETTINGS, model_axis=2), 4)
+
+
+@pytest.mark.parametrize(("devices", "fitting"), [(16, (768, 1152)), (64, (1536,)), (256, (6144,))])
+def test_the_batches_that_are_proposed_suit_every_stage(devices: int, fitting: tuple[int, ...]) -> None:
+    """The paper's 960 images and its K of 2, 4, 6 and 8, on slices of a pod."""
+    with pytest.raises(UserError, match=" and ".join(map(str, fitting)) + " would"):
+        check(Pretraining(), devices)
+    for batch in fitting:
+        check(Pretraining(batch=batch), devices)

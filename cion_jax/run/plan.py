@@ -1,5 +1,6 @@
 """What a run will do, settled before anything is computed: its stages, and the batches of each."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -80,9 +81,11 @@ def check_training(settings: Training, devices: int, instances: Collection[int])
         raise UserError(f"epoch_steps is {settings.epoch_steps}; give a number of steps, or 0 for a pass over the data")
     if settings.shuffle_window < 0:
         raise UserError(f"shuffle_window is {settings.shuffle_window}; it must be a number of batches, or 0")
-    shares = devices * settings.accumulate
-    for count in sorted(set(instances)):
-        if settings.batch % (count * shares) or settings.batch < 1:
-            parts = f"{devices} devices x {settings.accumulate} parts x {count} instances"
-            fitting = -(-settings.batch // (count * shares)) * count * shares
-            raise UserError(f"a batch of {settings.batch} images does not split into {parts}; {fitting} would")
+    counts = sorted(set(instances))
+    multiple = devices * settings.accumulate * math.lcm(*counts)  # what suits every stage of the run
+    if settings.batch % multiple or settings.batch < 1:
+        several = " or ".join(map(str, counts))
+        parts = f"{devices} devices x {settings.accumulate} parts x {several} instances"
+        below = settings.batch // multiple * multiple
+        fitting = " and ".join(str(each) for each in (below, below + multiple) if each > 0)
+        raise UserError(f"a batch of {settings.batch} images does not split into {parts}; {fitting} would")
