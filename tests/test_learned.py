@@ -80,6 +80,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "none near": ("dbscan --min-samples 150", "DBSCAN with eps 0.7 makes no cluster of 200 images; raise --eps"),
     "few clusters": ("dbscan --batch 400 --instances 2", "clusters of 200 images, and a batch .*; choose --batch"),
     "no eps": ("dbscan --eps 1.5", "eps 1.5: must be above 0 and at most 1"),
+    "nearly a name": ("bnneck toi", "no backbone is called 'toi'; did you mean toy"),
     "missing weights": ("bnneck gone.safetensors", "gone.safetensors.*(No such file|not a file)"),
 }
 

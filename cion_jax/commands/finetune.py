@@ -115,10 +115,13 @@ def backbone_of(weights: Path) -> str:
 
 
 def _is_name(weights: Path) -> bool:
-    """Whether it is the name of a backbone, and no file."""
-    from cion_jax.models.zoo import ZOO
+    """Whether it is the name of a backbone; one that is nearly that, and no file, is answered with near ones."""
+    from cion_jax.models.zoo import backbone
 
-    return str(weights) in ZOO and not weights.exists()
+    if weights.exists() or weights.suffix or len(weights.parts) > 1:
+        return False
+    backbone(str(weights))
+    return True
 
 
 def _run(
