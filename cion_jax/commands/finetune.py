@@ -10,6 +10,7 @@ from etils import epath
 from tyro.conf import Positional, arg
 
 from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Hosts, Mgn
+from cion_jax.errors import UserError
 
 _START = "A run, weights, or the name of a backbone, which then begins with fresh weights."
 Start = Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS", help=_START)]
@@ -106,21 +107,25 @@ def adapt(
 
 
 def backbone_of(weights: Path) -> str:
-    """The backbone that a command begins with."""
+    """The backbone that a command begins with. JAX stays asleep: processes have not found each other yet."""
     if _is_name(weights):
         return str(weights)
-    from cion_jax.commands.sources import weights_of
+    from cion_jax.commands.sources import file_of
+    from cion_jax.weights.foreign import read_metadata
 
-    return weights_of(weights).network.name
+    name = read_metadata(file_of(weights)).get("backbone")
+    if name is None:
+        raise UserError(f"{weights}: does not say what it is weights of; bring it in with `cion import`")
+    return name
 
 
 def _is_name(weights: Path) -> bool:
     """Whether it is the name of a backbone; one that is nearly that, and no file, is answered with near ones."""
-    from cion_jax.models.zoo import backbone
+    from cion_jax.models.zoo import check_name
 
     if weights.exists() or weights.suffix or len(weights.parts) > 1:
         return False
-    backbone(str(weights))
+    check_name(str(weights))
     return True
 
 

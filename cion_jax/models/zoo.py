@@ -139,6 +139,14 @@ _FAMILIES = (
 ZOO: dict[str, Family] = {name: family for family in _FAMILIES for name in family.chapter.VARIANTS}
 
 
+def check_name(name: str) -> None:
+    """Answer the name of no backbone with near ones; unlike `backbone` it leaves JAX asleep."""
+    if name not in ZOO:
+        near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ZOO)}"
+        raise UserError(f"no backbone is called {name!r}; {hint}")
+
+
 def backbone(
     name: str, *, image_size: tuple[int, int] = (256, 128), platform: str | None = None, **options: Any
 ) -> Backbone:
@@ -150,10 +158,7 @@ def backbone(
     Further options replace fields of the network: `remat=True` computes activations again in the backward pass,
     `drop_path=0.1` sets the last block's rate where a family has drop path.
     """
-    if name not in ZOO:
-        near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ZOO)}"
-        raise UserError(f"no backbone is called {name!r}; {hint}")
+    check_name(name)
     family = ZOO[name]
     chapter = family.chapter
     module = chapter.VARIANTS[name]
