@@ -58,7 +58,7 @@ def mgn(
     profile: int = 0,
     dry_run: bool = False,
 ) -> int:
-    """Fine-tune a ResNet with labels: three branches, and heads for parts of the body. Slower, and stronger.
+    """Fine-tune a ResNet with labels: three branches, and heads for parts of the body. Slower.
 
     Learns from the identities of the train split. The same command goes on with a run that was stopped or killed.
     OUT gets finetuned.safetensors after each epoch, and best.safetensors, the weights of the epoch in which those whom

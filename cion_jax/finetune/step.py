@@ -65,19 +65,14 @@ class StepConfig:
 
 def init_state(config: StepConfig, variables: Variables, values: Any, clusters: int) -> FinetuneState:
     """The state in which training begins; `values` are those of any step."""
-    width = config.network.width(config.network.image_size)
+    network = config.network
     return FinetuneState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=variables["batch_stats"],
         opt_state=config.optimizer(values).init(variables["params"]),
-        memory=jnp.zeros((clusters, width)) if clusters else (),
+        memory=jnp.zeros((clusters, network.width(network.image_size))) if clusters else (),
     )
-
-
-def variables_of(params: Params, batch_stats: Params) -> Variables:
-    """As the network takes them; one without BatchNorm has no batch statistics."""
-    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
 def finetune_step(config: StepConfig, *, frozen: bool = False) -> Step:
@@ -134,7 +129,7 @@ def _loss(
     labels_B: Array,
     key: Array,
 ) -> tuple[Array, tuple[Params, Array, Metrics]]:
-    variables = variables_of(params, batch_stats)
+    variables = {"params": params, "batch_stats": batch_stats}
     losses = config.network.losses(variables, images, labels_B, memory_CxD=memory_CxD, key=key, frozen=frozen)
     value = jnp.sum(jnp.array([*losses.values.values()]))
-    return value, (losses.variables.get("batch_stats", {}), losses.features_BxD, {"loss": value} | losses.values)
+    return value, (losses.variables["batch_stats"], losses.features_BxD, {"loss": value} | losses.values)

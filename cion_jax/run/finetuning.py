@@ -24,7 +24,7 @@ from cion_jax.finetune.mgn import mgn
 from cion_jax.finetune.network import Finetuned
 from cion_jax.finetune.optimizer import bnneck_optimizer, cluster_contrast_optimizer, mgn_optimizer
 from cion_jax.finetune.schedules import bnneck_values_at, cluster_contrast_values_at, mgn_values_at
-from cion_jax.finetune.step import FinetuneState, Labelled, StepConfig, finetune_step, init_state, variables_of
+from cion_jax.finetune.step import FinetuneState, Labelled, StepConfig, finetune_step, init_state
 from cion_jax.models.complexity import countable, multiply_adds
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.run.clusters import cluster, most_clusters
@@ -115,7 +115,7 @@ class FinetuningMethod:
 
     def export(self, state: FinetuneState) -> tuple[Variables, None]:
         """All of it."""
-        return variables_of(state.params, state.batch_stats), None
+        return {"params": state.params, "batch_stats": state.batch_stats}, None
 
     def relabel(self, state: FinetuneState, records: Records, out: Path, epoch: int, bar: ProgressBar) -> Relabelled:
         """New clusters, and a memory that holds their centers."""
