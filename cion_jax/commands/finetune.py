@@ -1,7 +1,5 @@
 """`cion finetune` and `cion adapt`: from a pre-trained backbone to a network that ranks."""
 
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +7,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
+from cion_jax.commands.training import run_training
 from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Hosts, Mgn
 from cion_jax.errors import UserError
 
@@ -133,21 +132,11 @@ def _run(
     settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, profile: int, dry_run: bool
 ) -> int:
     from cion_jax.commands.sources import file_of
-    from cion_jax.hosts import is_main, join_job
-    from cion_jax.run.finetuning import finetune, finetuning
-    from cion_jax.run.forecast import forecast
+    from cion_jax.run.finetuning import finetuning
 
     source = None if _is_name(weights) else file_of(weights)
     settings = replace(settings, weights=source, backbone=backbone_of(weights))
-    with join_job(hosts):
-        if dry_run:
-            lines = forecast(finetuning(settings, data), data)
-            print("\n".join(lines if is_main() else []))
-            return 0
-        if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
-            print(f"{cache}: compiled programs are kept here", file=sys.stderr)
-        finished = finetune(settings, data, out, profile_steps=profile)
-        if is_main():
-            done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
-            print(done if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
-    return 0 if finished else 143
+    done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
+    return run_training(
+        lambda: finetuning(settings, data), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
+    )

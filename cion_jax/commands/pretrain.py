@@ -1,13 +1,12 @@
 """`cion pretrain`: from records to a backbone."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from etils import epath
 from tyro.conf import Positional, arg
 
+from cion_jax.commands.training import run_training
 from cion_jax.config import Hosts, Pretraining
 from cion_jax.recipes import RECIPES
 
@@ -42,19 +41,9 @@ def pretrain(
         profile: Trace so many steps, after the first few, for TensorBoard.
         dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
     """
-    from cion_jax.hosts import is_main, join_job
-    from cion_jax.run.forecast import forecast
-    from cion_jax.run.pretraining import pretrain, pretraining
+    from cion_jax.run.pretraining import pretraining
 
-    with join_job(hosts):
-        if dry_run:
-            lines = forecast(pretraining(settings), data)
-            print("\n".join(lines if is_main() else []))
-            return 0
-        if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
-            print(f"{cache}: compiled programs are kept here", file=sys.stderr)
-        finished = pretrain(settings, data, out, profile_steps=profile)
-        if is_main():
-            weights = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
-            print(weights if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
-    return 0 if finished else 143
+    done = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
+    return run_training(
+        lambda: pretraining(settings), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
+    )
