@@ -26,11 +26,12 @@ ROOMS: dict[str, set[str]] = {
     "cion_jax.data": set(),
     "cion_jax.denoise": set(),
     "cion_jax.recipes": set(),
+    "cion_jax.programs": set(),
     "cion_jax.weights": {"models", "finetune"},
     "cion_jax.evaluate": {"models", "data"},
     "cion_jax.pretrain": {"models", "data"},
     "cion_jax.finetune": {"models", "data", "pretrain"},
-    "cion_jax.run": {"models", "data", "denoise", "weights", "evaluate", "pretrain", "finetune"},
+    "cion_jax.run": {"programs", "models", "data", "denoise", "weights", "evaluate", "pretrain", "finetune"},
     "tfrecords_tools": {"data"},
 }
 ROOMS = {room: {f"cion_jax.{name}" for name in rooms} for room, rooms in ROOMS.items()}

@@ -53,6 +53,14 @@ def as_lines(pixels: np.ndarray) -> jax.Array:
     return jnp.asarray(pixels, jnp.float32).swapaxes(-1, -2)
 
 
+def as_planes(pixels: np.ndarray) -> tuple[jax.Array, ...]:
+    return tuple(jnp.moveaxis(jnp.asarray(pixels, jnp.float32), -1, 0))
+
+
+def from_planes(planes: tuple[jax.Array, ...]) -> jax.Array:
+    return jnp.stack(planes, axis=-2)
+
+
 def difference(ours: jax.Array, theirs: Image.Image | np.ndarray) -> np.ndarray:
     """Of a picture (h, 3, w), which must be made of whole numbers from 0 to 255, and one (h, w, 3)."""
     result = np.asarray(ours).swapaxes(-1, -2)
@@ -63,7 +71,7 @@ def difference(ours: jax.Array, theirs: Image.Image | np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def crop() -> Callable[[np.ndarray, jax.Array], tuple[jax.Array, jax.Array]]:
     """The small crops of four images, as a CPU makes them."""
-    return jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.float32, one_by_one=True))
+    return jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.float32, on_cpu=True))
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +109,11 @@ def test_resize_is_crop_and_bicubic_resize(size: tuple[int, int]) -> None:
 
 def test_brightness_contrast_and_saturation_are_pillows() -> None:
     image = noise(0) // 2
-    blend = jax.jit(augment.blend)
+    blend = jax.jit(lambda *inputs: from_planes(augment.blend(*inputs)))
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for kind, enhancer in enumerate(enhancers):
         for factor in (0.0, 0.6, 0.93, 1.0, 1.4):
-            far = difference(blend(as_lines(image), kind, factor), enhancer(Image.fromarray(image)).enhance(factor))
+            far = difference(blend(as_planes(image), kind, factor), enhancer(Image.fromarray(image)).enhance(factor))
             assert far.max() <= 1 and (far > 0).mean() < 0.03, (enhancer, factor)
 
 
@@ -118,22 +126,23 @@ def turned(image: Image.Image, turn: float) -> Image.Image:
 def test_hue_is_turned_as_in_pillows_hsv() -> None:
     image = noise(1, 256, 64)
     image[0, :8] = [[0, 0, 0], [255, 255, 255], [9, 9, 9], [255, 0, 0], [0, 255, 0], [0, 0, 255], [8, 8, 7], [1, 0, 1]]
-    turn_hue = jax.jit(augment.turn_hue)
+    turn_hue = jax.jit(lambda *inputs: from_planes(augment.turn_hue(*inputs)))
     for turn in (-0.5, -0.1, 0.001, 0.07, 0.1, 0.4):
-        far = difference(turn_hue(as_lines(image), turn), turned(Image.fromarray(image), turn))
+        far = difference(turn_hue(as_planes(image), turn), turned(Image.fromarray(image), turn))
         assert far.max() <= 6 and (far > 0).mean() < 0.01, turn
-    assert difference(turn_hue(as_lines(image), 0), image).max() == 0
+    assert difference(turn_hue(as_planes(image), 0), image).max() == 0
 
 
 def test_grey_and_solarized_pictures_are_pillows() -> None:
     image = noise(2)
     assert difference(augment.solarize(as_lines(image)), ImageOps.solarize(Image.fromarray(image), 128)).max() == 0
-    luminance = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    assert difference(augment.luminance(as_lines(image)), luminance).max() == 0
+    luminance = np.asarray(Image.fromarray(image).convert("L"))
+    np.testing.assert_array_equal(augment.luminance(as_planes(image)), luminance)
 
 
-def test_blur_is_pillows_up_to_the_edges() -> None:
-    blur = jax.jit(partial(resample.blur, largest_radius=2.5))
+@pytest.mark.parametrize("on_cpu", [False, True], ids=["products", "shifts"])
+def test_blur_is_pillows_up_to_the_edges(on_cpu: bool) -> None:
+    blur = jax.jit(partial(resample.blur, largest_radius=2.5, on_cpu=on_cpu))
     for image in (noise(3), smooth(3)):
         for radius in (0, 0.1, 0.7, 1.4, 1.5, 2.0, 2.5):
             far = difference(
@@ -152,7 +161,8 @@ def jittered(image: Image.Image, factors: np.ndarray, order: np.ndarray) -> Imag
 
 def test_jitter_follows_all_24_orders() -> None:
     image, factors = smooth(4), np.array([1.3, 0.6, 1.4, 0.1], np.float32)
-    result = jax.jit(jax.vmap(augment.jitter, (None, None, 0)))(as_lines(image), factors, ORDERS)
+    jitter = jax.jit(jax.vmap(lambda *inputs: from_planes(augment.jitter(*inputs)), (None, None, 0)))
+    result = jitter(as_planes(image), factors, ORDERS)
     far = np.stack([difference(f, jittered(Image.fromarray(image), factors, o)) for f, o in zip(result, ORDERS)])  # noqa: B905
     assert far.max() <= 12 and (far > 1).mean() < 0.01  # a hue on the other side, then more contrast and saturation
     pairs = np.abs(np.asarray(result)[:, None] - np.asarray(result)[None]).mean(axis=(2, 3, 4))
@@ -315,8 +325,8 @@ assert jax.device_count() == 8
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("data"))
 images = jax.device_put(np.stack([noise(seed) for seed in range(16)]), rows)
-for one_by_one in (False, True):
-    make = partial(multi_crop, crops=SMALL, dtype=jnp.float32, one_by_one=one_by_one)
+for on_cpu in (False, True):
+    make = partial(multi_crop, crops=SMALL, dtype=jnp.float32, on_cpu=on_cpu)
     program = jax.jit(make, out_shardings=rows).lower(images, jax.random.key(0)).compile()
     assert not re.search("all-gather|all-to-all|all-reduce|collective", program.as_text()), "rows are sent around"
 np.savez(sys.argv[1], *program(images, jax.random.key(0)))
@@ -329,7 +339,7 @@ def test_eight_devices_make_the_crops_of_one_and_send_nothing_around(tmp_path: P
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", _SHARDED, str(tmp_path / "crops.npz")], check=True, env=environment)
     images = np.stack([noise(seed) for seed in range(16)])
-    make = jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.float32, one_by_one=True))
+    make = jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.float32, on_cpu=True))
     crops = make(images, jax.random.key(0))
     with np.load(tmp_path / "crops.npz") as sharded:
         for wanted, name in zip(crops, sharded, strict=True):
@@ -337,15 +347,16 @@ def test_eight_devices_make_the_crops_of_one_and_send_nothing_around(tmp_path: P
 
 
 def test_all_images_at_once_get_the_crops_that_they_get_one_by_one(crop: Callable) -> None:
+    """But for a mean that ends in a half, which a product and a sum of shifts may round to different sides."""
     images, key = np.stack([noise(seed) for seed in range(4)]), jax.random.key(3)
     at_once = jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.float32))
     for one, other in zip(crop(images, key), at_once(images, key), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert (np.abs(one - other) > 1e-5).mean() < 1e-3 and np.abs(one - other).max() < 2.1 / 255 / min(STD)
 
 
 def test_bfloat16_crops_are_the_float32_ones_rounded(crop: Callable) -> None:
     images, key = np.stack([smooth(seed) for seed in range(4)]), jax.random.key(0)
-    rounded = jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.bfloat16))(images, key)
+    rounded = jax.jit(partial(multi_crop, crops=SMALL, dtype=jnp.bfloat16, on_cpu=True))(images, key)
     for short, full in zip(rounded, crop(images, key), strict=True):
         assert short.dtype == jnp.bfloat16
         np.testing.assert_allclose(short.astype(jnp.float32), full, rtol=1 / 256, atol=1e-3)

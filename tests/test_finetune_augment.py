@@ -47,7 +47,7 @@ def recorded() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def make() -> Callable[[np.ndarray, jax.Array], jax.Array]:
     """Small pictures, as a CPU makes them."""
-    return jax.jit(partial(augment, settings=SMALL, dtype=jnp.float32, one_by_one=True))
+    return jax.jit(partial(augment, settings=SMALL, dtype=jnp.float32, on_cpu=True))
 
 
 def prepared(images: np.ndarray, settings: Augmentation) -> np.ndarray:
@@ -273,8 +273,8 @@ mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("data"))
 images = jax.device_put(np.stack([noise(seed, 40, 20) for seed in range(16)]), rows)
 made = []
-for one_by_one in (False, True):
-    make = partial(augment, settings=SMALL, dtype=jnp.float32, one_by_one=one_by_one)
+for on_cpu in (False, True):
+    make = partial(augment, settings=SMALL, dtype=jnp.float32, on_cpu=on_cpu)
     program = jax.jit(make, out_shardings=rows).lower(images, jax.random.key(0)).compile()
     assert not re.search("all-gather|all-to-all|all-reduce|collective", program.as_text()), "rows are sent around"
     made.append(program(images, jax.random.key(0)))

@@ -10,7 +10,7 @@ from jax import Array
 
 from cion_jax.models import cpu_ops, xla_ops
 from cion_jax.models.layers import Conv, Linear, relu
-from cion_jax.models.norms import IBN, BatchNorm, InstanceNorm, LayerNorm
+from cion_jax.models.norms import IBN, BatchNorm, LayerNorm
 
 X = np.random.default_rng(0).standard_normal((4, 6, 5, 8))
 
@@ -41,7 +41,6 @@ CASES: dict[str, tuple[object, Callable[[dict, Array], Array]]] = {
     "linear": (Linear(3), lambda params, x: x @ params["kernel"] + params["bias"]),
     "1x1 convolution": (Conv(3, stride=2), lambda params, x: x[:, ::2, ::2] @ params["kernel"][0, 0]),
     "layer norm": (LayerNorm(1e-5), _layer),
-    "instance norm": (InstanceNorm(), _instance),
     "batch norm": (BatchNorm(), _batch),
     "instance and batch norm": (IBN(), _mixed),
 }
@@ -50,7 +49,7 @@ CASES: dict[str, tuple[object, Callable[[dict, Array], Array]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_those_of_the_formula(name: str) -> None:
     layer, formula = CASES[name]
-    takes_train = () if isinstance(layer, Linear | Conv | LayerNorm | InstanceNorm) else (True,)
+    takes_train = () if isinstance(layer, Linear | Conv | LayerNorm) else (True,)
     with jax.enable_x64():
         x, key = jnp.asarray(X), jax.random.key(1)
         variables = layer.init(key, x, *takes_train)  # type: ignore[attr-defined]
@@ -70,7 +69,7 @@ def test_gradients_are_those_of_the_formula(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "axes", "deviations"),
-    [("batch norm", (0, 1, 2), 3), ("instance norm", (1, 2), 100), ("layer norm", 3, 100)],
+    [("batch norm", (0, 1, 2), 3), ("layer norm", 3, 100)],
 )
 def test_norms_bear_a_mean_of_many_standard_deviations(name: str, axes: tuple[int, ...] | int, deviations: int) -> None:
     x = (deviations + X).astype(np.float32)
@@ -78,6 +77,21 @@ def test_norms_bear_a_mean_of_many_standard_deviations(name: str, axes: tuple[in
     y = CASES[name][0].init_with_output(jax.random.key(0), x, *takes_train)[0]  # type: ignore[attr-defined]
     mean, variance = (moment(axes, np.float64, keepdims=True) for moment in (x.mean, x.var))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-4)
+
+
+def test_a_mixed_norm_bears_a_mean_of_many_standard_deviations_within_an_image_and_of_some_over_all() -> None:
+    x = (X + np.repeat([100, 3], 4)).astype(np.float32)
+    y, variables = IBN().init_with_output(jax.random.key(0), x, True)
+    halves = (x[..., :4], (1, 2)), (x[..., 4:], (0, 1, 2))
+    wanted = [
+        (half - half.mean(axes, np.float64, keepdims=True)) / np.sqrt(half.var(axes, np.float64, keepdims=True) + 1e-5)
+        for half, axes in halves
+    ]
+    np.testing.assert_allclose(y, np.concatenate(wanted, axis=-1), atol=1e-4)
+    moved = IBN().apply(variables, x, True, mutable=["batch_stats"])[1]["batch_stats"]["BN"]
+    values = x[..., 4:].astype(np.float64).reshape(-1, 4)
+    np.testing.assert_allclose(moved["mean"], 0.1 * values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * values.var(0, ddof=1), rtol=1e-6)
 
 
 def test_running_statistics_bear_a_mean_of_some_standard_deviations() -> None:

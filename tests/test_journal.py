@@ -18,8 +18,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, unframe
 from cion_jax.errors import UserError
-from cion_jax.run import devices, journal
-from cion_jax.run.devices import peak_flops, utilization
+from cion_jax.programs import devices
+from cion_jax.programs.devices import peak_flops, utilization
+from cion_jax.run import journal
 from cion_jax.run.journal import METRICS, SETTLED, TENSORBOARD, WARM_UP, Journal, profile, read_metrics, watch
 
 HEALTHY = {"loss": 9.0, "entropy": 6.0, "feature_std": 0.5, "center_norm": 4.0}
@@ -202,7 +203,7 @@ def test_peaks_by_the_names_that_jax_gives() -> None:
     unknown = ["cpu", "", "NVIDIA L40", "NVIDIA A10", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100", "TPU v4 lite"]
     assert [peak_flops(name) for name in [*unknown, "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "TPU v7x"]] == [None] * 9
     for name in known:
-        assert sum(bool(devices.re.fullmatch(pattern, name)) for pattern, _ in devices.PEAKS) == 1
+        assert sum(bool(devices.re.fullmatch(pattern, name)) for pattern, _ in devices.SHEETS) == 1
     assert utilization(312e12, "NVIDIA A100-SXM4-40GB", 4) == 0.25
     assert utilization(1e12, "cpu", 1) is None
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks.roofline import traffic
+from cion_jax.programs.cost import traffic
 
 
 def test_bytes_are_those_of_every_turn_of_a_loop() -> None:

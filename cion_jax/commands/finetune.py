@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
-from cion_jax.commands.training import run_training
+from cion_jax.commands.training import Mode, run_training
 from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Hosts, Mgn
 from cion_jax.errors import UserError
 
@@ -25,8 +25,7 @@ def bnneck(
     like: DataSet = None,
     settings: Bnneck = Bnneck(),
     hosts: Hosts = Hosts(),
-    profile: int = 0,
-    dry_run: bool = False,
+    mode: Mode = Mode(),
 ) -> int:
     """Fine-tune any backbone with labels: a neck of batch normalisation, cross entropy and the hardest triplets.
 
@@ -41,10 +40,9 @@ def bnneck(
         like: Begin with the settings that were published for this data set and the backbone; options override them.
         settings: Settings of the method.
         hosts: How processes find each other.
-        profile: Trace so many steps, after the first few, for TensorBoard.
-        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+        mode: Whether to train, or only to tell what that would be.
     """
-    return _run(settings, weights, data, out, hosts, profile, dry_run)
+    return _run(settings, weights, data, out, hosts, mode)
 
 
 def mgn(
@@ -54,8 +52,7 @@ def mgn(
     like: DataSet = None,
     settings: Mgn = Mgn(),
     hosts: Hosts = Hosts(),
-    profile: int = 0,
-    dry_run: bool = False,
+    mode: Mode = Mode(),
 ) -> int:
     """Fine-tune a ResNet with labels: three branches, and heads for parts of the body. Slower.
 
@@ -70,10 +67,9 @@ def mgn(
         like: Begin with the settings that were published for this data set; options override them.
         settings: Settings of the method.
         hosts: How processes find each other.
-        profile: Trace so many steps, after the first few, for TensorBoard.
-        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+        mode: Whether to train, or only to tell what that would be.
     """
-    return _run(settings, weights, data, out, hosts, profile, dry_run)
+    return _run(settings, weights, data, out, hosts, mode)
 
 
 def adapt(
@@ -83,8 +79,7 @@ def adapt(
     like: DataSet = None,
     settings: ClusterContrast = ClusterContrast(),
     hosts: Hosts = Hosts(),
-    profile: int = 0,
-    dry_run: bool = False,
+    mode: Mode = Mode(),
 ) -> int:
     """Adapt a ResNet to images without labels: clusters of its features, anew in each epoch, are the people.
 
@@ -99,10 +94,9 @@ def adapt(
         like: Begin with the settings that were published for this data set; options override them.
         settings: Settings of the method.
         hosts: How processes find each other.
-        profile: Trace so many steps, after the first few, for TensorBoard.
-        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+        mode: Whether to train, or only to tell what that would be.
     """
-    return _run(settings, weights, data, out, hosts, profile, dry_run)
+    return _run(settings, weights, data, out, hosts, mode)
 
 
 def backbone_of(weights: Path) -> str:
@@ -128,9 +122,7 @@ def _is_name(weights: Path) -> bool:
     return True
 
 
-def _run(
-    settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, profile: int, dry_run: bool
-) -> int:
+def _run(settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, mode: Mode) -> int:
     from cion_jax.commands.sources import file_of
     from cion_jax.run.finetuning import finetuning
 
@@ -138,5 +130,5 @@ def _run(
     settings = replace(settings, weights=source, backbone=backbone_of(weights))
     done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
     return run_training(
-        lambda: finetuning(settings, data), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
+        lambda devices: finetuning(settings, data, devices), data, out, hosts=hosts, mode=mode, done=done
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 from etils import epath
 from tyro.conf import Positional, arg
 
-from cion_jax.commands.training import run_training
+from cion_jax.commands.training import Mode, run_training
 from cion_jax.config import Hosts, Pretraining
 from cion_jax.recipes import RECIPES
 
@@ -19,8 +19,7 @@ def pretrain(
     out: Path,
     settings: Pretraining = Pretraining(),
     hosts: Hosts = Hosts(),
-    profile: int = 0,
-    dry_run: bool = False,
+    mode: Mode = Mode(),
 ) -> int:
     """Pre-train a backbone on the train split of a dataset.
 
@@ -38,12 +37,9 @@ def pretrain(
         out: The run's folder: checkpoints, teacher.safetensors, metrics.jsonl, tensorboard.
         settings: Settings of the experiment, and their values in it.
         hosts: How processes find each other.
-        profile: Trace so many steps, after the first few, for TensorBoard.
-        dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
+        mode: Whether to train, or only to tell what that would be.
     """
     from cion_jax.run.pretraining import pretraining
 
     done = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
-    return run_training(
-        lambda: pretraining(settings), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
-    )
+    return run_training(lambda devices: pretraining(settings, devices), data, out, hosts=hosts, mode=mode, done=done)

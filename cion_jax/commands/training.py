@@ -2,51 +2,71 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from etils import epath
+from tyro.conf import arg
 
 from cion_jax.config import Hosts
+from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
+    import jax
+
     from cion_jax.run.method import Method
+
+_FOR = "With --dry-run: compile for devices that are not there, such as v5e:4x4, v5p:2x2x2 or h100:1x1x8."
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Whether to train, or only to tell what that would be."""
+
+    profile: int = 0
+    """Trace so many steps, after the first few, for TensorBoard."""
+    dry_run: bool = False
+    """Compile the step, print steps, memory and the batch that fits, and end; nothing is written."""
+    target: Annotated[str | None, arg(name="for", metavar="DEVICES", help=_FOR)] = None
 
 
 def run_training(
-    make: Callable[[], "Method"],
+    make: Callable[["Sequence[jax.Device] | None"], "Method"],
     data: epath.Path,
     out: Path,
     *,
     hosts: Hosts,
-    profile: int,
-    dry_run: bool,
+    mode: Mode,
     done: str,
 ) -> int:
     """Train, or with `dry_run` only tell what that would be; the command's exit code.
 
     Args:
-        make: Makes the method, once the processes have found each other.
+        make: Makes the method for devices, or for those that are there, once the processes have found each other.
         data: What is learnt from.
         out: The run's folder.
         hosts: How processes find each other.
-        profile: Steps to trace.
-        dry_run: Whether nothing is trained.
+        mode: Whether to train.
         done: What is printed at the end.
     """
     from cion_jax.hosts import is_main, join_job
+    from cion_jax.programs.target import absent_devices
     from cion_jax.run.forecast import forecast
     from cion_jax.run.trainer import train
 
+    if mode.target and not mode.dry_run:
+        raise UserError(f"--for {mode.target}: only --dry-run compiles for devices that are not there; give both")
     with join_job(hosts):
-        if dry_run:
-            lines = forecast(make(), data)
+        if mode.dry_run:
+            devices = absent_devices(mode.target) if mode.target else None
+            lines = forecast(make(devices), data, devices)
             print("\n".join(lines if is_main() else []))
             return 0
         if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
             print(f"{cache}: compiled programs are kept here", file=sys.stderr)
-        finished = train(make(), data, out, profile_steps=profile)
+        finished = train(make(None), data, out, profile_steps=mode.profile)
         if is_main():
             print(done if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
     return 0 if finished else 143

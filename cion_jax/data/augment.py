@@ -7,7 +7,8 @@ row, and not on how many devices share the rows.
 
 Between two steps a picture `rgb` is float32 of whole numbers 0 to 255, as Pillow would hand them on: so every step can
 be held against Pillow's. Its shape is (h, 3, w), a line of red, one of green, one of blue: three channels in the
-innermost place would leave vector units idle, and in this order both resampling products are plain ones.
+innermost place would leave vector units idle, and in this order both resampling products are plain ones. Colours are
+changed in three planes (h, w).
 
 Shapes in names: B images, V views of an image, H and W an image's sides, h and w a crop's, T tries for a box.
 """
@@ -34,6 +35,8 @@ _ORDERS = tuple(permutations(range(4)))
 _UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 
 Colour = tuple[float, float, float]
+#: Red, green and blue of a picture, (h, w) each: what is worked out from all three is one kernel then.
+Planes = tuple[Array, Array, Array]
 
 
 class View(NamedTuple):
@@ -56,17 +59,17 @@ class View(NamedTuple):
 
 
 def multi_crop(
-    images: Array, key: Array, crops: Crops, dtype: DTypeLike, *, one_by_one: bool = False
+    images: Array, key: Array, crops: Crops, dtype: DTypeLike, *, on_cpu: bool = False
 ) -> tuple[Array, Array]:
     """Global crops (B, 2, h, w, 3) and local crops (B, n, h', w', 3) of uint8 images (B, H, W, 3).
 
     The same key gives the same crops, on any number of devices. Call it inside jit, with all but the first two
-    arguments static. With `one_by_one` each device makes the crops of one image at a time, if the images divide so;
-    a CPU is twice as fast where a crop stays in its cache. Otherwise all images are worked on at once.
+    arguments static. With `on_cpu` each device makes the crops of one image at a time, if the images divide so, and
+    blurs by shifts; a CPU is twice as fast where a crop stays in its cache. Otherwise all images are worked on at once.
     """
 
     def crop(image_HxWx3: Array, view: View, size: tuple[int, int]) -> Array:
-        rgb_hx3xw = render(image_HxWx3, view, size, crops.blur_radius[1])
+        rgb_hx3xw = render(image_HxWx3, view, size, crops.blur_radius[1], on_cpu=on_cpu)
         return normalise(rgb_hx3xw).astype(dtype)
 
     def crop_all(image_HxWx3: Array, key: Array) -> tuple[Array, Array]:
@@ -76,15 +79,15 @@ def multi_crop(
         local_crops_nxhxwx3 = jax.vmap(partial(crop, image_HxWx3, size=crops.local_size))(local_views)
         return global_crops_2xhxwx3, local_crops_nxhxwx3
 
-    return map_images(crop_all, images, key, one_by_one=one_by_one)
+    return map_images(crop_all, images, key, on_cpu=on_cpu)
 
 
-def map_images(make: Callable[[Array, Array], Any], images: Array, key: Array, *, one_by_one: bool) -> Any:
+def map_images(make: Callable[[Array, Array], Any], images: Array, key: Array, *, on_cpu: bool) -> Any:
     """`make(image, key)` of all images, each with a key of its own: at once, or a group at a time that has one image
     of each device."""
     keys = jax.random.split(key, len(images))
     at_once = jax.vmap(make)
-    if not one_by_one:
+    if not on_cpu:
         return at_once(images, keys)
     rows = len(images)
     devices = math.gcd(rows, jax.device_count())
@@ -163,12 +166,13 @@ def between(numbers: Array, low: ArrayLike, high: ArrayLike) -> Array:
     return jnp.asarray(low) + numbers * (jnp.asarray(high) - low)
 
 
-def render(image: Array, view: View, size: tuple[int, int], largest_radius: float) -> Array:
+def render(image: Array, view: View, size: tuple[int, int], largest_radius: float, *, on_cpu: bool = False) -> Array:
     """The view (h, 3, w) of a uint8 image (H, W, 3). No view may have a larger radius than the one given here."""
     rgb = resize(image, view.box, size, view.flip)
-    rgb = jitter(rgb, view.factors, view.order)
-    rgb = jnp.where(view.grey, luminance(rgb), rgb)
-    rgb = blur(rgb, view.radius, largest_radius)
+    planes = jitter((rgb[:, 0], rgb[:, 1], rgb[:, 2]), view.factors, view.order)
+    grey = luminance(planes)
+    rgb = jnp.stack([jnp.where(view.grey, grey, plane) for plane in planes], axis=1)
+    rgb = blur(rgb, view.radius, largest_radius, on_cpu=on_cpu)
     return jnp.where(view.solarize, solarize(rgb), rgb)
 
 
@@ -179,13 +183,14 @@ def normalise(rgb: Array, mean: Colour = MEAN, std: Colour = STD) -> Array:
     return ((rgb / 255 - mean_3x1) / std_3x1).transpose(0, 2, 1)
 
 
-def luminance(rgb: Array) -> Array:
-    """The grey picture (h, 1, w)."""
-    weighted = 19595 * rgb[:, :1] + 38470 * rgb[:, 1:2] + 7471 * rgb[:, 2:]  # whole, below 2^24: exact in float32
+def luminance(planes: Planes) -> Array:
+    """The grey picture."""
+    red, green, blue = planes
+    weighted = 19595 * red + 38470 * green + 7471 * blue  # whole, below 2^24: exact in float32
     return jnp.floor((weighted + 32768) / 65536)
 
 
-def jitter(rgb: Array, factors: Array, order: Array) -> Array:
+def jitter(planes: Planes, factors: Array, order: Array) -> Planes:
     """Change brightness, contrast, saturation and hue by the factors, in the given order.
 
     Hue is the costly one, so it has one place in the program. The other slots of the order are gone through before it
@@ -194,29 +199,31 @@ def jitter(rgb: Array, factors: Array, order: Array) -> Array:
     slots_4 = jnp.arange(4)
     hue_slot = jnp.argmax(order == _HUE)
 
-    def blend_all(rgb: Array, slots: slice, active_4: Array) -> Array:
+    def blend_all(planes: Planes, slots: range, active_4: Array) -> Planes:
         factors_4 = jnp.where(active_4, factors[order], 1)
-        rgb, _ = jax.lax.scan(lambda rgb, slot: (blend(rgb, *slot), None), rgb, (order[slots], factors_4[slots]))
-        return rgb
+        for slot in slots:
+            planes = blend(planes, order[slot], factors_4[slot])
+        return planes
 
-    rgb = blend_all(rgb, slice(0, 3), slots_4 < hue_slot)
-    rgb = turn_hue(rgb, factors[_HUE])
-    return blend_all(rgb, slice(1, 4), slots_4 > hue_slot)
+    planes = blend_all(planes, range(0, 3), slots_4 < hue_slot)
+    planes = turn_hue(planes, factors[_HUE])
+    return blend_all(planes, range(1, 4), slots_4 > hue_slot)
 
 
-def blend(rgb: Array, kind: Array, factor: Array) -> Array:
+def blend(planes: Planes, kind: Array, factor: Array) -> Planes:
     """Towards (factor < 1) or away from black for brightness, the mean grey for contrast, the own grey of each pixel
     for saturation."""
-    grey = luminance(rgb)
+    grey = luminance(planes)
     mean = jnp.floor(grey.mean() + 0.5)
     origin = jnp.where(kind == _SATURATION, grey, jnp.where(kind == _CONTRAST, mean, 0))
-    return jnp.floor(jnp.clip(origin + factor * (rgb - origin), 0, 255))
+    red, green, blue = (jnp.floor(jnp.clip(origin + factor * (plane - origin), 0, 255)) for plane in planes)
+    return red, green, blue
 
 
-def turn_hue(rgb: Array, turn: Array) -> Array:
+def turn_hue(planes: Planes, turn: Array) -> Planes:
     """Turn the colour wheel, by a share of it. Hue and saturation are whole numbers in between, as they are in Pillow's
     HSV."""
-    red, green, blue = rgb[:, :1], rgb[:, 1:2], rgb[:, 2:]
+    red, green, blue = planes
     # to HSV: the value is the largest channel; the hue counts from the corner of that channel, in sixths of the wheel
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
@@ -225,10 +232,14 @@ def turn_hue(rgb: Array, turn: Array) -> Array:
     hue = _fraction((corner + difference / jnp.maximum(chroma, 1)) / 6 + 1)
     hue = 256 * _fraction((jnp.floor(255 * hue) + jnp.trunc(255 * turn)) / 256)
     saturation = jnp.floor(255 * chroma / jnp.maximum(value, 1))
+
     # and back: each channel falls from the value by the saturation, the farther its corner is from the hue
-    distance = 6 * _fraction(jnp.array([5, 3, 1])[:, None] / 6 + hue / 255)
-    turned = value - value * saturation / 255 * jnp.clip(jnp.minimum(distance, 4 - distance), 0, 1)
-    return jnp.where(turn == 0, rgb, whole(turned))
+    def channel(corner: int, plane: Array) -> Array:
+        distance = 6 * _fraction(corner / 6 + hue / 255)
+        turned = value - value * saturation / 255 * jnp.clip(jnp.minimum(distance, 4 - distance), 0, 1)
+        return jnp.where(turn == 0, plane, whole(turned))
+
+    return channel(5, red), channel(3, green), channel(1, blue)
 
 
 def _fraction(x: Array) -> Array:

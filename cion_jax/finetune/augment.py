@@ -34,18 +34,18 @@ class View(NamedTuple):
     """What takes its place, normalised: (1, 1, 3) one colour, or (h, w, 3) of which the box shows a part."""
 
 
-def augment(images: Array, key: Array, settings: Augmentation, dtype: DTypeLike, *, one_by_one: bool = False) -> Array:
+def augment(images: Array, key: Array, settings: Augmentation, dtype: DTypeLike, *, on_cpu: bool = False) -> Array:
     """Training pictures (B, h, w, 3) of uint8 images (B, H, W, 3), normalised.
 
     The same key gives the same pictures, on any number of devices. Call it inside jit, with all but the first two
-    arguments static. With `one_by_one` each device works on one image at a time, if the images divide so, which is
-    faster on a CPU.
+    arguments static. With `on_cpu` each device works on one image at a time, if the images divide so, which is faster
+    there.
     """
 
     def make(image_HxWx3: Array, key: Array) -> Array:
         return render(image_HxWx3, sample(key, settings), settings).astype(dtype)
 
-    return map_images(make, images, key, one_by_one=one_by_one)
+    return map_images(make, images, key, on_cpu=on_cpu)
 
 
 def sample(key: Array, settings: Augmentation) -> View:

@@ -83,8 +83,9 @@ def finetune_step(config: StepConfig, *, frozen: bool = False) -> Step:
 
     def step(state: FinetuneState, batch: Labelled, values: Any) -> tuple[FinetuneState, Metrics]:
         grads, batch_stats, features_BxD, metrics = gradients(config, state, batch, frozen=frozen)
-        updates, opt_state = config.optimizer(values).update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("update"):
+            updates, opt_state = config.optimizer(values).update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         memory_CxD = state.memory
         if config.remember is not None:
             memory_CxD = config.remember(memory_CxD, features_BxD, batch.labels.ravel())
@@ -107,8 +108,9 @@ def gradients(
         (images, labels), number = part
         images_key, path_key = jax.random.split(jax.random.fold_in(step_key, number))
         dtype = jnp.dtype(config.precision)
-        one_by_one = config.network.backbone.platform == "cpu"
-        views = augment(images, images_key, config.augmentation, dtype, one_by_one=one_by_one)
+        on_cpu = config.network.backbone.platform == "cpu"
+        with jax.named_scope("crops"):
+            views = augment(images, images_key, config.augmentation, dtype, on_cpu=on_cpu)
         grads, (batch_stats, features, metrics) = gradient(state.params, batch_stats, views, labels, path_key)
         return (batch_stats, jax.tree.map(jnp.add, total, grads)), (features, metrics)
 
@@ -130,6 +132,7 @@ def _loss(
     key: Array,
 ) -> tuple[Array, tuple[Params, Array, Metrics]]:
     variables = {"params": params, "batch_stats": batch_stats}
-    losses = config.network.losses(variables, images, labels_B, memory_CxD=memory_CxD, key=key, frozen=frozen)
+    with jax.named_scope("student"):
+        losses = config.network.losses(variables, images, labels_B, memory_CxD=memory_CxD, key=key, frozen=frozen)
     value = jnp.sum(jnp.array([*losses.values.values()]))
     return value, (losses.variables["batch_stats"], losses.features_BxD, {"loss": value} | losses.values)

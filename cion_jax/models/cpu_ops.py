@@ -32,6 +32,18 @@ def product(x: Array, kernel: Array) -> Array:
     return (rows @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def to_heads(x: Array, kernel: Array, heads: int) -> tuple[Array, Array, Array]:
+    """One product; a product for each head would be slower."""
+    made = product(x, kernel).reshape(*x.shape[:-1], 3, heads, -1)
+    q, k, v = jnp.moveaxis(jnp.moveaxis(made, -3, 0), -2, -3)
+    return q, k, v
+
+
+def from_heads(x: Array, kernel: Array) -> Array:
+    tokens_first = x.swapaxes(-3, -2)
+    return product(tokens_first.reshape(*tokens_first.shape[:-2], -1), kernel)
+
+
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     size, channels, features = kernel.shape[0], x.shape[-1], kernel.shape[-1]
     if groups == channels == features:

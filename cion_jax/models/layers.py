@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from cion_jax.models.norms import at_least_float32
-from cion_jax.models.ops import convolve, product
+from cion_jax.models.ops import convolve, from_heads, product, to_heads
 
 Initializer = Callable[..., Array]
 
@@ -129,19 +129,45 @@ def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
     return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v
 
 
+class Heads(nn.Module):
+    """A linear to queries, keys and values, three arrays (..., heads, tokens, width), of tokens (..., tokens, C)."""
+
+    heads: int
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
+        channels = x.shape[-1]
+        kernel = self.param("kernel", normal_02, (channels, 3 * channels))
+        q, k, v = to_heads(x, kernel.astype(x.dtype), self.heads)
+        if not self.bias:
+            return q, k, v
+        bias = self.param("bias", nn.initializers.zeros, (3 * channels,)).astype(x.dtype)
+        bias_3xHx1xD = bias.reshape(3, self.heads, 1, -1)
+        return q + bias_3xHx1xD[0], k + bias_3xHx1xD[1], v + bias_3xHx1xD[2]
+
+
+class Joined(nn.Module):
+    """A linear over what all heads (..., heads, tokens, width) have found: (..., tokens, C)."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels = x.shape[-3] * x.shape[-1]
+        kernel = self.param("kernel", normal_02, (channels, channels))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return from_heads(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention over (batch, tokens, channels)."""
+    """Multi-head self-attention over (..., tokens, channels), perhaps with a bias on its scores."""
 
     heads: int
     qkv_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        batch, tokens, channels = x.shape
-        qkv = Linear(3 * channels, self.qkv_bias, name="qkv")(x)
-        q, k, v = qkv.reshape(batch, tokens, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v).swapaxes(1, 2).reshape(batch, tokens, channels)
-        return Linear(channels, name="proj")(mixed)
+    def __call__(self, x: Array, bias: Array | None = None) -> Array:
+        q, k, v = Heads(self.heads, self.qkv_bias, name="qkv")(x)
+        return Joined(name="proj")(attend(q, k, v, bias))
 
 
 def drop_path(module: nn.Module, x: Array, rate: float, train: bool) -> Array:

@@ -97,16 +97,6 @@ class LayerNorm(nn.Module):
         return _standardised(x, scale, bias, (x.ndim - 1,), self.epsilon)[0]
 
 
-class InstanceNorm(nn.Module):
-    """Over the positions of each image and channel; it keeps no statistics."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return _standardised(x, scale, bias, (1, 2), BATCH_EPSILON)[0]
-
-
 class BatchNorm(nn.Module):
     """Over images and positions of the global batch; as in PyTorch the running variance is the unbiased one.
 
@@ -127,19 +117,104 @@ class BatchNorm(nn.Module):
             return y.astype(x.dtype)
         y, batch_mean, batch_variance = _standardised(x, scale, bias, tuple(range(x.ndim - 1)), BATCH_EPSILON)
         if not self.is_initializing():
-            count = x.size // x.shape[-1]
-            unbiased = count / max(count - 1, 1)
-            mean.value = 0.9 * mean.value + 0.1 * batch_mean.reshape(shape)
-            variance.value = 0.9 * variance.value + 0.1 * batch_variance.reshape(shape) * unbiased
+            _move(mean, variance, batch_mean.reshape(shape), batch_variance.reshape(shape), x.size // x.shape[-1])
         return y
 
 
+def _move(mean: nn.Variable, variance: nn.Variable, batch_mean: Array, batch_variance: Array, count: int) -> None:
+    """Let running statistics follow those of a batch that has so many values in each channel."""
+    unbiased = count / max(count - 1, 1)
+    mean.value = 0.9 * mean.value + 0.1 * batch_mean
+    variance.value = 0.9 * variance.value + 0.1 * batch_variance * unbiased
+
+
+class _Channels(nn.Module):
+    """What a norm keeps of its channels: scale and bias, and running statistics if it has some."""
+
+    count: int
+    is_running: bool = False
+
+    def setup(self) -> None:
+        self.scale = self.param("scale", nn.initializers.ones, (self.count,))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.count,))
+        if self.is_running:
+            self.mean = self.variable("batch_stats", "mean", jnp.zeros, (self.count,))
+            self.variance = self.variable("batch_stats", "var", jnp.ones, (self.count,))
+
+
 class IBN(nn.Module):
-    """The first half of the channels through InstanceNorm, the other through BatchNorm (IBN-a, Pan et al. 2018)."""
+    """The first half of the channels through InstanceNorm, the other through BatchNorm (IBN-a, Pan et al. 2018).
+
+    Both are one computation: half of 64 channels would fill a quarter of a TPU's lanes, and to cut and join them would
+    be copies.
+    """
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         half = x.shape[-1] // 2
-        by_image = InstanceNorm(name="IN")(x[..., :half])
-        by_batch = BatchNorm(name="BN")(x[..., half:], train)
-        return jnp.concatenate([by_image, by_batch], axis=-1)
+        by_image, by_batch = _Channels(half, name="IN"), _Channels(half, is_running=True, name="BN")
+        scale = jnp.concatenate([by_image.scale, by_batch.scale])
+        bias = jnp.concatenate([by_image.bias, by_batch.bias])
+        if not train:
+            wide = at_least_float32(x)
+            kept = by_batch.mean.value, by_batch.variance.value
+            mean, variance = (_halves(own, jnp.tile(all, 2)) for own, all in zip(_of_images(wide), kept, strict=True))
+            return _normalise(wide, mean, variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
+        y, mean, variance = _standardised_by_half(x, scale, bias, BATCH_EPSILON)
+        if not self.is_initializing():
+            batch_mean, batch_variance = mean[0, 0, 0, half:], variance[0, 0, 0, half:]
+            _move(by_batch.mean, by_batch.variance, batch_mean, batch_variance, x.size // x.shape[-1])
+        return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _standardised_by_half(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """As `_standardised`: the first half of the channels of (N, H, W, C) within each image, the other over all images.
+    Mean and variance are (N, 1, 1, C)."""
+    return _forward_by_half(x, scale, bias, epsilon)[0]
+
+
+def _forward_by_half(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Any, Any]:
+    wide = at_least_float32(x)
+    mean, variance = _of_images(wide)
+    # over all images, mean and mean of squares are those of the images' own
+    squares = _pool_half(variance + jnp.square(mean))
+    mean = _pool_half(mean)
+    variance = _halves(variance, jnp.maximum(squares - jnp.square(mean), 0))
+    y = _normalise(wide, mean, variance, epsilon, scale, bias).astype(x.dtype)
+    return (y, mean, variance), (x, scale, mean, variance)
+
+
+def _backward_by_half(epsilon: float, kept: Any, cotangents: tuple[Array, Any, Any]) -> tuple[Array, Array, Array]:
+    """The formula of `_backward`, with h = g; sums over an image, and for the second half over all images, are means
+    here, which need no n."""
+    x, scale, mean, variance = kept
+    cotangent = at_least_float32(cotangents[0])  # g
+    inverse_std = lax.rsqrt(variance + epsilon)  # r
+    unit = (at_least_float32(x) - mean) * inverse_std  # u
+    mean_g = cotangent.mean((1, 2), keepdims=True)
+    mean_gu = (cotangent * unit).mean((1, 2), keepdims=True)
+    positions = x.shape[1] * x.shape[2]
+    d_scale = mean_gu.sum((0, 1, 2)) * positions
+    d_bias = mean_g.sum((0, 1, 2)) * positions
+    d_x = inverse_std * scale * (cotangent - _pool_half(mean_g) - unit * _pool_half(mean_gu))
+    return d_x.astype(x.dtype), d_scale, d_bias
+
+
+_standardised_by_half.defvjp(_forward_by_half, _backward_by_half)
+
+
+def _of_images(x: Array) -> tuple[Array, Array]:
+    """Mean and variance of each image and channel, (N, 1, 1, C)."""
+    return x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
+
+
+def _pool_half(of_images: Array) -> Array:
+    """Values (N, 1, 1, C) of each image; the second half of the channels has the mean of all images instead."""
+    return _halves(of_images, of_images.mean(0, keepdims=True))
+
+
+def _halves(first: Array, second: Array) -> Array:
+    """Values (..., C): the first half of the channels of one array, and the second of the other."""
+    channels = first.shape[-1]
+    return jnp.where(jnp.arange(channels) < channels // 2, first, second)

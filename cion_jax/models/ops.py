@@ -43,6 +43,16 @@ def product(x: Array, kernel: Array) -> Array:
     return _forms().product(x, kernel)
 
 
+def to_heads(x: Array, kernel: Array, heads: int) -> tuple[Array, Array, Array]:
+    """Queries, keys and values (..., heads, tokens, width) of tokens (..., tokens, C); the kernel is (C, 3 C)."""
+    return _forms().to_heads(x, kernel, heads)
+
+
+def from_heads(x: Array, kernel: Array) -> Array:
+    """What heads (..., heads, tokens, width) make together, (..., tokens, D); the kernel is (heads width, D)."""
+    return _forms().from_heads(x, kernel)
+
+
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     """A convolution of (N, H, W, C) with a (size, size, C / groups, D) kernel, padded with `edge` zeros."""
     if kernel.shape[0] == 1 and groups == 1 and not edge:

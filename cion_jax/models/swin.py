@@ -15,7 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cion_jax.models.layers import Conv, Linear, Mlp, attend, drop_path, drop_rates, keep, maybe_remat, normal_02
+from cion_jax.models.layers import (
+    Conv,
+    Heads,
+    Joined,
+    Linear,
+    Mlp,
+    attend,
+    drop_path,
+    drop_rates,
+    keep,
+    maybe_remat,
+    normal_02,
+)
 from cion_jax.models.norms import LayerNorm
 
 ORDER = (
@@ -65,11 +77,11 @@ class WindowAttention(nn.Module):
         if self.shift:
             x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
             bias = bias + shift_mask(height, width)[:, None]
-        qkv = Linear(3 * channels, name="qkv")(x)
-        qkv = qkv.reshape(batch, down, WINDOW, across, WINDOW, 3, self.heads, -1).transpose(5, 0, 1, 3, 6, 2, 4, 7)
-        q, k, v = qkv.reshape(3, batch, down * across, self.heads, WINDOW**2, -1)
-        y = attend(q, k, v, bias).reshape(batch, down, across, self.heads, WINDOW, WINDOW, -1)
-        y = Linear(channels, name="proj")(y.transpose(0, 1, 4, 2, 5, 3, 6).reshape(x.shape))
+        windows = x.reshape(batch, down, WINDOW, across, WINDOW, channels).swapaxes(2, 3)
+        tokens = windows.reshape(batch, down * across, WINDOW**2, channels)
+        q, k, v = Heads(self.heads, name="qkv")(tokens)
+        y = Joined(name="proj")(attend(q, k, v, bias)).reshape(windows.shape)
+        y = y.swapaxes(2, 3).reshape(x.shape)
         return jnp.roll(y, (self.shift, self.shift), (1, 2)) if self.shift else y
 
 

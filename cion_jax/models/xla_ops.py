@@ -1,11 +1,24 @@
 """XLA's own forms of what `ops` offers."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array, lax
 
 
 def product(x: Array, kernel: Array) -> Array:
     return x @ kernel
+
+
+def to_heads(x: Array, kernel: Array, heads: int) -> tuple[Array, Array, Array]:
+    """The products write heads in front of tokens: afterwards that would be three copies."""
+    kernel_Cx3xHxD = kernel.reshape(kernel.shape[0], 3, heads, -1)
+    q, k, v = (jnp.einsum("...tc,chd->...htd", x, kernel_Cx3xHxD[:, number]) for number in range(3))
+    return q, k, v
+
+
+def from_heads(x: Array, kernel: Array) -> Array:
+    heads, _, width = x.shape[-3:]
+    return jnp.einsum("...htd,hdc->...tc", x, kernel.reshape(heads, width, -1))
 
 
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:

@@ -50,13 +50,15 @@ def train_step(config: StepConfig) -> Step:
 
         def views(part: Array, number: Array) -> tuple[Views, Array]:
             crops_key, path_key = jax.random.split(jax.random.fold_in(key, number))
-            one_by_one = config.model.platform == "cpu"
+            on_cpu = config.model.platform == "cpu"
             dtype = jnp.dtype(settings.precision)
-            return multi_crop(part, crops_key, settings.crops, dtype, one_by_one=one_by_one), path_key
+            with jax.named_scope("crops"):
+                return multi_crop(part, crops_key, settings.crops, dtype, on_cpu=on_cpu), path_key
 
         grads, batch_stats, center, metrics = gradients(config, state, images, views)
         norms = {"gradient_norm": optax.tree.norm(grads), "center_norm": jnp.linalg.norm(center)}
-        return update(settings.optimization, state, grads, batch_stats, center, values), metrics | norms
+        with jax.named_scope("update"):
+            return update(settings.optimization, state, grads, batch_stats, center, values), metrics | norms
 
     return step
 
@@ -111,29 +113,32 @@ def distillation_loss(
     settings = config.settings.head
     global_key, local_key = jax.random.split(key)
     # The teacher sees the global crops, in training mode: its BatchNorm takes the statistics of its own batch.
-    features, teacher_stats = forward(model, state.teacher, batch_stats["teacher"], global_crops, None)
-    teacher_Bx2xD = _bottlenecks(state.teacher, features, global_crops)
+    with jax.named_scope("teacher"):
+        features, teacher_stats = forward(model, state.teacher, batch_stats["teacher"], global_crops, None)
+        teacher_Bx2xD = _bottlenecks(state.teacher, features, global_crops)
     # The student sees all crops; those of another size are another forward, with batch statistics of its own.
-    student_features, student_stats = forward(model, student, batch_stats["student"], global_crops, global_key)
-    views = [_bottlenecks(student, student_features, global_crops)]
-    if local_crops.shape[1]:
-        student_features, student_stats = forward(model, student, student_stats, local_crops, local_key)
-        views.append(_bottlenecks(student, student_features, local_crops))
-    prototypes_CxD = head.prototypes({"params": student["head"]})
-    teacher_prototypes_CxD = head.prototypes({"params": state.teacher["head"]})
-    value, entropy = loss.loss_on_mesh(
-        config.mesh,
-        jnp.concatenate(views, axis=1),
-        teacher_Bx2xD,
-        prototypes_CxD,
-        teacher_prototypes_CxD,
-        state.center,
-        instances=config.instances,
-        student_temperature=settings.student_temperature,
-        teacher_temperature=settings.teacher_temperature,
-        block=settings.block,
-    )
-    center = loss.next_center(state.center, teacher_Bx2xD, teacher_prototypes_CxD, settings.center_momentum)
+    with jax.named_scope("student"):
+        student_features, student_stats = forward(model, student, batch_stats["student"], global_crops, global_key)
+        views = [_bottlenecks(student, student_features, global_crops)]
+        if local_crops.shape[1]:
+            student_features, student_stats = forward(model, student, student_stats, local_crops, local_key)
+            views.append(_bottlenecks(student, student_features, local_crops))
+    with jax.named_scope("loss"):
+        prototypes_CxD = head.prototypes({"params": student["head"]})
+        teacher_prototypes_CxD = head.prototypes({"params": state.teacher["head"]})
+        value, entropy = loss.loss_on_mesh(
+            config.mesh,
+            jnp.concatenate(views, axis=1),
+            teacher_Bx2xD,
+            prototypes_CxD,
+            teacher_prototypes_CxD,
+            state.center,
+            instances=config.instances,
+            student_temperature=settings.student_temperature,
+            teacher_temperature=settings.teacher_temperature,
+            block=settings.block,
+        )
+        center = loss.next_center(state.center, teacher_Bx2xD, teacher_prototypes_CxD, settings.center_momentum)
     metrics = {"loss": value, "entropy": entropy, "feature_std": _feature_std(features)}
     return value, ({"student": student_stats, "teacher": teacher_stats}, center, metrics)
 

@@ -1,6 +1,6 @@
 """Fine-tuning as methods of the trainer: from a backbone to a network that ranks, with labels or without."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -181,16 +181,18 @@ def _way(settings: Finetuning) -> _Way:
     )
 
 
-def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
-    """The method for settings and data; what cannot work is refused before anything is computed."""
-    check_training(settings, jax.device_count(), {settings.instances})
+def finetuning(settings: Finetuning, data: Folder, devices: Sequence[jax.Device] | None = None) -> FinetuningMethod:
+    """The method for settings, data and devices, by default those that are there; what cannot work is refused before
+    anything is computed."""
+    devices = devices or jax.devices()
+    check_training(settings, len(devices), {settings.instances})
     check_evaluation(settings)
     _check(settings)
     records = Records(data)
     learned = divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
     weights = None if settings.weights is None else load(settings.weights)
     name = settings.backbone if weights is None else weights.network.name
-    body = _body(settings, name)
+    body = _body(settings, name, devices[0].platform)
     network = network_of(settings, body, learned.classes)
     network.width(network.image_size)
     start = body.init(jax.random.key(settings.seed)) if weights is None else body_of(weights, body)
@@ -198,13 +200,15 @@ def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
     return FinetuningMethod(settings, network, start, *learned, clusters)
 
 
-def _body(settings: Finetuning, name: str) -> Backbone:
-    """The backbone to train on."""
+def _body(settings: Finetuning, name: str, platform: str) -> Backbone:
+    """The backbone to train on, in the forms of a platform."""
     pictures = settings.augmentation
     options: dict[str, Any] = {"remat": True} if settings.remat else {}
     if settings.resample_positions:
         options["always_resample"] = True
-    return replace(backbone(name, image_size=pictures.size, **options), mean=pictures.mean, std=pictures.std)
+    return replace(
+        backbone(name, image_size=pictures.size, platform=platform, **options), mean=pictures.mean, std=pictures.std
+    )
 
 
 def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:

@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,8 @@ from jax.sharding import Mesh
 
 from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
+from cion_jax.programs.account import account, described
+from cion_jax.programs.devices import sheet_of
 from cion_jax.run.method import Method, abstract_state, lower_step
 from cion_jax.run.plan import Stages, epoch_batches, sampler_for
 from cion_jax.run.sharding import make_mesh
@@ -48,27 +52,63 @@ class Memory(NamedTuple):
         return max(0, (limit - self.fixed) // max(self.image, 1))
 
 
-def forecast(method: Method, data: Folder) -> list[str]:
+def forecast(method: Method, data: Folder, devices: Sequence[jax.Device] | None = None) -> list[str]:
     """Refuse what a run of this method would refuse, and describe its steps and its memory, line by line.
 
-    The step is compiled twice, for the devices that are there, and never run; nothing is written.
+    The step is compiled and never run; nothing is written.
 
     Args:
         method: What would be trained, and how.
         data: A dataset folder.
+        devices: On which; by default those that are there. For others (`programs.target`) the compiled program is
+            described too.
     """
-    mesh = make_mesh(jax.device_count(), method.settings.model_axis)
     records = Records(data)
     stages = method.stages(records)
     labels = method.first_labels(records)
     identities = len(set(labels[labels >= 0].tolist()))
-    return [
+    settings = method.settings
+    mesh = make_mesh(len(devices or jax.devices()), settings.model_axis, devices)
+    lines = [
         f"{data}: {len(records):,} images of {identities:,} identities at the start",
         "",
         *_epochs(method, records, stages, labels),
         "",
-        *_memory_table(method, stages, memory(method, stages[-1].instances, mesh)),
     ]
+    instances = stages[-1].instances
+    fitting, program, too_large = fitting_step(method, instances, mesh)
+    device = mesh.devices.flat[0]
+    lines += [*too_large, *_memory_table(fitting, stages, memory(fitting, instances, mesh, program), mesh)]
+    if sheet := sheet_of(device.device_kind):
+        leaves = len(jax.tree.leaves(abstract_state(method, mesh)))
+        read = account(program, sheet, leaves)
+        lines += ["", f"A step of {fitting.settings.batch:,} images, on each device:", "", *described(read, sheet)]
+    return lines
+
+
+def fitting_step(method: Method, instances: int, mesh: Mesh) -> tuple[Method, Any, list[str]]:
+    """The compiled step, or that of the largest half, quarter, ... of the batch that the devices hold; the method with
+    that batch; and a line for each that they do not."""
+    settings = method.settings
+    unit = mesh.size * settings.accumulate * instances
+    too_large: list[str] = []
+    while True:
+        batch = method.settings.batch
+        try:
+            return method, compiled_step(method, instances, mesh), too_large
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or batch <= unit:
+                raise
+            reason = re.search(r"Used \S+ of \S+ \w+", str(error))
+            too_large += [f"A batch of {batch:,} images does not fit: {reason[0] if reason else 'out of memory'}.", ""]
+            method = method.with_batch(batch // 2 // unit * unit or unit)
+
+
+def compiled_step(method: Method, instances: int, mesh: Mesh) -> Any:
+    """The step as XLA compiles it for the devices of a mesh; a line on stderr says so, since it may take minutes."""
+    device = mesh.devices.flat[0].device_kind
+    print(f"compiling the step: {method.settings.batch:,} images, {mesh.size} x {device}", file=sys.stderr, flush=True)
+    return lower_step(method, instances, mesh).compile()
 
 
 def _epochs(method: Method, records: Records, stages: Stages, labels: np.ndarray) -> Iterator[str]:
@@ -87,22 +127,21 @@ def _epochs(method: Method, records: Records, stages: Stages, labels: np.ndarray
         yield f"Labels are made anew at the start of epochs {', '.join(map(str, relabel_at))}."
 
 
-def memory(method: Method, instances: int, mesh: Mesh) -> Memory:
-    """The memory of a step with K instances, from its programs for this and for another number of images."""
+def memory(method: Method, instances: int, mesh: Mesh, program: Any = None) -> Memory:
+    """The memory of a step with K instances, from its programs for this (`program`, if it is there) and for another
+    number of images."""
     settings = method.settings
     state = abstract_state(method, mesh)
     held = {name: _on_a_device(getattr(state, name)) for name in state._fields}
     images = settings.batch // settings.accumulate // mesh.size
     other = images // 2 // instances * instances if images >= MANY else -(-MANY // instances) * instances
 
-    def temporary(images: int) -> int:
-        """Of the program for so many images at a time on each device."""
-        batch = images * mesh.size * settings.accumulate
-        program = lower_step(method.with_batch(batch), instances, mesh).compile()
-        return program.memory_analysis().temp_size_in_bytes
+    def temporary(program: Any) -> int:
+        return int(program.memory_analysis().temp_size_in_bytes)
 
-    needed = temporary(images)
-    each = max(0, round((needed - temporary(other)) / (images - other)))
+    needed = temporary(program or compiled_step(method, instances, mesh))
+    smaller = compiled_step(method.with_batch(other * mesh.size * settings.accumulate), instances, mesh)
+    each = max(0, round((needed - temporary(smaller)) / (images - other)))
     return Memory(
         parameters=sum(size for name, size in held.items() if name not in ("step", "opt_state")),
         opt_state=held["opt_state"],
@@ -116,11 +155,11 @@ def _on_a_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _memory_table(method: Method, stages: Stages, needed: Memory) -> list[str]:
+def _memory_table(method: Method, stages: Stages, needed: Memory, mesh: Mesh) -> list[str]:
     settings = method.settings
-    device = jax.devices()[0]
-    count = jax.device_count()
-    limit = (device.memory_stats() or {}).get("bytes_limit") or _of_the_host() // jax.local_device_count()
+    device = mesh.devices.flat[0]
+    count = mesh.size
+    limit = memory_limit(device)
     multiple = math.lcm(*(stage.instances for stage in stages))
     fitting = needed.fits(limit) // multiple * multiple
     rows = {
@@ -140,6 +179,11 @@ def _memory_table(method: Method, stages: Stages, needed: Memory) -> list[str]:
     ]
 
 
-def _of_the_host() -> int:
-    """Memory that CPU devices share."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def memory_limit(device: jax.Device) -> int:
+    """Bytes of a device that programs may use: as it says, if it is there; or else by its maker's sheet, of which JAX
+    takes three quarters on a GPU. CPU devices share what the host has."""
+    if device in jax.devices() and (limit := (device.memory_stats() or {}).get("bytes_limit")):
+        return int(limit)
+    if sheet := sheet_of(device.device_kind):
+        return sheet.memory if sheet.clock else sheet.memory * 3 // 4
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()

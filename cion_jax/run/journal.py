@@ -25,7 +25,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from cion_jax.atomic import write_atomically
 from cion_jax.errors import UserError
-from cion_jax.run.devices import utilization
+from cion_jax.programs.devices import utilization
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

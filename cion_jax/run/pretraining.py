@@ -1,6 +1,6 @@
 """Pre-training as a method of the trainer: who counts as the same person, which K when, and when labels are new."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -112,10 +112,12 @@ class PretrainingMethod:
         return evaluation_scores(self.settings, epochs, self.model, lambda: local_copy(self.export(state)[0]), bar)
 
 
-def pretraining(settings: Pretraining) -> PretrainingMethod:
-    """The method for settings; those that cannot work are refused before anything is computed."""
-    check(settings, jax.device_count())
-    method = PretrainingMethod(settings, model_of(settings))
+def pretraining(settings: Pretraining, devices: Sequence[jax.Device] | None = None) -> PretrainingMethod:
+    """The method for settings and devices, by default those that are there; settings that cannot work are refused
+    before anything is computed."""
+    devices = devices or jax.devices()
+    check(settings, len(devices))
+    method = PretrainingMethod(settings, model_of(settings, devices[0].platform))
     check_sizes(settings, method.model)
     check_evaluation(settings)
     return method

@@ -1,6 +1,6 @@
 """Where arrays live: the mesh, how states and batches are split over it, and arrays that span all hosts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,15 +13,20 @@ from cion_jax.errors import UserError
 T = TypeVar("T")
 
 
-def make_mesh(devices: int, model_axis: int) -> Mesh:
-    """All devices as (data, model): `model_axis` of them share the prototypes; all of them share the images.
+def make_mesh(count: int, model_axis: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices as (data, model): `model_axis` of them share the prototypes; all of them share the images.
 
     Devices of a group have the same bottleneck vectors: beyond the backbone, the groups share the batch.
+
+    Args:
+        count: How many devices.
+        model_axis: How many of them are a group.
+        devices: Which; by default those that JAX has found.
     """
-    if model_axis < 1 or devices % model_axis:
-        raise UserError(f"{devices} devices cannot be split into groups of {model_axis}; set model_axis to a divisor")
+    if model_axis < 1 or count % model_axis:
+        raise UserError(f"{count} devices cannot be split into groups of {model_axis}; set model_axis to a divisor")
     axes = (AxisType.Auto,) * 2
-    return jax.make_mesh((devices // model_axis, model_axis), ("data", "model"), axis_types=axes)
+    return jax.make_mesh((count // model_axis, model_axis), ("data", "model"), axis_types=axes, devices=devices)
 
 
 def shardings(mesh: Mesh, specs: Any) -> Any:

@@ -33,7 +33,7 @@ from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState, backbone_variables
 from cion_jax.pretrain.step import Metrics, StepConfig, Views, gradients, update
-from cion_jax.run.devices import utilization
+from cion_jax.programs.devices import utilization
 from cion_jax.run.sharding import replicated, shardings_of
 from cion_jax.weights.file import Weights, prefixed
 from experiments.benchmarks.command import command

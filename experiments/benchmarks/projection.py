@@ -16,8 +16,8 @@ from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
 from cion_jax.pretrain.flops import step_flops
+from cion_jax.programs.devices import peak_flops
 from cion_jax.recipes import recipe
-from cion_jax.run.devices import peak_flops
 from cion_jax.run.pretraining import model_of
 from experiments.benchmarks.command import command
 from experiments.benchmarks.memory import needs

@@ -10,20 +10,19 @@ writes its outputs once, loops as often as they run, library calls without their
 them, so that a part of small arrays may seem faster than its bound.
 """
 
-import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
+from cion_jax.programs.cost import traffic
 from experiments.benchmarks.command import command
 from experiments.benchmarks.options import DEFAULTS, StepOptions
 from experiments.benchmarks.step import FORWARD, WHOLE, inputs, jitted_step, programs, step_config, turn
@@ -91,124 +90,6 @@ def ceilings(precision: str, seconds: float = 0.3) -> tuple[float, float]:
         return min(times)
 
     return 2 * size**3 / shortest(lambda: multiply(a, b)), 2 * held[0].nbytes / shortest(run_add)
-
-
-class _Operation(NamedTuple):
-    """A line of a compiled program."""
-
-    kind: str
-    size: int
-    """Bytes of its result."""
-    operands: list[str]
-    """Names of the operations that it reads; of a parameter, its number."""
-    attributes: str
-    """What stands behind the operands: `calls=`, `body=`, `backend_config=`."""
-    is_root: bool
-    """Whether its result is that of its computation."""
-
-
-#: Computations by name, each with its operations by name. XLA calls a function in a program a computation.
-_Program = dict[str, dict[str, _Operation]]
-
-#: The first line of a computation: `%fused_computation.3 (param_0: f32[8,4], param_1: s32[]) -> f32[8] {`; the one with
-#: ENTRY is the program itself. Groups: ENTRY or None, name.
-_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
-#: An operation: `  ROOT %add.5 = f32[8,4]{1,0} add(%p.1, %p.2), metadata={...}`; the result may be a tuple
-#: `(f32[8], s32[])`. Groups: ROOT or None, name, shape of the result, kind, all that stands behind the bracket.
-_OPERATION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (.+?) ([\w-]+)\((.*)$")
-#: An array in a shape: `f32[8,4]`, `pred[]`, `f8e4m3fn[16]`. Groups: type, its bits (none for pred), sides.
-_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
-#: A name that an operation mentions: `%add.5`.
-_NAME = re.compile(r"%([\w.-]+)")
-#: How often a `while` runs, where XLA knows it: `"known_trip_count":{"n":"12"}`.
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-#: Computations that an operation calls: `calls=%fused.3`, `body=%region.1`, `branch_computations={%a, %b}`. A
-#: loop's `condition=` is left out: it is read and written by nobody else.
-_CALLED = re.compile(r"(?:body|calls|to_apply|branch_computations)=\{?((?:%[\w.-]+(?:, )?)+)")
-#: Kinds that are no kernels: they name, pack or rename what is there already.
-_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id")
-#: Kinds that read as many bytes of their first operand as they write.
-_SLICES = ("slice", "dynamic-slice", "gather")
-
-
-def traffic(text: str) -> float:
-    """Bytes that the kernels of a compiled program, as XLA prints it, read and write."""
-    program, entry = _parsed(text)
-    return _computation_bytes(program, entry)
-
-
-def _parsed(text: str) -> tuple[_Program, str]:
-    """The program, and the name of the computation in which it begins."""
-    program: _Program = {}
-    entry = ""
-    for line in text.splitlines():
-        if header := _COMPUTATION.match(line):
-            program[header[2]] = computation = {}
-            entry = header[2] if header[1] else entry
-        elif program and (match := _OPERATION.match(line)):
-            root, name, shape, kind, rest = match.groups()
-            inside, _, attributes = rest.partition(")")
-            operands = [inside] if kind == "parameter" else _NAME.findall(inside)
-            # A library call has its workspace as a second result, which is no traffic that it must have.
-            sizes = list(_sizes(shape))[: 1 if kind == "custom-call" else None]
-            computation[name] = _Operation(kind, sum(sizes), operands, attributes, bool(root))
-    return program, entry
-
-
-def _sizes(shape: str) -> Iterator[int]:
-    """Bytes of each array in a shape; pred is XLA's bool, a byte each."""
-    for kind, bits, sides in _ARRAY.findall(shape):
-        elements = int(np.prod([int(side) for side in sides.split(",") if side]))
-        yield elements * (8 if kind == "pred" else int(bits)) // 8
-
-
-def _computation_bytes(program: _Program, name: str) -> float:
-    return sum(_operation_bytes(program, program[name], operation) for operation in program[name].values())
-
-
-def _operation_bytes(program: _Program, computation: dict[str, _Operation], operation: _Operation) -> float:
-    """Bytes of one operation, and of all that it calls as kernels of their own."""
-    called = [name for names in _CALLED.findall(operation.attributes) for name in _NAME.findall(names)]
-    if operation.kind in _FREE or operation.kind.endswith("-done"):
-        return 0
-    if operation.kind == "while":
-        trips = _TRIPS.search(operation.attributes)
-        return int(trips[1] if trips else 1) * _computation_bytes(program, called[0])
-    if operation.kind in ("call", "async-start"):
-        return _computation_bytes(program, called[0])
-    if operation.kind == "conditional":
-        return max(_computation_bytes(program, branch) for branch in called)
-    inputs = [computation[name].size for name in operation.operands]
-    if operation.kind == "fusion":
-        return _fusion_bytes(program[called[0]], inputs)
-    if operation.kind in _SLICES:
-        return 2 * operation.size
-    if operation.kind == "dynamic-update-slice":  # (array, part, place): the part is read, and written in its place
-        return 2 * inputs[1]
-    return operation.size + sum(inputs)
-
-
-def _fusion_bytes(fused: dict[str, _Operation], inputs: list[int]) -> float:
-    """Bytes that a fusion reads of its inputs and writes: of an array that it only cuts or fills, the part."""
-    read = 0
-    for name, parameter in fused.items():
-        if parameter.kind != "parameter":
-            continue
-        uses = [use for use in fused.values() if name in use.operands and use.kind != "parameter"]
-        if all(use.kind in _SLICES and use.operands[0] == name for use in uses):
-            read += sum(use.size for use in uses)
-        elif not all(use.kind == "dynamic-update-slice" and use.operands[0] == name for use in uses):
-            read += inputs[int(parameter.operands[0])]
-    return read + sum(_written(fused, operation) for operation in fused.values() if operation.is_root)
-
-
-def _written(fused: dict[str, _Operation], operation: _Operation) -> int:
-    """Bytes that a fusion writes for its result: of an array that is filled in place, the part."""
-    if operation.kind in ("tuple", "bitcast"):
-        return sum(_written(fused, fused[name]) for name in operation.operands)
-    if operation.kind == "dynamic-update-slice":
-        return fused[operation.operands[1]].size
-    return operation.size
 
 
 if __name__ == "__main__":

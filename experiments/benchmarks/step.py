@@ -27,7 +27,7 @@ from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState
 from cion_jax.pretrain.step import StepConfig, Views, distillation_loss, forward, update
-from cion_jax.run.devices import utilization
+from cion_jax.programs.devices import utilization
 from cion_jax.run.method import abstract_state, jit_step
 from cion_jax.run.pretraining import PretrainingMethod, check, check_sizes, instances_at, model_of
 from cion_jax.run.sharding import batch_sharding, make_mesh, replicated, shardings_of

@@ -1,0 +1,72 @@
+"""The step as XLA compiles it for TPUs that are not there: `debug` on four chips, read to the number."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("libtpu", reason="the compiler for TPUs is in the extra `tpu`")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("absent_devices")]
+
+#: In a process of its own: JAX in this one has chosen its devices.
+SCRIPT = """
+import json, sys
+from dataclasses import replace
+from cion_jax.programs.account import account
+from cion_jax.programs.devices import sheet_of
+from cion_jax.programs.target import absent_devices
+from cion_jax.recipes import recipe
+from cion_jax.run.method import abstract_state, lower_step
+from cion_jax.run.pretraining import pretraining
+from cion_jax.run.sharding import make_mesh
+import jax
+
+devices = absent_devices("v5e:2x2")
+settings = replace(recipe("debug"), precision=sys.argv[1], model_axis=int(sys.argv[2]), batch=48)
+method = pretraining(settings, devices)
+mesh = make_mesh(4, settings.model_axis, devices)
+program = lower_step(method, 4, mesh).compile()
+read = account(program, sheet_of(devices[0].device_kind), len(jax.tree.leaves(abstract_state(method, mesh))))
+wide = {k.source for k in read.kernels for p in k.products if p.dtype == "f32"}
+print(json.dumps([read.is_donated, read.collectives, read.seconds, sorted(wide)]))
+"""
+
+
+def read(precision: str, model_axis: int) -> list[Any]:
+    """Whether the state is donated, collectives, and lines of products of float32."""
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, precision, str(model_axis)], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def test_the_step_exchanges_sums_alone_and_writes_its_state_in_place() -> None:
+    is_donated, collectives, seconds, wide = read("bfloat16", 1)
+    assert is_donated and seconds > 0
+    assert {*collectives} == {"all-reduce"}
+    # Only resampling multiplies in float32: its numbers are those of Pillow.
+    assert {line.partition(":")[0] for line in wide} <= {"data/resample.py"}
+
+
+def test_prototypes_that_are_shared_are_gathered_where_they_are_needed() -> None:
+    is_donated, collectives, _, _ = read("bfloat16", 2)
+    assert is_donated
+    assert {*collectives} <= {"all-reduce", "all-gather"} and collectives["all-gather"][0] == 2
+
+
+def test_a_dry_run_tells_what_the_program_would_be(tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    tiny = ["--identities", "8", "--test-identities", "2", "--distractors", "2", "--height", "64", "--width", "32"]
+    cion = [sys.executable, "-c", "import sys; from cion_jax.cli import main; sys.exit(main())"]
+    subprocess.run([*cion, "data", "synth", str(world), *tiny], check=True, capture_output=True)
+    run = ["pretrain", "debug", "--data", str(world), "--out", str(tmp_path / "run"), "--dry-run", "--for", "v5e:2x2"]
+    process = subprocess.run([*cion, *run], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "| a device (4 x TPU v5 lite) | GB |" in process.stdout
+    assert "| all-reduce |" in process.stdout and "Roofline: " in process.stdout
+    assert not (tmp_path / "run").exists()
+    assert process.stderr.count("compiling the step") == 2
