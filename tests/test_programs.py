@@ -169,10 +169,19 @@ def test_a_convolution_and_its_gradients_multiply_equally_often(stride: int, edg
         assert sum(each.flops for of, kernel, _ in kernels for each in products(program, of, kernel)) == wanted
 
 
-def test_bytes_of_a_program_are_those_that_xla_counts() -> None:
-    a = jnp.ones((256, 512))
-    program = jax.jit(lambda a: jnp.tanh(a) + 1).lower(a).compile()
-    assert traffic(program.as_text() or "") == (program.cost_analysis() or {})["bytes accessed"] == 2 * a.nbytes
+def test_bytes_are_those_of_every_turn_of_a_loop() -> None:
+    """A loop that cuts rows out of a table, and makes rows of another, touches each of the tables once."""
+    table, weights = jnp.ones((64, 1024)), jnp.ones((1024, 1024))
+
+    def loop(table: jax.Array, weights: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda number: jnp.tanh(table[number] @ weights), jnp.arange(64))
+
+    program = jax.jit(loop).lower(table, weights).compile()
+    least = 2 * table.nbytes + 64 * weights.nbytes
+    assert least <= traffic(program.as_text() or "") < 1.02 * least
+    straight = jax.jit(lambda table, weights: jnp.tanh(table @ weights)).lower(table, weights).compile()
+    counted = (straight.cost_analysis() or {})["bytes accessed"]
+    assert traffic(straight.as_text() or "") == pytest.approx(counted, rel=1e-3)
 
 
 def test_float32_takes_longer_at_full_precision() -> None:

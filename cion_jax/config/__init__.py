@@ -20,11 +20,13 @@ from cion_jax.config.finetuning import (
     Supervised,
 )
 from cion_jax.config.hosts import Hosts
+from cion_jax.config.numbers import AUTO, IntOrAuto
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
 from cion_jax.config.records import MEAN, STD, Reading, Writing
 from cion_jax.config.world import World
 
 __all__ = [
+    "AUTO",
     "BNNECK_AUGMENTATION",
     "CLUSTER_CONTRAST_AUGMENTATION",
     "MEAN",
@@ -41,6 +43,7 @@ __all__ = [
     "Finetuning",
     "Head",
     "Hosts",
+    "IntOrAuto",
     "Mgn",
     "MgnOptimization",
     "Optimization",

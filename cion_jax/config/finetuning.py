@@ -13,6 +13,7 @@ from cion_jax.config.augmentation import (
     Augmentation,
 )
 from cion_jax.config.denoising import Denoising
+from cion_jax.config.numbers import IntOrAuto
 from cion_jax.config.pretraining import Training
 
 
@@ -106,7 +107,7 @@ class Bnneck(Supervised):
     """The baseline with a neck of batch normalisation, for any backbone."""
 
     epochs: int = 120
-    batch: int = 64
+    batch: IntOrAuto = 64
     feature: Literal["before", "after"] = "before"
     """Which side of the neck one searches with."""
     optimization: BnneckOptimization = BnneckOptimization()
@@ -117,7 +118,7 @@ class Mgn(Supervised):
     """Three branches with heads for parts of the body, for ResNets."""
 
     epochs: int = 60
-    batch: int = 64
+    batch: IntOrAuto = 64
     instances: int = 16
     image_size: tuple[int, int] = (384, 128)
     precision: Literal["bfloat16", "float32"] = "float32"
@@ -147,7 +148,7 @@ class ClusterContrast(Finetuning):
 
     epochs: int = 50
     epoch_steps: int = 200
-    batch: int = 256
+    batch: IntOrAuto = 256
     instances: int = 8
     precision: Literal["bfloat16", "float32"] = "float32"
     augmentation: Augmentation = CLUSTER_CONTRAST_AUGMENTATION

@@ -8,6 +8,7 @@ from etils import epath
 
 from cion_jax.config.augmentation import Crops
 from cion_jax.config.denoising import Denoising
+from cion_jax.config.numbers import IntOrAuto
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,16 @@ class Training:
     epoch_steps: int = 0
     """Steps in an epoch; 0 takes as many as it needs to meet each image at least once. With a number, two trainings of
     equal epochs have equal steps, whoever counts as the same person."""
-    batch: int = 960
-    """Images in a step, over all devices; a multiple of every number of instances."""
+    batch: IntOrAuto = 960
+    """Images in a step, over all devices; a multiple of every number of instances. auto: as many as the devices hold,
+    found from the compiled program when the run begins."""
     image_size: tuple[int, int] = (256, 128)
     """Height and width to which images are decoded, before crops are taken."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case."""
-    accumulate: int = 1
-    """Parts of the batch that go through the networks one after the other; batch statistics are those of a part."""
+    accumulate: IntOrAuto = 1
+    """Parts of the batch that go through the networks one after the other; batch statistics are those of a part. auto:
+    as few as make the batch fit."""
     remat: bool = False
     """Compute activations again in the backward pass, to save memory."""
     model_axis: int = 1

@@ -29,6 +29,7 @@ from cion_jax.models.complexity import countable, multiply_adds
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.run.clusters import cluster, most_clusters
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores, scores_of_some
+from cion_jax.run.fit import fitted
 from cion_jax.run.learned import Aside, Learned, divide
 from cion_jax.run.loader import Batch
 from cion_jax.run.method import Relabelled, Step
@@ -184,20 +185,26 @@ def _way(settings: Finetuning) -> _Way:
 def finetuning(settings: Finetuning, data: Folder, devices: Sequence[jax.Device] | None = None) -> FinetuningMethod:
     """The method for settings, data and devices, by default those that are there; what cannot work is refused before
     anything is computed."""
-    devices = devices or jax.devices()
-    check_training(settings, len(devices), {settings.instances})
+    there = devices or jax.devices()
+    check_training(settings, len(there), {settings.instances})
     check_evaluation(settings)
     _check(settings)
     records = Records(data)
     learned = divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
     weights = None if settings.weights is None else load(settings.weights)
     name = settings.backbone if weights is None else weights.network.name
-    body = _body(settings, name, devices[0].platform)
+    body = _body(settings, name, there[0].platform)
     network = network_of(settings, body, learned.classes)
     network.width(network.image_size)
     start = body.init(jax.random.key(settings.seed)) if weights is None else body_of(weights, body)
     clusters = most_clusters(settings, records) if isinstance(settings, ClusterContrast) else 0
-    return FinetuningMethod(settings, network, start, *learned, clusters)
+
+    def make(settings: Finetuning) -> FinetuningMethod:
+        return FinetuningMethod(settings, network, start, *learned, clusters)
+
+    settings = fitted(settings, {settings.instances}, make, devices)
+    check_training(settings, len(there), {settings.instances})
+    return make(settings)
 
 
 def _body(settings: Finetuning, name: str, platform: str) -> Backbone:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cion_jax.config import Training
+from cion_jax.config import AUTO, Training
 from cion_jax.data.records import Records
 from cion_jax.data.sampler import PKSampler, WindowedShuffle
 from cion_jax.data.shards import chunk_starts
@@ -75,12 +75,14 @@ def epoch_batches(settings: Training, sampler: PKSampler) -> int:
 
 def check_training(settings: Training, devices: int, instances: Collection[int]) -> None:
     """Refuse, by name, what no method can do: lengths that are no length, batches that do not split."""
-    if settings.epochs < 1 or settings.accumulate < 1:
+    if settings.epochs < 1 or (settings.accumulate < 1 and settings.accumulate != AUTO):
         raise UserError(f"epochs ({settings.epochs}) and accumulate ({settings.accumulate}) must be at least 1")
     if settings.epoch_steps < 0:
         raise UserError(f"epoch_steps is {settings.epoch_steps}; give a number of steps, or 0 for a pass over the data")
     if settings.shuffle_window < 0:
         raise UserError(f"shuffle_window is {settings.shuffle_window}; it must be a number of batches, or 0")
+    if AUTO in (settings.batch, settings.accumulate):
+        return
     counts = sorted(set(instances))
     multiple = devices * settings.accumulate * math.lcm(*counts)  # what suits every stage of the run
     if settings.batch % multiple or settings.batch < 1:

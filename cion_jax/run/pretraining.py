@@ -23,6 +23,7 @@ from cion_jax.pretrain.schedules import StepValues, values_at
 from cion_jax.pretrain.state import TrainState, init_state, state_specs, teacher_of
 from cion_jax.pretrain.step import Step, StepConfig, train_step
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores
+from cion_jax.run.fit import fitted
 from cion_jax.run.loader import Batch
 from cion_jax.run.method import Relabelled
 from cion_jax.run.plan import Stages, check_training, stages_of
@@ -115,9 +116,15 @@ class PretrainingMethod:
 def pretraining(settings: Pretraining, devices: Sequence[jax.Device] | None = None) -> PretrainingMethod:
     """The method for settings and devices, by default those that are there; settings that cannot work are refused
     before anything is computed."""
-    devices = devices or jax.devices()
-    check(settings, len(devices))
-    method = PretrainingMethod(settings, model_of(settings, devices[0].platform))
+    there = devices or jax.devices()
+
+    def make(settings: Pretraining) -> PretrainingMethod:
+        return PretrainingMethod(settings, model_of(settings, there[0].platform))
+
+    check(settings, len(there))
+    settings = fitted(settings, counts_of(settings), make, devices)
+    check(settings, len(there))
+    method = make(settings)
     check_sizes(settings, method.model)
     check_evaluation(settings)
     return method
@@ -169,6 +176,11 @@ def first_labels(settings: Pretraining, records: Records) -> np.ndarray:
     return np.array(records.index["identity"], np.int64)
 
 
+def counts_of(settings: Pretraining) -> set[int]:
+    """Each K of the run."""
+    return {instances_at(settings, epoch) for epoch in range(settings.epochs)}
+
+
 def check(settings: Pretraining, devices: int) -> None:
     """Refuse what cannot work, by name, before anything is computed."""
     if len(settings.stages) != len(settings.instances) or not settings.stages or settings.stages[0] != 0:
@@ -177,7 +189,7 @@ def check(settings: Pretraining, devices: int) -> None:
         )
     if list(settings.stages) != sorted(set(settings.stages)) or min(settings.instances) < 1:
         raise UserError(f"stages {settings.stages} must rise, and instances {settings.instances} be positive")
-    check_training(settings, devices, {instances_at(settings, epoch) for epoch in range(settings.epochs)})
+    check_training(settings, devices, counts_of(settings))
     if settings.relabel != "auto":
         _check_relabel(settings, settings.relabel)
     check_settings(settings.denoising)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from cion_jax.atomic import claim_folder, write_atomically
-from cion_jax.config import Training
+from cion_jax.config import AUTO, Training
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.errors import UserError
 
@@ -51,17 +51,32 @@ def claim(out: Path, settings: Training) -> None:
     write_atomically(path, lambda aside: aside.write_text(text))
 
 
+def as_begun(out: Path, settings: Any) -> Any:
+    """Settings whose batch and parts, where they are auto, are those that the run in a folder was begun with."""
+    if AUTO not in (settings.batch, settings.accumulate) or not (out / SETTINGS).exists():
+        return settings
+    begun = _read(out / SETTINGS)
+    numbers = {name: begun.get(name) for name in ("batch", "accumulate") if getattr(settings, name) == AUTO}
+    if not all(isinstance(number, int) for number in numbers.values()):
+        raise UserError(f"{out / SETTINGS}: unreadable ({numbers}); name another folder")
+    return dataclasses.replace(settings, **numbers)
+
+
 def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
     """Refuse to go on with a run that was begun with other settings."""
-    try:
-        begun = _flat(json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+    begun = _read(path)
     names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
     if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
         raise UserError(
             f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return _flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); name another folder") from None
 
 
 def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
