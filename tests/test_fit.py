@@ -65,9 +65,7 @@ def test_a_run_goes_on_with_the_batch_that_it_was_begun_with(tmp_path: Path) -> 
     settings = Pretraining(batch=AUTO, accumulate=2)
     assert as_begun(tmp_path, settings) == settings
     (tmp_path / SETTINGS_FILE).write_text(json.dumps({"batch": 72, "accumulate": 3}))
-    assert as_begun(tmp_path, settings) == replace(
-        settings, batch=72
-    )  # the parts that were asked for are compared later
+    assert as_begun(tmp_path, settings) == replace(settings, batch=72)  # parts that were given are compared later
     assert as_begun(tmp_path, replace(settings, batch=8)).batch == 8
     (tmp_path / SETTINGS_FILE).write_text(json.dumps({"batch": "many"}))
     with pytest.raises(UserError, match="unreadable"):

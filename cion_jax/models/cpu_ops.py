@@ -46,10 +46,12 @@ def from_heads(x: Array, kernel: Array) -> Array:
 
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     size, channels, features = kernel.shape[0], x.shape[-1], kernel.shape[-1]
+    if xla_ops.is_product(kernel, edge, groups):
+        return product(x[:, ::stride, ::stride], kernel[0, 0])
     if groups == channels == features:
         return _depthwise(x, kernel, stride, edge)
     if groups > 1:
-        return xla_ops.convolve(x, kernel, stride, edge, groups)
+        return xla_ops.convolution(x, kernel, stride, edge, groups)
     if x.shape[1] * x.shape[2] < size * size:
         return _one_product(x, kernel, stride, edge)
     return _dense(x, kernel, stride, edge)
@@ -143,17 +145,17 @@ def _one_product(x: Array, kernel: Array, stride: int, edge: int) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _dense(x: Array, kernel: Array, stride: int, edge: int) -> Array:
     """XLA's own. Its gradient for the kernel would take up to ten times as long as the convolution."""
-    return xla_ops.convolve(x, kernel, stride, edge, 1)
+    return xla_ops.convolution(x, kernel, stride, edge, 1)
 
 
 def _dense_forward(x: Array, kernel: Array, stride: int, edge: int) -> tuple[Array, tuple[Array, Array]]:
-    return xla_ops.convolve(x, kernel, stride, edge, 1), (x, kernel)
+    return xla_ops.convolution(x, kernel, stride, edge, 1), (x, kernel)
 
 
 def _dense_backward(stride: int, edge: int, kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = kept
     if stride == 1:
-        (d_x,) = jax.linear_transpose(lambda x: xla_ops.convolve(x, kernel, stride, edge, 1), x)(cotangent)
+        (d_x,) = jax.linear_transpose(lambda x: xla_ops.convolution(x, kernel, stride, edge, 1), x)(cotangent)
     else:
         d_x = _images_gradient(x, kernel, cotangent, stride, edge)
     return d_x, _kernel_gradient(x, kernel, cotangent, stride, edge)

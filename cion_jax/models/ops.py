@@ -1,8 +1,8 @@
 """Products, convolutions and pooling, in the forms of the platform that a program is traced for.
 
-On CPUs many of XLA's own forms are slow, so `cpu_ops` has others for them; elsewhere those of `xla_ops` are taken. The
-choice is made here, once, while the forward pass is traced. Each form brings its gradient with it: a backward pass,
-which JAX traces later, has no choice to make.
+On CPUs many of XLA's own forms are slow, so `cpu_ops` has others for them; TPUs want products over maps in another one
+(`tpu_ops`); elsewhere those of `xla_ops` are taken. The choice is made here, once, while the forward pass is traced.
+Each form brings its gradient with it: a backward pass, which JAX traces later, has no choice to make.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from types import ModuleType
 import jax
 from jax import Array
 
-from cion_jax.models import cpu_ops, xla_ops
+from cion_jax.models import cpu_ops, tpu_ops, xla_ops
 
 _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
@@ -34,8 +34,7 @@ def traced_for(platform: str) -> Iterator[None]:
 
 
 def _forms() -> ModuleType:
-    platform = _platform.get() or jax.default_backend()
-    return cpu_ops if platform == "cpu" else xla_ops
+    return {"cpu": cpu_ops, "tpu": tpu_ops}.get(_platform.get() or jax.default_backend(), xla_ops)
 
 
 def product(x: Array, kernel: Array) -> Array:
@@ -55,8 +54,6 @@ def from_heads(x: Array, kernel: Array) -> Array:
 
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     """A convolution of (N, H, W, C) with a (size, size, C / groups, D) kernel, padded with `edge` zeros."""
-    if kernel.shape[0] == 1 and groups == 1 and not edge:
-        return product(x[:, ::stride, ::stride], kernel[0, 0])
     return _forms().convolve(x, kernel, stride, edge, groups)
 
 

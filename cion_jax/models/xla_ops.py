@@ -22,6 +22,17 @@ def from_heads(x: Array, kernel: Array) -> Array:
 
 
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
+    if is_product(kernel, edge, groups):
+        return product(x[:, ::stride, ::stride], kernel[0, 0])
+    return convolution(x, kernel, stride, edge, groups)
+
+
+def is_product(kernel: Array, edge: int, groups: int) -> bool:
+    """Whether a convolution is a product over the channels."""
+    return kernel.shape[0] == 1 and groups == 1 and not edge
+
+
+def convolution(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     strides = (stride, stride)
     edges = ((edge, edge), (edge, edge))
     layout = ("NHWC", "HWIO", "NHWC")
