@@ -125,6 +125,7 @@ SUITE = {
         "On a GPU: who is who", "benchmarks.denoise --images 1000000 --widths 128", only_by_name=True
     ),
     "compile": Benchmark("Compiling", "benchmarks.compile"),
+    "compiled": Benchmark("Programs for devices that are not there", "benchmarks.compiled"),
     "projection": Benchmark("The whole job, on paper", "benchmarks.projection"),
 }
 #: Where the repository keeps its results, and the pages that show them.
