@@ -140,6 +140,6 @@ class IBN(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         half = x.shape[-1] // 2
-        by_image = InstanceNorm(name="IN")(x[..., :half])
-        by_batch = BatchNorm(name="BN")(x[..., half:], train)
+        by_image = InstanceNorm(name="IN")(lax.slice_in_dim(x, 0, half, axis=-1))
+        by_batch = BatchNorm(name="BN")(lax.slice_in_dim(x, half, None, axis=-1), train)
         return jnp.concatenate([by_image, by_batch], axis=-1)

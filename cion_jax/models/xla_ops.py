@@ -15,5 +15,10 @@ def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Ar
     return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=layout, feature_group_count=groups)
 
 
+def every(x: Array, stride: int) -> Array:
+    """Every row and column at a multiple of the stride."""
+    return lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1)) if stride > 1 else x
+
+
 def max_pool(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
