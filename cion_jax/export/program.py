@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
-import cion_jax
 from cion_jax.finetune.network import Finetuned
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Backbone
@@ -30,7 +30,7 @@ def traced_for(network: Network, platform: str) -> Network:
 
 def pixels_of(network: Network) -> jax.ShapeDtypeStruct:
     """Shape and type of what goes in, with a batch of any size."""
-    (batch,) = jax.export.symbolic_shape(BATCH)
+    (batch,) = export.symbolic_shape(BATCH)
     return jax.ShapeDtypeStruct((batch, *network.image_size, 3), jnp.uint8)
 
 
@@ -56,5 +56,5 @@ def card(network: Network, fingerprint: str) -> dict[str, Any]:
             "rule": "unit vectors; the similarity of two images is their inner product",
         },
         "weights_sha256": fingerprint,
-        "made_by": f"cion-jax {cion_jax.__version__}, jax {jax.__version__}",
+        "jax": jax.__version__,
     }

@@ -110,6 +110,11 @@ def needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]
     return kept[::-1]
 
 
+def scalar(value: float) -> np.ndarray:
+    """A number, as what is computed has it."""
+    return np.array(value, np.float32)
+
+
 def integers(values: Sequence[Any]) -> np.ndarray:
     """Lengths, axes or places, as ONNX takes them."""
     return np.array([int(value) for value in values], np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import helper
 
 from cion_jax.export.onnx import products
-from cion_jax.export.onnx.graph import Graph, Tensor, Value, integers
+from cion_jax.export.onnx.graph import Graph, Tensor, Value, integers, scalar
 
 Operator = Callable[..., Value | list[Tensor]]
 
@@ -31,7 +31,7 @@ def square(graph: Graph, equation: Any, x: Value) -> Tensor:
 
 def integer_pow(graph: Graph, equation: Any, x: Value) -> Tensor:
     exponent = equation.params["y"]
-    return square(graph, equation, x) if exponent == 2 else graph.add("Pow", x, np.float32(exponent))
+    return square(graph, equation, x) if exponent == 2 else graph.add("Pow", x, scalar(exponent))
 
 
 def rsqrt(graph: Graph, equation: Any, x: Value) -> Tensor:
@@ -39,7 +39,7 @@ def rsqrt(graph: Graph, equation: Any, x: Value) -> Tensor:
 
 
 def erfc(graph: Graph, equation: Any, x: Value) -> Tensor:
-    return graph.add("Sub", np.float32(1), graph.add("Erf", x))
+    return graph.add("Sub", scalar(1), graph.add("Erf", x))
 
 
 def cast(graph: Graph, equation: Any, x: Value) -> Value:

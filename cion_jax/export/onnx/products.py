@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cion_jax.export.onnx.graph import Graph, Value
+from cion_jax.export.onnx.graph import Graph, Value, scalar
 
 
 def dot(graph: Graph, equation: Any, left: Value, right: Value) -> Value:
@@ -53,7 +53,7 @@ def convolution(graph: Graph, equation: Any, x: Value, kernel: Value) -> Value:
         dilations=[*parameters["rhs_dilation"]],
         group=parameters["feature_group_count"],
     )
-    return _transposed(graph, y, np.argsort(layout.out_spec))
+    return _transposed(graph, y, [*np.argsort(layout.out_spec)])
 
 
 def max_window(graph: Graph, equation: Any, x: Value) -> Value:
@@ -63,7 +63,7 @@ def max_window(graph: Graph, equation: Any, x: Value) -> Value:
 def sum_window(graph: Graph, equation: Any, x: Value) -> Value:
     """As many times the mean as the window has places."""
     mean = _window(graph, equation, x, "AveragePool", count_include_pad=1)
-    return graph.add("Mul", mean, np.float32(math.prod(equation.params["window_dimensions"])))
+    return graph.add("Mul", mean, scalar(math.prod(equation.params["window_dimensions"])))
 
 
 def _window(graph: Graph, equation: Any, x: Value, operator: str, **attributes: int) -> Value:

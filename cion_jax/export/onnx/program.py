@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import unit_features
@@ -30,7 +30,7 @@ def onnx_model(network: Network, variables: Variables, card: dict[str, Any]) -> 
     traced = jax.jit(partial(unit_features, traced_for(network, "tpu"))).trace(network.shapes(), pixels)
     given, returned = card["input"], card["output"]
     graph = Graph(given["name"], pixels.shape[0])
-    inputs = [*map(np.asarray, jax.tree.leaves(variables)), graph.pixels]
+    inputs: list[Value] = [*map(np.asarray, jax.tree.leaves(variables)), graph.pixels]
     (features,) = convert(graph, traced.jaxpr, inputs)
     shapes = {each["name"]: each["shape"] for each in (given, returned)}
     notes = {name: value if isinstance(value, str) else dumps(value) for name, value in card.items()}
@@ -52,19 +52,18 @@ def convert(graph: Graph, program: ClosedJaxpr, inputs: Sequence[Value]) -> list
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _results(graph: Graph, equation: JaxprEqn, values: list[Value]) -> Sequence[Value]:
+def _results(graph: Graph, equation: Any, values: list[Value]) -> Sequence[Value]:
     name = equation.primitive.name
     if name in _CALLS:
         return convert(graph, equation.params[_CALLS[name]], values)
-    several = equation.primitive.multiple_results
     if all(isinstance(value, np.ndarray) for value in values) and not _is_dynamic(graph, equation):
         result = equation.primitive.bind(*values, **equation.params)
-        return [*map(np.asarray, result)] if several else [np.asarray(result)]
+        return [*map(np.asarray, result)] if equation.primitive.multiple_results else [np.asarray(result)]
     if name not in OPERATORS:
         raise UserError(f"no operator of ONNX is known for JAX's {name!r}; export with --format stablehlo")
     result = OPERATORS[name](graph, equation, *values)
-    return result if several else [result]
+    return result if isinstance(result, list) else [result]
 
 
-def _is_dynamic(graph: Graph, equation: JaxprEqn) -> bool:
+def _is_dynamic(graph: Graph, equation: Any) -> bool:
     return any(graph.is_dynamic(variable.aval.shape) for variable in equation.outvars)
