@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "cion_jax.pretrain": {"models", "data"},
     "cion_jax.finetune": {"models", "data", "pretrain"},
     "cion_jax.run": {"programs", "models", "data", "denoise", "weights", "evaluate", "pretrain", "finetune"},
+    "cion_jax.export": {"models", "evaluate", "finetune"},
     "tfrecords_tools": {"data"},
 }
 ROOMS = {room: {f"cion_jax.{name}" for name in rooms} for room, rooms in ROOMS.items()}

@@ -1,4 +1,4 @@
-"""`cion import` and `cion export`: weights from and to PyTorch."""
+"""`cion import` and `cion export`: weights from PyTorch, and to it and others."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,10 +47,15 @@ def import_(
 def export(
     weights: Annotated[Positional[Path], arg(metavar="WEIGHTS")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
+    format: Literal["pytorch", "stablehlo", "onnx"] = "pytorch",
     layout: Literal["plain", "reidzoo"] = "plain",
     fused: bool = False,
 ) -> None:
-    """Write weights for PyTorch: safetensors, or a .pth that torch.load(weights_only=True) reads.
+    """Write weights for others: for PyTorch, or with the network around them, as a program that needs none of our code.
+
+    For PyTorch it is safetensors, or a .pth that torch.load(weights_only=True) reads. StableHLO is for jax.export, in
+    one file for CPU, CUDA and TPU; ONNX is for onnxruntime and its like. Both take uint8 RGB pixels of any number of
+    images, and give the unit vectors of `cion embed`; OUT.json says which size of images, and all else.
 
     Plain keys are those of torchvision and timm for ResNet, GhostNet and VOLO, and the backbone's own for others; of
     fine-tuned weights those of the published code of their method. The layout of ReIDZoo has a backbone's under
@@ -58,25 +63,38 @@ def export(
 
     Args:
         weights: A file that `cion import` or a training wrote.
-        out: The file to write, .safetensors or .pth.
+        out: The file to write: .safetensors or .pth, or .stablehlo or .onnx.
+        format: PyTorch's weights, or a program with its weights; the programs need cion-jax[stablehlo] or [onnx].
         layout: Plain, or as ReIDZoo's fine-tuning code wants it (a .pth).
         fused: The single-branch form of RepViT and FastViT, for inference.
     """
+    from cion_jax.export.file import check_can_write, write_program
     from cion_jax.models.zoo import Backbone
     from cion_jax.weights import foreign as files
     from cion_jax.weights.file import Weights, load, plain, reidzoo
 
+    if format != "pytorch":
+        check_can_write(out, format)
+        if layout != "plain":
+            raise UserError(f"--format {format} has no keys to lay out; leave --layout {layout} out")
+    elif out.suffix in (".stablehlo", ".onnx"):
+        raise UserError(f"{out}: name a .pth or .safetensors file, or add --format {out.suffix[1:]}")
     loaded = load(weights)
     network = loaded.network
     if not isinstance(network, Backbone) and (fused or layout == "reidzoo"):
         asked = "--fused" if fused else "--layout reidzoo"
-        raise UserError(f"{weights}: fine-tuned weights have one form for PyTorch; leave {asked} out")
+        raise UserError(f"{weights}: fine-tuned weights have one form; leave {asked} out")
     if fused and isinstance(network, Backbone):
         loaded = Weights(*network.fused(loaded.variables), loaded.head)
+    named = f"{network.name}{' (fused)' if fused else ''}"
+    if format != "pytorch":
+        card = write_program(out, format, loaded.network, loaded.variables, weights)
+        print(f"{out}: {named} as {format}; {card} says what goes in and comes out")
+        return
     if layout == "reidzoo":
         if out.suffix != ".pth":
             raise UserError(f"{out}: ReIDZoo's code loads .pth files; give OUT that ending")
         files.write_state(out, reidzoo(loaded), wrap="teacher")
     else:
         files.write_state(out, plain(loaded))
-    print(f"{out}: {network.name}{' (fused)' if fused else ''}, {layout} layout")
+    print(f"{out}: {named}, {layout} layout")

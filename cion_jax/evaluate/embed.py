@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsIndex
 
@@ -111,16 +110,15 @@ def embedder(model: Network, variables: Variables, *, flip: bool = False, precis
     return run
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _forward(
+def unit_features(
     model: Network,
     variables: Variables,
     pixels: Array,
-    colours: tuple[Array, ...],
-    flip: bool,
-    precision: Precision,
+    colours: tuple[Array, ...] = (),
+    flip: bool = False,
+    precision: Precision = "float32",
 ) -> Array:
-    """One program for all calls with the same network and shapes: a trainer that embeds again compiles nothing."""
+    """Unit vectors, float32 (N, width), of pixels, uint8 (N, H, W, 3); `embedder` explains the arguments."""
     values = to_float(pixels)
     if colours:
         scale, shift = (each[:, None, None] for each in colours)
@@ -130,6 +128,10 @@ def _forward(
     if flip:
         features_NxD += model.apply(variables, images[:, :, ::-1]).astype(jnp.float32)
     return features_NxD / jnp.linalg.norm(features_NxD, axis=1, keepdims=True)
+
+
+#: One program for all calls with the same network and shapes: a trainer that embeds again compiles nothing.
+_forward = jax.jit(unit_features, static_argnums=(0, 4, 5))
 
 
 def embed(

@@ -11,6 +11,7 @@ it normalises in the network, whereas here images are normalised before, as for 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -119,8 +120,10 @@ def mgn(whole: Backbone, classes: int) -> MGN:
 
 def strips(maps_BxHxWxC: Array, count: int) -> list[Array]:
     """A map cut along its height; where that does not go evenly the last strip is the smaller one."""
-    rows = -(-maps_BxHxWxC.shape[1] // max(count, 1))
-    return [maps_BxHxWxC[:, number * rows : (number + 1) * rows] for number in range(count)]
+    height = maps_BxHxWxC.shape[1]
+    rows = -(-height // max(count, 1))
+    cuts = [min(number * rows, height) for number in range(count + 1)]
+    return [lax.slice_in_dim(maps_BxHxWxC, top, bottom, axis=1) for top, bottom in pairwise(cuts)]
 
 
 def losses(params: Any, features: dict[str, Array], labels_B: Array, smoothing: float = 0.1) -> dict[str, Array]:

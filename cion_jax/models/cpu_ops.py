@@ -47,7 +47,7 @@ def from_heads(x: Array, kernel: Array) -> Array:
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     size, channels, features = kernel.shape[0], x.shape[-1], kernel.shape[-1]
     if xla_ops.is_product(kernel, edge, groups):
-        return product(x[:, ::stride, ::stride], kernel[0, 0])
+        return product(xla_ops.every(x, stride), kernel[0, 0])
     if groups == channels == features:
         return _depthwise(x, kernel, stride, edge)
     if groups > 1:
@@ -83,7 +83,7 @@ def _depthwise(x: Array, kernel: Array, stride: int, edge: int) -> Array:
         return total + at_least_float32(_seen(padded, row, column, len(kernel), stride) * weights), None
 
     height, width = (-(-(length - len(kernel) + 1) // stride) for length in padded.shape[1:3])
-    start = at_least_float32(jnp.zeros((len(x), height, width, x.shape[-1]), x.dtype))
+    start = at_least_float32(jnp.zeros((x.shape[0], height, width, x.shape[-1]), x.dtype))
     total, _ = lax.scan(add, start, _taps(kernel))
     return total.astype(x.dtype)
 
@@ -127,7 +127,7 @@ def _seen(padded: Array, row: Array, column: Array, size: int, stride: int) -> A
     """x_(s i + t - e) for all i, where t is the tap in this row and column."""
     images, height, width, channels = padded.shape
     window = lax.dynamic_slice(padded, (0, row, column, 0), (images, height - size + 1, width - size + 1, channels))
-    return window[:, ::stride, ::stride]
+    return xla_ops.every(window, stride)
 
 
 def _one_product(x: Array, kernel: Array, stride: int, edge: int) -> Array:
@@ -135,10 +135,13 @@ def _one_product(x: Array, kernel: Array, stride: int, edge: int) -> Array:
     size = kernel.shape[0]
     padded = _pad(x, edge)
     height, width = (length - size + 1 for length in padded.shape[1:3])
-    taps = [
-        padded[:, row : row + height : stride, column : column + width : stride]
-        for row, column in np.ndindex(size, size)
-    ]
+    images, channels = x.shape[0], x.shape[-1]
+
+    def seen(row: int, column: int) -> Array:
+        end = (images, row + height, column + width, channels)
+        return lax.slice(padded, (0, row, column, 0), end, (1, stride, stride, 1))
+
+    taps = [seen(*tap) for tap in np.ndindex(size, size)]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 

@@ -138,7 +138,7 @@ class Block(nn.Module):
         fused = self.fused
         if self.attention:
             y = x if fused else BatchNorm(name="norm")(x, train)
-            tokens = y.reshape(len(x), -1, channels)
+            tokens = y.reshape(x.shape[0], -1, channels)
             y = Attention(channels // 32, qkv_bias=fused, name="token_mixer")(tokens).reshape(x.shape)
             x += drop_path(self, _scaled(self, "layer_scale_1", y), self.rate, train)
         else:

@@ -108,7 +108,7 @@ class GhostNet(nn.Module):
         x = Conv(_multiple_of_4(960 * self.width), name=f"blocks.{len(TABLE)}.0.conv")(x)
         x = keep(self, "final", relu(BatchNorm(name=f"blocks.{len(TABLE)}.0.bn1")(x, train)))
         x = Conv(1280, bias=True, name="conv_head")(x.mean((1, 2), keepdims=True))
-        return relu(x[:, 0, 0])
+        return relu(x.squeeze((1, 2)))
 
 
 VARIANTS = {

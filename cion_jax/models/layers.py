@@ -2,6 +2,9 @@
 
 The compute type is that of the input: a layer casts its parameters to it, and norms take their statistics in float32
 or better. So the same network runs in bfloat16, float32 or float64 without being told.
+
+The number of images may be unknown while a program is traced, as for export. What is cut out of an array is then cut by
+`lax.slice` and the like: x[:, 0] would become a gather.
 """
 
 from collections.abc import Callable, Sequence

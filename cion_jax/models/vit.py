@@ -11,7 +11,7 @@ class token after the last norm. Names are timm's, but for the stem.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from cion_jax.models.layers import (
     Attention,
@@ -85,7 +85,7 @@ class ViT(nn.Module):
         for number, rate in enumerate(drop_rates(self.drop_path, [self.depth])[0]):
             x = block(self.heads, rate, name=f"blocks.{number}")(x, train)
         x = keep(self, "tokens", x)
-        return LayerNorm(name="norm")(x[:, 0])
+        return LayerNorm(name="norm")(lax.index_in_dim(x, 0, 1, keepdims=False))
 
 
 VARIANTS = {

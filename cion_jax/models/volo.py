@@ -98,7 +98,7 @@ class ClassAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, tokens, channels = x.shape
-        q = Linear(channels, bias=False, name="q")(x[:, :1]).reshape(batch, 1, self.heads, -1)
+        q = Linear(channels, bias=False, name="q")(lax.slice_in_dim(x, 0, 1, axis=1)).reshape(batch, 1, self.heads, -1)
         kv = Linear(2 * channels, bias=False, name="kv")(x).reshape(batch, tokens, 2, self.heads, -1)
         k, v = kv.transpose(2, 0, 3, 1, 4)
         return Linear(channels, name="proj")(attend(q.swapaxes(1, 2), k, v).reshape(batch, 1, channels))
@@ -111,9 +111,11 @@ class ClassBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        token = x[:, :1] + ClassAttention(self.heads, name="attn")(LayerNorm(1e-5, name="norm1")(x))
+        token = lax.slice_in_dim(x, 0, 1, axis=1) + ClassAttention(self.heads, name="attn")(
+            LayerNorm(1e-5, name="norm1")(x)
+        )
         token += Mlp(3 * x.shape[-1], name="mlp")(LayerNorm(1e-5, name="norm2")(token))
-        return jnp.concatenate([token, x[:, 1:]], axis=1)
+        return jnp.concatenate([token, lax.slice_in_dim(x, 1, None, axis=1)], axis=1)
 
 
 class PatchEmbed(nn.Module):
@@ -162,7 +164,7 @@ class Volo(nn.Module):
         for number in range(2):
             x = maybe_remat(ClassBlock, self.remat)(heads, name=f"post_network.{number}")(x, train)
         keep(self, "tokens", x)
-        return LayerNorm(1e-5, name="norm")(x[:, 0])
+        return LayerNorm(1e-5, name="norm")(lax.index_in_dim(x, 0, 1, keepdims=False))
 
 
 VARIANTS = {

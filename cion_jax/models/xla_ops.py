@@ -23,7 +23,7 @@ def from_heads(x: Array, kernel: Array) -> Array:
 
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
     if is_product(kernel, edge, groups):
-        return product(x[:, ::stride, ::stride], kernel[0, 0])
+        return product(every(x, stride), kernel[0, 0])
     return convolution(x, kernel, stride, edge, groups)
 
 
@@ -37,6 +37,11 @@ def convolution(x: Array, kernel: Array, stride: int, edge: int, groups: int) ->
     edges = ((edge, edge), (edge, edge))
     layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=layout, feature_group_count=groups)
+
+
+def every(x: Array, stride: int) -> Array:
+    """Every row and column at a multiple of the stride."""
+    return lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1)) if stride > 1 else x
 
 
 def max_pool(x: Array) -> Array:
