@@ -15,9 +15,7 @@ from cion_jax.weights.mapping import from_state_dict
 from golden_weights import state
 
 PAGE = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
-SECTIONS = {
-    title: code for title, code in re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```python\n(.*?)```", PAGE, re.M | re.S)
-}
+SECTIONS = dict(re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```python\n(.*?)```", PAGE, re.M | re.S))
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ class EdgeNeXt(nn.Module):
 
     widths: tuple[int, ...]
     heads: int
+    depths: tuple[int, ...] = (3, 3, 9, 3)
     drop_path: float = 0.0
     remat: bool = False
 
@@ -111,7 +112,7 @@ class EdgeNeXt(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
         attention = maybe_remat(AttentionBlock, self.remat)
-        for stage, rates in enumerate(drop_rates(self.drop_path, (3, 3, 9, 3))):
+        for stage, rates in enumerate(drop_rates(self.drop_path, self.depths)):
             x = downsample(x, stage, self.widths[stage])
             for number, rate in enumerate(rates):
                 name = f"stages.{stage}.{number}"

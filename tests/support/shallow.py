@@ -1,4 +1,4 @@
-"""The smallest network of each family with few blocks, and fine-tuned ones, with the golden rule's weights: all the
+"""The smallest network of each family with few blocks, and MGN on one of them, with the golden rule's weights: all the
 operators of a family, and little to compile."""
 
 import functools
@@ -15,26 +15,27 @@ from cion_jax.weights.finetuned import build
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from golden_weights import weight
 
-#: Options that make a backbone shallow; two families have one depth only.
+#: Options that make a backbone shallow; GhostNet has one depth only.
 FAMILIES: dict[str, dict[str, object]] = {
     "resnet10_half_ibn": {},
     "convnext_tiny": {"depths": (1, 1, 1, 1)},
-    "edgenext_x_small": {},
+    "edgenext_x_small": {"depths": (1, 1, 1, 1)},
     "ghostnet_0_5": {},
     "repvit_m0_9": {"depths": (1, 1, 2, 1)},
     "fastvit_sa12": {"depths": (1, 1, 1, 1)},
     "vit_tiny": {"depth": 1},
-    "swin_tiny": {"depths": (2, 1, 1, 2), "heads": (3, 6, 12, 24)},
+    "swin_tiny": {"depths": (1, 1, 1, 2)},
     "volo_d1": {"depths": (1, 1, 1, 1)},
 }
-METHODS = ("bnneck", "mgn", "cluster-contrast")
+#: MGN has all that the other methods put around a backbone.
+FINE_TUNED = "mgn"
 
 
 @functools.cache
 def network(name: str) -> Network:
-    """That of a family's backbone, or of a method on the smallest ResNet."""
-    if name in METHODS:
-        return build(name, backbone("resnet10_half_ibn", image_size=(96, 32)), classes=4, feature="after")
+    """That of a family's backbone, or MGN on the smallest ResNet."""
+    if name == FINE_TUNED:
+        return build(name, backbone("resnet10_half_ibn", image_size=(96, 32)), classes=4)
     return backbone(name, image_size=(64, 32), **FAMILIES[name])
 
 

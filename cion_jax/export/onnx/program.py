@@ -31,7 +31,8 @@ def onnx_model(network: Network, variables: Variables, card: dict[str, Any]) -> 
     given, returned = card["input"], card["output"]
     graph = Graph(given["name"], pixels.shape[0])
     inputs: list[Value] = [*map(np.asarray, jax.tree.leaves(variables)), graph.pixels]
-    (features,) = convert(graph, traced.jaxpr, inputs)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # constants in float32, whatever else is here
+        (features,) = convert(graph, traced.jaxpr, inputs)
     shapes = {each["name"]: each["shape"] for each in (given, returned)}
     notes = {name: value if isinstance(value, str) else dumps(value) for name, value in card.items()}
     return graph.model(features, returned["name"], shapes, notes)
