@@ -1,6 +1,7 @@
 """`cion denoise`: from features and tracklets to identities."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cion_jax.data.records import Records
     from cion_jax.denoise.denoise import Denoised
     from cion_jax.denoise.inputs import TrackedFeatures
+    from cion_jax.hosts import Facts
 
 
 def denoise(
@@ -51,13 +53,20 @@ def denoise(
         hosts: How processes find each other, which then share what is compared.
     """
     from cion_jax.atomic import write_atomically
+    from cion_jax.commands.sources import facts_of
     from cion_jax.data.labels import write_labelling
     from cion_jax.denoise.denoise import denoise
+    from cion_jax.evaluate.feature_store import CARD
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
-    with join_job(hosts):
-        _check(features, out, settings, report, images)
+    _check(features, out, settings, report, images)
+
+    def facts() -> "Facts":
+        file = features / CARD if features.is_dir() else features
+        return facts_of("denoise", images, file, split=split, out=out.absolute(), **asdict(settings))
+
+    with join_job(hosts, facts):
         tracked, fingerprint = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, fingerprint)
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cion_jax.evaluate.group_table import Groups
     from cion_jax.evaluate.query_gallery import QueryGallery
     from cion_jax.evaluate.retrieval import QueryResults
+    from cion_jax.hosts import Facts
 
 #: The false match rate over all people at which groups are compared.
 FALSE_MATCH_RATE = 1e-3
@@ -63,13 +64,22 @@ def evaluate(
         json: Print JSON instead of tables.
         hosts: How processes find each other, which then share images and queries.
     """
+    from cion_jax.commands.sources import facts_of, file_of
+    from cion_jax.evaluate.feature_store import CARD
     from cion_jax.evaluate.group_table import read_groups
     from cion_jax.evaluate.retrieval import scores, search
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
-    with join_job(hosts):
-        table = None if groups is None else read_groups(groups)  # first, so that mistakes in it cost no work
+    table = None if groups is None else read_groups(groups)  # first, so that mistakes in it cost no work
+
+    def facts() -> "Facts":
+        options = {"metric": metric, "rerank": rerank, "expand": expand, "flip": flip, "precision": precision}
+        is_file = source.suffix == ".npz" or not source.is_dir()
+        file = source if is_file else source / CARD if _is_features(source) else file_of(source)
+        return facts_of("evaluate", data, file, batch=batch, min_group=min_group, **options)
+
+    with join_job(hosts, facts):
         pair = _query_gallery(source, data, flip=flip, precision=precision, batch=batch)
         distances = _distances(pair, metric, rerank, expand)
         with progress_bar("ranking", len(pair.query)) as progress:
@@ -87,21 +97,27 @@ def evaluate(
 
 def _query_gallery(source: Path, data: epath.Path | None, **options: Any) -> "QueryGallery":
     from cion_jax.commands.sources import weights_of
-    from cion_jax.data import dataset
-    from cion_jax.evaluate.feature_store import CARD
     from cion_jax.evaluate.query_gallery import embed_query_gallery, load_features, load_npz
 
     if source.suffix == ".npz":
         if data is not None:
             raise UserError(f"{data}: {source} has its own labels; leave out one of the two")
         return load_npz(source)
-    if (source / CARD).exists() and not (source / dataset.CARD).exists():  # datasets have a file of that name for TFDS
+    if _is_features(source):
         return load_features(source, data)
     weights = weights_of(source)
     if data is None:
         raise UserError(f"{source}: weights need images to be tried on; name an evaluation set after them")
     model = weights.network
     return embed_query_gallery(model, weights.variables, data, image_size=model.image_size, **options)
+
+
+def _is_features(source: Path) -> bool:
+    """Whether a folder is one that `cion embed` wrote; datasets have a file of that name for TFDS."""
+    from cion_jax.data import dataset
+    from cion_jax.evaluate.feature_store import CARD
+
+    return (source / CARD).exists() and not (source / dataset.CARD).exists()
 
 
 def _distances(pair: "QueryGallery", metric: str, rerank: bool, expand: int) -> "Distances":

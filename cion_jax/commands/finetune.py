@@ -132,11 +132,18 @@ def _run(
     settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, profile: int, dry_run: bool
 ) -> int:
     from cion_jax.commands.sources import file_of
-    from cion_jax.run.finetuning import finetuning
+    from cion_jax.run.finetuning import facts, finetuning
 
     source = None if _is_name(weights) else file_of(weights)
     settings = replace(settings, weights=source, backbone=backbone_of(weights))
     done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
     return run_training(
-        lambda: finetuning(settings, data), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
+        lambda: finetuning(settings, data),
+        lambda: facts(settings, data),
+        data,
+        out,
+        hosts=hosts,
+        profile=profile,
+        dry_run=dry_run,
+        done=done,
     )

@@ -41,9 +41,16 @@ def pretrain(
         profile: Trace so many steps, after the first few, for TensorBoard.
         dry_run: Compile the step, print steps, memory and the batch that fits, and end; nothing is written.
     """
-    from cion_jax.run.pretraining import pretraining
+    from cion_jax.run.pretraining import facts, pretraining
 
     done = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
     return run_training(
-        lambda: pretraining(settings), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
+        lambda: pretraining(settings),
+        lambda: facts(settings, data),
+        data,
+        out,
+        hosts=hosts,
+        profile=profile,
+        dry_run=dry_run,
+        done=done,
     )

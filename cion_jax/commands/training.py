@@ -11,11 +11,13 @@ from etils import epath
 from cion_jax.config import Hosts
 
 if TYPE_CHECKING:
+    from cion_jax.hosts import Facts
     from cion_jax.run.method import Method
 
 
 def run_training(
     make: Callable[[], "Method"],
+    facts: Callable[[], "Facts"],
     data: epath.Path,
     out: Path,
     *,
@@ -28,6 +30,7 @@ def run_training(
 
     Args:
         make: Makes the method, once the processes have found each other.
+        facts: Gives what all processes must have in common; refuses what it can.
         data: What is learnt from.
         out: The run's folder.
         hosts: How processes find each other.
@@ -39,7 +42,10 @@ def run_training(
     from cion_jax.run.forecast import forecast
     from cion_jax.run.trainer import train
 
-    with join_job(hosts):
+    def all_facts() -> "Facts":
+        return facts() | {"the folder of the run": str(out.absolute()), "dry_run": str(dry_run)}
+
+    with join_job(hosts, all_facts):
         if dry_run:
             lines = forecast(make(), data)
             print("\n".join(lines if is_main() else []))
