@@ -53,20 +53,13 @@ def denoise(
         hosts: How processes find each other, which then share what is compared.
     """
     from cion_jax.atomic import write_atomically
-    from cion_jax.commands.sources import facts_of
     from cion_jax.data.labels import write_labelling
     from cion_jax.denoise.denoise import denoise
-    from cion_jax.evaluate.feature_store import CARD
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
     _check(features, out, settings, report, images)
-
-    def facts() -> "Facts":
-        file = features / CARD if features.is_dir() else features
-        return facts_of("denoise", images, file, split=split, out=out.absolute(), **asdict(settings))
-
-    with join_job(hosts, facts):
+    with join_job(hosts, lambda: _facts(features, out, settings, split)):
         tracked, fingerprint = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, fingerprint)
         try:
@@ -101,6 +94,14 @@ def _check(features: Path, out: Path, settings: Denoising, report: Path | None, 
     for path in (out, report):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _facts(features: Path, out: Path, settings: Denoising, split: str) -> "Facts":
+    from cion_jax.commands.sources import facts_of
+    from cion_jax.evaluate.feature_store import CARD
+
+    file = features / CARD if features.is_dir() else features
+    return facts_of("denoise", None, file, split=split, out=out.absolute(), **asdict(settings))
 
 
 def _write_report(path: Path, tracked: "TrackedFeatures", denoised: "Denoised", records: "Records | None") -> None:

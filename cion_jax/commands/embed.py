@@ -1,7 +1,7 @@
 """`cion embed`: from weights and images to features."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from etils import epath
 from tyro.conf import Positional, arg
@@ -9,9 +9,6 @@ from tyro.conf import Positional, arg
 from cion_jax.commands.sources import facts_of, file_of, weights_of
 from cion_jax.config import Hosts
 from cion_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from cion_jax.hosts import Facts
 
 
 def embed(
@@ -46,11 +43,9 @@ def embed(
     from cion_jax.evaluate.feature_store import open_images, write_features
     from cion_jax.hosts import is_main, join_job
 
-    def facts() -> "Facts":
-        options = {"split": split, "flip": flip, "match_colours": match_colours, "batch": batch, "precision": precision}
-        return facts_of("embed", data, file_of(weights), out=out.absolute(), image_size=image_size, **options)
-
-    with join_job(hosts, facts):
+    asked = {"flip": flip, "match_colours": match_colours, "precision": precision, "image_size": image_size}
+    places = {"split": split, "batch": batch, "out": out.absolute()}
+    with join_job(hosts, lambda: facts_of("embed", data, file_of(weights), **asked, **places)):
         loaded = weights_of(weights)
         splits = open_images(data, split)
         if match_colours and any(part.names for part in splits.values()):

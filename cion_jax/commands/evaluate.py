@@ -64,22 +64,14 @@ def evaluate(
         json: Print JSON instead of tables.
         hosts: How processes find each other, which then share images and queries.
     """
-    from cion_jax.commands.sources import facts_of, file_of
-    from cion_jax.evaluate.feature_store import CARD
     from cion_jax.evaluate.group_table import read_groups
     from cion_jax.evaluate.retrieval import scores, search
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
     table = None if groups is None else read_groups(groups)  # first, so that mistakes in it cost no work
-
-    def facts() -> "Facts":
-        options = {"metric": metric, "rerank": rerank, "expand": expand, "flip": flip, "precision": precision}
-        is_file = source.suffix == ".npz" or not source.is_dir()
-        file = source if is_file else source / CARD if _is_features(source) else file_of(source)
-        return facts_of("evaluate", data, file, batch=batch, min_group=min_group, **options)
-
-    with join_job(hosts, facts):
+    options = {"metric": metric, "rerank": rerank, "expand": expand, "flip": flip, "precision": precision}
+    with join_job(hosts, lambda: _facts(source, data, batch=batch, **options)):
         pair = _query_gallery(source, data, flip=flip, precision=precision, batch=batch)
         distances = _distances(pair, metric, rerank, expand)
         with progress_bar("ranking", len(pair.query)) as progress:
@@ -110,6 +102,14 @@ def _query_gallery(source: Path, data: epath.Path | None, **options: Any) -> "Qu
         raise UserError(f"{source}: weights need images to be tried on; name an evaluation set after them")
     model = weights.network
     return embed_query_gallery(model, weights.variables, data, image_size=model.image_size, **options)
+
+
+def _facts(source: Path, data: epath.Path | None, **options: object) -> "Facts":
+    from cion_jax.commands.sources import facts_of, file_of
+    from cion_jax.evaluate.feature_store import CARD
+
+    file = source / CARD if _is_features(source) else file_of(source)
+    return facts_of("evaluate", data, file, **options)
 
 
 def _is_features(source: Path) -> bool:
