@@ -22,7 +22,7 @@ GRACE = 10
 REPORT_EVERY = 30
 FIRST_REPORT = 2
 #: Seconds for one exchange with somebody who is there.
-_ANSWER = 5
+_ANSWER = 10
 #: A machine that is silent: asked after so many seconds, so often, before its connection counts as broken.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 _MOST_BYTES = 1 << 20

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from cion_jax.config import Hosts
+from cion_jax.config import Hosts, Precision
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def evaluate(
     groups: Path | None = None,
     min_group: int = 20,
     flip: bool = False,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     batch: int = 256,
     json: bool = False,
     hosts: Hosts = Hosts(),
@@ -59,7 +59,8 @@ def evaluate(
             and error rates by group. The table is only read; nobody's group is written anywhere.
         min_group: Groups of fewer people are left out.
         flip: Add the features of each image's mirror image.
-        precision: What the network computes in.
+        precision: What the network computes in: bfloat16, float32, or tensorfloat32, which is float32 but for what is
+            multiplied, which GPUs and TPUs round.
         batch: Images that the devices embed together.
         json: Print JSON instead of tables.
         hosts: How processes find each other, which then share images and queries.

@@ -20,6 +20,7 @@ from cion_jax.config.finetuning import (
     Supervised,
 )
 from cion_jax.config.hosts import Hosts
+from cion_jax.config.precision import Precision
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
 from cion_jax.config.records import MEAN, STD, Reading, Writing
 from cion_jax.config.world import World
@@ -44,6 +45,7 @@ __all__ = [
     "Mgn",
     "MgnOptimization",
     "Optimization",
+    "Precision",
     "Pretraining",
     "Reading",
     "Supervised",

@@ -13,6 +13,7 @@ from cion_jax.config.augmentation import (
     Augmentation,
 )
 from cion_jax.config.denoising import Denoising
+from cion_jax.config.precision import Precision
 from cion_jax.config.pretraining import Training
 
 
@@ -120,7 +121,7 @@ class Mgn(Supervised):
     batch: int = 64
     instances: int = 16
     image_size: tuple[int, int] = (384, 128)
-    precision: Literal["bfloat16", "float32"] = "float32"
+    precision: Precision = "float32"
     augmentation: Augmentation = MGN_AUGMENTATION
     optimization: MgnOptimization = MgnOptimization()
 
@@ -149,7 +150,7 @@ class ClusterContrast(Finetuning):
     epoch_steps: int = 200
     batch: int = 256
     instances: int = 8
-    precision: Literal["bfloat16", "float32"] = "float32"
+    precision: Precision = "float32"
     augmentation: Augmentation = CLUSTER_CONTRAST_AUGMENTATION
     clustering: Clustering = Clustering()
     denoising: Denoising = Denoising()
