@@ -121,7 +121,7 @@ class Mgn(Supervised):
     batch: int = 64
     instances: int = 16
     image_size: tuple[int, int] = (384, 128)
-    precision: Precision = "float32"
+    precision: Precision = "tensorfloat32"
     augmentation: Augmentation = MGN_AUGMENTATION
     optimization: MgnOptimization = MgnOptimization()
 
@@ -150,7 +150,7 @@ class ClusterContrast(Finetuning):
     epoch_steps: int = 200
     batch: int = 256
     instances: int = 8
-    precision: Precision = "float32"
+    precision: Precision = "tensorfloat32"
     augmentation: Augmentation = CLUSTER_CONTRAST_AUGMENTATION
     clustering: Clustering = Clustering()
     denoising: Denoising = Denoising()

@@ -72,7 +72,7 @@ class Training:
     """Height and width to which images are decoded, before crops are taken."""
     precision: Precision = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case. tensorfloat32 is float32
-    but for what is multiplied, which GPUs and TPUs round: several times as fast as float32 on GPUs that can."""
+    but for what is multiplied, which GPUs and TPUs round to be faster; on CPUs the two are the same."""
     accumulate: int = 1
     """Parts of the batch that go through the networks one after the other; batch statistics are those of a part."""
     remat: bool = False
