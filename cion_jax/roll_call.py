@@ -6,6 +6,7 @@ are there. Then the port is JAX's. The connections stay: one that breaks tells t
 """
 
 import json
+import os
 import selectors
 import socket
 import threading
@@ -125,7 +126,6 @@ class _Clock:
         return self._end - time.monotonic()
 
     def pause(self, most: float) -> float:
-        """How long to wait at once, at the most."""
         return max(0.01, min(most, self.left))
 
     def shorten(self, seconds: float) -> None:
@@ -170,7 +170,7 @@ def _listen(place: Place) -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
         return socket.create_server(("", port), backlog=1024)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise UserError(
             f"{place.address}: process 0 cannot listen at port {port} of this machine ({reason}); end what uses it, or "
             "give all processes another port"

@@ -118,7 +118,8 @@ def test_a_port_in_use_is_refused_at_once() -> None:
     address = free_address()
     with socket.create_server(Place(address, 3, 0).host_and_port), meeting(address, [0], [SAME]) as calls:
         (said,) = refusals(calls)
-    assert said.startswith(f"{address}: process 0 cannot listen at port ") and "Address already in use" in said
+    assert said.startswith(f"{address}: process 0 cannot listen at port ")
+    assert "(Address already in use); end what uses it" in said
 
 
 @pytest.mark.parametrize(
