@@ -6,18 +6,27 @@ results of all hosts to all. A single process does everything, and nothing here 
 """
 
 import os
+import platform
+import re
+import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from importlib.metadata import version
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
+from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
 from cion_jax.config import Hosts
 from cion_jax.errors import UserError
+from cion_jax.roll_call import Facts, Place, Watch, call_roll
 
 Work = TypeVar("Work", list[Any], range)
 
@@ -27,44 +36,112 @@ _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _WORKERS = "TPU_WORKER_HOSTNAMES"
 #: Seconds without a sign of life after which a host counts as dead, and the job ends.
 PATIENCE = 60
+#: Seconds in which an exchange that failed may still be explained by the one whose end broke it.
+_HEARSAY = 2
 #: Bytes that hosts exchange at once, all together.
 CHUNK_BYTES = 1 << 26
 
 
 @contextmanager
-def join_job(hosts: Hosts) -> Iterator[None]:
+def join_job(hosts: Hosts, facts: Callable[[], Facts] = dict) -> Iterator[None]:
     """Join the other processes of the job, if there are any; call this before anything else of JAX is used.
 
-    With others, an error within ends this process at once: an orderly end would wait for them, and they may be waiting
-    for this one. They notice at the next exchange, or after `PATIENCE`.
+    With others, an error within ends this process at once, and they are told: an orderly end would wait for them, and
+    they may be waiting for this one. A process that ends without a word, or a machine that is silent for `PATIENCE`,
+    ends the others as well.
+
+    Args:
+        hosts: How processes find each other.
+        facts: Gives, if there are others, what must be the same in all of them, by name. It is called before anybody is
+            waited for, so that what it refuses ends this process at once.
     """
-    _join(hosts)
+    place = _place(hosts)
+    if place is None or place.processes == 1:
+        yield
+        return
+    watch = _join(place, _software() | facts(), hosts.join_timeout)
     try:
         yield
     except BaseException as error:
-        if is_single_process():
-            raise
-        if not isinstance(error, UserError | OSError | jax.errors.JaxRuntimeError):
-            traceback.print_exc()
-        print(f"cion: process {jax.process_index()} of {jax.process_count()}: {_describe(error)}", file=sys.stderr)
-        sys.stderr.flush()
-        sys.stdout.flush()
-        os._exit(1)
+        if not isinstance(error, UserError | OSError | KeyboardInterrupt):
+            time.sleep(_HEARSAY)
+            if not isinstance(error, jax.errors.JaxRuntimeError):
+                traceback.print_exc()
+        reason = _describe(error)
+        watch.leave(f"process {place.process} ({socket.gethostname()}) has ended: {reason}")
+        _end(place, reason)
+    watch.leave()
 
 
-def _join(hosts: Hosts) -> None:
-    """Start JAX's service of many processes, where settings or the environment say that there are many."""
+def _place(hosts: Hosts) -> Place | None:
+    """Where processes meet, by the settings or by what a launcher says; None where there is only this one."""
     given = (hosts.coordinator, hosts.processes, hosts.process)
-    if any(value is not None for value in given):
-        if None in given:
-            raise UserError("--coordinator, --processes and --process belong together; give all three, or none")
-    elif not (hosts.join or _launched()):
-        return
+    if all(value is None for value in given):
+        return _launched_place(hosts.join_timeout) if hosts.join or _launched() else None
+    address, processes, process = given
+    if address is None or processes is None or process is None:
+        raise UserError("--coordinator, --processes and --process belong together; give all three, or none")
+    if not re.fullmatch(r".+:\d{1,5}", address):
+        raise UserError(f"--coordinator {address}: give HOST:PORT, such as 10.0.0.1:4567")
+    if hosts.join_timeout < 1:
+        raise UserError(f"--join-timeout {hosts.join_timeout}: give a number of seconds, at least 1")
+    if not 0 <= process < processes:
+        raise UserError(f"--process {process} of --processes {processes}: number them from 0 to {processes - 1}")
+    return Place(address, processes, process)
+
+
+def _launched_place(seconds: int) -> Place:
+    """What a launcher says, as JAX reads it."""
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=PATIENCE)
+        address, processes, process, _ = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, seconds
+        )
+    except (ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
+        raise UserError(f"this process cannot join the others ({_first_line(error)}); see docs/scale.md") from None
+    if address is None or processes is None or process is None:
+        raise UserError(
+            "this process cannot join the others (there are several, but JAX does not know this launcher); give "
+            "--coordinator, --processes and --process"
+        )
+    return Place(address, processes, process)
+
+
+def _join(place: Place, facts: Facts, seconds: int) -> Watch:
+    """Call the roll, and start JAX's service of many processes when all are there."""
+
+    def say(text: str) -> None:
+        print(f"cion: process {place.process} of {place.processes}: {text}", file=sys.stderr, flush=True)
+
+    watch = Watch(call_roll(place, facts, seconds, say), partial(_end, place))
+    try:
+        jax.distributed.initialize(
+            place.address,
+            place.processes,
+            place.process,
+            initialization_timeout=max(seconds, PATIENCE),
+            heartbeat_timeout_seconds=PATIENCE,
+        )
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"this process cannot join the others ({reason}); see docs/scale.md") from None
+        raise UserError(f"this process cannot join the others ({_first_line(error)}); see docs/scale.md") from None
+    return watch
+
+
+def _software() -> Facts:
+    """What is compared of the software: its programs must be the same."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {name: version(name) for name in ("cion-jax", "jax", "jaxlib")} | {"python": python}
+
+
+_ending = threading.Lock()
+
+
+def _end(place: Place, reason: str) -> NoReturn:
+    """End this process, and say why: once, whoever finds out first."""
+    _ending.acquire()
+    print(f"cion: process {place.process} of {place.processes}: {reason}", file=sys.stderr)
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _launched() -> bool:
@@ -145,7 +222,8 @@ def _describe(error: BaseException) -> str:
     """An error in one line, with what to do."""
     if isinstance(error, UserError | OSError):
         return str(error)
-    return (
-        f"{(str(error) or type(error).__name__).splitlines()[0]}; another process may have ended: see what each "
-        "of them says, and start all of them again: a run goes on from its last checkpoint"
-    )
+    return f"{_first_line(error)}; start all processes again: a run goes on from its last checkpoint"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

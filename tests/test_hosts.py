@@ -3,11 +3,13 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -96,7 +98,8 @@ def test_processes_that_are_killed_end_with_the_numbers_of_one(
     wait_for(many, 8)
     group[-1].kill()
     code, output = ended(group)[0]
-    assert code == 1 and f"process 0 of {count}" in output and "Traceback" not in output
+    assert code == 1 and "Traceback" not in output
+    assert f"process 0 of {count}: process {count - 1} (" in output and "has ended without a word" in output
 
     group = launch(many, count)
     wait_for(many, 20)
@@ -159,6 +162,53 @@ def test_launchers_are_heard(variables: dict[str, str], monkeypatch: pytest.Monk
     """Each process alone on the same folder would be the worst of mistakes."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("jax.distributed.initialize", MagicMock(side_effect=ValueError("asked")))
-    with pytest.raises(UserError, match=r"cannot join the others \(asked\)"), join_job(Hosts()):
+    with pytest.raises(UserError, match="cannot join the others"), join_job(Hosts()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text"),
+    [
+        (Hosts("here:1", 2, 2), "--process 2 of --processes 2: number them from 0 to 1"),
+        (Hosts("here", 2, 1), "--coordinator here: give HOST:PORT"),
+        (Hosts("here:port", 2, 1), "--coordinator here:port: give HOST:PORT"),
+        (Hosts("here:1", 2, 1, join_timeout=0), "--join-timeout 0"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused(hosts: Hosts, text: str) -> None:
+    with pytest.raises(UserError, match=text), join_job(hosts):
+        pass
+
+
+def test_software_is_compared_before_jax_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = MagicMock(side_effect=UserError("they differ"))
+    monkeypatch.setattr("cion_jax.hosts.call_roll", asked)
+    with pytest.raises(UserError, match="they differ"), join_job(Hosts("here:1", 2, 1), lambda: {"batch": "16"}):
+        pass
+    (_, facts, seconds, _), _ = asked.call_args
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert facts.items() >= {"batch": "16", "jax": jax.__version__, "python": python}.items()
+    assert {"cion-jax", "jaxlib"} <= facts.keys() and seconds == 300
+
+
+def test_mistakes_end_a_run_before_it_begins(data: Path, cache: Path, tmp_path: Path) -> None:
+    """Nobody waits for others with a mistake of one's own, and no two go on with different data or settings."""
+    other = tmp_path / "other"
+    write_dataset(other, {"train": Blocks(200, seed=9)}, Writing(workers=1))
+    run = str(HERE / "support" / "tiny_run.py")
+
+    def process(number: int, address: str, folder: Path, *options: str) -> subprocess.Popen[str]:
+        among = ["--coordinator", address, "--processes", "2", "--process", str(number)]
+        paths = ["--data", str(folder), "--out", str(tmp_path / "run")]
+        return start([run, "{}", "pretrain", run, *paths, *among, *options], cache)
+
+    address = free_address()
+    mistaken = process(0, free_address(), tmp_path / "nowhere")
+    two = [process(0, address, data), process(1, address, other, "--seed", "7")]
+    (code, said), *both = ended([mistaken, *two])
+    assert code == 1 and said.count("\n") == 1 and "nowhere: no finished dataset here" in said
+    for code, said in both:
+        *_, line = said.splitlines()
+        assert code == 1 and line.startswith("cion: process 1 ("), said
+        assert "seed is 7, not 0; the data's fingerprint is " in line
+    assert not (tmp_path / "run").exists()

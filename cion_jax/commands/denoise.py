@@ -1,6 +1,7 @@
 """`cion denoise`: from features and tracklets to identities."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cion_jax.data.records import Records
     from cion_jax.denoise.denoise import Denoised
     from cion_jax.denoise.inputs import TrackedFeatures
+    from cion_jax.hosts import Facts
 
 
 def denoise(
@@ -56,8 +58,8 @@ def denoise(
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
-    with join_job(hosts):
-        _check(features, out, settings, report, images)
+    _check(features, out, settings, report, images)
+    with join_job(hosts, lambda: _facts(features, out, settings, split)):
         tracked, fingerprint = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, fingerprint)
         try:
@@ -92,6 +94,14 @@ def _check(features: Path, out: Path, settings: Denoising, report: Path | None, 
     for path in (out, report):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _facts(features: Path, out: Path, settings: Denoising, split: str) -> "Facts":
+    from cion_jax.commands.sources import facts_of
+    from cion_jax.evaluate.feature_store import CARD
+
+    file = features / CARD if features.is_dir() else features
+    return facts_of("denoise", None, file, split=split, out=out.absolute(), **asdict(settings))
 
 
 def _write_report(path: Path, tracked: "TrackedFeatures", denoised: "Denoised", records: "Records | None") -> None:

@@ -1,13 +1,13 @@
 """`cion embed`: from weights and images to features."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from etils import epath
 from tyro.conf import Positional, arg
 
-from cion_jax.commands.sources import weights_of
-from cion_jax.config import Hosts
+from cion_jax.commands.sources import facts_of, file_of, weights_of
+from cion_jax.config import Hosts, Precision
 from cion_jax.errors import UserError
 
 
@@ -19,7 +19,7 @@ def embed(
     flip: bool = False,
     match_colours: bool = False,
     batch: int = 256,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     image_size: tuple[int, int] | None = None,
     hosts: Hosts = Hosts(),
 ) -> None:
@@ -36,14 +36,17 @@ def embed(
         flip: Add the features of each image's mirror image.
         match_colours: Match the colours of each video to those of its split; this needs videos and tracklets.
         batch: Images that the devices take together.
-        precision: What the network computes in; features are float32 in any case.
+        precision: What the network computes in: bfloat16, float32, or tensorfloat32, which is float32 but for what is
+            multiplied, which GPUs and TPUs round. Features are float32 in any case.
         image_size: Height and width to which images are resized; without it those that the weights were made for.
         hosts: How processes find each other, which then share the images.
     """
     from cion_jax.evaluate.feature_store import open_images, write_features
     from cion_jax.hosts import is_main, join_job
 
-    with join_job(hosts):
+    asked = {"flip": flip, "match_colours": match_colours, "precision": precision, "image_size": image_size}
+    places = {"split": split, "batch": batch, "out": out.absolute()}
+    with join_job(hosts, lambda: facts_of("embed", data, file_of(weights), **asked, **places)):
         loaded = weights_of(weights)
         splits = open_images(data, split)
         if match_colours and any(part.names for part in splits.values()):

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from cion_jax.config import Hosts
+from cion_jax.config import Hosts, Precision
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cion_jax.evaluate.group_table import Groups
     from cion_jax.evaluate.query_gallery import QueryGallery
     from cion_jax.evaluate.retrieval import QueryResults
+    from cion_jax.hosts import Facts
 
 #: The false match rate over all people at which groups are compared.
 FALSE_MATCH_RATE = 1e-3
@@ -34,7 +35,7 @@ def evaluate(
     groups: Path | None = None,
     min_group: int = 20,
     flip: bool = False,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     batch: int = 256,
     json: bool = False,
     hosts: Hosts = Hosts(),
@@ -58,7 +59,8 @@ def evaluate(
             and error rates by group. The table is only read; nobody's group is written anywhere.
         min_group: Groups of fewer people are left out.
         flip: Add the features of each image's mirror image.
-        precision: What the network computes in.
+        precision: What the network computes in: bfloat16, float32, or tensorfloat32, which is float32 but for what is
+            multiplied, which GPUs and TPUs round.
         batch: Images that the devices embed together.
         json: Print JSON instead of tables.
         hosts: How processes find each other, which then share images and queries.
@@ -68,8 +70,9 @@ def evaluate(
     from cion_jax.hosts import is_main, join_job
     from cion_jax.terminal import progress_bar
 
-    with join_job(hosts):
-        table = None if groups is None else read_groups(groups)  # first, so that mistakes in it cost no work
+    table = None if groups is None else read_groups(groups)  # first, so that mistakes in it cost no work
+    options = {"metric": metric, "rerank": rerank, "expand": expand, "flip": flip, "precision": precision}
+    with join_job(hosts, lambda: _facts(source, data, batch=batch, **options)):
         pair = _query_gallery(source, data, flip=flip, precision=precision, batch=batch)
         distances = _distances(pair, metric, rerank, expand)
         with progress_bar("ranking", len(pair.query)) as progress:
@@ -87,21 +90,35 @@ def evaluate(
 
 def _query_gallery(source: Path, data: epath.Path | None, **options: Any) -> "QueryGallery":
     from cion_jax.commands.sources import weights_of
-    from cion_jax.data import dataset
-    from cion_jax.evaluate.feature_store import CARD
     from cion_jax.evaluate.query_gallery import embed_query_gallery, load_features, load_npz
 
     if source.suffix == ".npz":
         if data is not None:
             raise UserError(f"{data}: {source} has its own labels; leave out one of the two")
         return load_npz(source)
-    if (source / CARD).exists() and not (source / dataset.CARD).exists():  # datasets have a file of that name for TFDS
+    if _is_features(source):
         return load_features(source, data)
     weights = weights_of(source)
     if data is None:
         raise UserError(f"{source}: weights need images to be tried on; name an evaluation set after them")
     model = weights.network
     return embed_query_gallery(model, weights.variables, data, image_size=model.image_size, **options)
+
+
+def _facts(source: Path, data: epath.Path | None, **options: object) -> "Facts":
+    from cion_jax.commands.sources import facts_of, file_of
+    from cion_jax.evaluate.feature_store import CARD
+
+    file = source / CARD if _is_features(source) else file_of(source)
+    return facts_of("evaluate", data, file, **options)
+
+
+def _is_features(source: Path) -> bool:
+    """Whether a folder is one that `cion embed` wrote; datasets have a file of that name for TFDS."""
+    from cion_jax.data import dataset
+    from cion_jax.evaluate.feature_store import CARD
+
+    return (source / CARD).exists() and not (source / dataset.CARD).exists()
 
 
 def _distances(pair: "QueryGallery", metric: str, rerank: bool, expand: int) -> "Distances":

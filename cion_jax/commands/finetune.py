@@ -124,12 +124,18 @@ def _is_name(weights: Path) -> bool:
 
 def _run(settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, mode: Mode) -> int:
     from cion_jax.commands.sources import file_of
-    from cion_jax.run.finetuning import finetuning
+    from cion_jax.run.finetuning import facts, finetuning
     from cion_jax.run.run_dir import as_begun
 
     source = None if _is_name(weights) else file_of(weights)
     settings = as_begun(out, replace(settings, weights=source, backbone=backbone_of(weights)))
     done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
     return run_training(
-        lambda devices: finetuning(settings, data, devices), data, out, hosts=hosts, mode=mode, done=done
+        lambda devices: finetuning(settings, data, devices),
+        lambda: facts(settings, data),
+        data,
+        out,
+        hosts=hosts,
+        mode=mode,
+        done=done,
     )

@@ -39,9 +39,17 @@ def pretrain(
         hosts: How processes find each other.
         mode: Whether to train, or only to tell what that would be.
     """
-    from cion_jax.run.pretraining import pretraining
+    from cion_jax.run.pretraining import facts, pretraining
     from cion_jax.run.run_dir import as_begun
 
     done = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
     settings = as_begun(out, settings)
-    return run_training(lambda devices: pretraining(settings, devices), data, out, hosts=hosts, mode=mode, done=done)
+    return run_training(
+        lambda devices: pretraining(settings, devices),
+        lambda: facts(settings, data),
+        data,
+        out,
+        hosts=hosts,
+        mode=mode,
+        done=done,
+    )

@@ -1,4 +1,4 @@
-"""The weights that a command is given: the folder of a run, or a file."""
+"""What a command is given: weights, as the folder of a run or as a file; and what its processes have in common."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from cion_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from cion_jax.data.files import Folder
+    from cion_jax.hosts import Facts
     from cion_jax.weights.file import Weights
 
 
@@ -27,3 +29,21 @@ def file_of(source: Path) -> Path:
         names = ", ".join(WEIGHTS)
         raise UserError(f"{source}: not a run (none of {names} is there); name one of `cion pretrain`, or weights")
     return there[0]
+
+
+def facts_of(command: str, data: "Folder | None", *files: Path, **options: object) -> "Facts":
+    """What all processes of a command must have in common; files that are not there are refused.
+
+    Args:
+        command: Its name.
+        data: A folder, whose fingerprints are taken if it is a dataset.
+        files: What else is read, of which digests are taken.
+        options: What it was asked for.
+    """
+    from cion_jax.data.dataset import is_dataset, read_card
+    from cion_jax.run.agreement import digest_of
+
+    facts = {"command": command} | {name: str(value) for name, value in options.items()}
+    if data is not None and is_dataset(data):
+        facts |= {f"the fingerprint of {name}": split.fingerprint[:12] for name, split in read_card(data)[0].items()}
+    return facts | {f"the digest of {path.name}": digest_of(path) for path in files}

@@ -16,6 +16,7 @@ from cion_jax.errors import UserError
 if TYPE_CHECKING:
     import jax
 
+    from cion_jax.hosts import Facts
     from cion_jax.run.method import Method
 
 _FOR = "With --dry-run: compile for devices that are not there, such as v5e:4x4, v5p:2x2x2 or h100:1x1x8."
@@ -34,6 +35,7 @@ class Mode:
 
 def run_training(
     make: Callable[["Sequence[jax.Device] | None"], "Method"],
+    facts: Callable[[], "Facts"],
     data: epath.Path,
     out: Path,
     *,
@@ -45,6 +47,7 @@ def run_training(
 
     Args:
         make: Makes the method for devices, or for those that are there, once the processes have found each other.
+        facts: Gives what all processes must have in common; refuses what it can.
         data: What is learnt from.
         out: The run's folder.
         hosts: How processes find each other.
@@ -58,7 +61,11 @@ def run_training(
 
     if mode.target and not mode.dry_run:
         raise UserError(f"--for {mode.target}: only --dry-run compiles for devices that are not there; give both")
-    with join_job(hosts):
+
+    def all_facts() -> "Facts":
+        return facts() | {"the folder of the run": str(out.absolute()), "dry_run": str(mode.dry_run)}
+
+    with join_job(hosts, all_facts):
         if mode.dry_run:
             devices = absent_devices(mode.target) if mode.target else None
             lines = forecast(make(devices), data, devices)

@@ -21,6 +21,7 @@ from cion_jax.config.finetuning import (
 )
 from cion_jax.config.hosts import Hosts
 from cion_jax.config.numbers import AUTO, IntOrAuto
+from cion_jax.config.precision import Precision
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
 from cion_jax.config.records import MEAN, STD, Reading, Writing
 from cion_jax.config.world import World
@@ -47,6 +48,7 @@ __all__ = [
     "Mgn",
     "MgnOptimization",
     "Optimization",
+    "Precision",
     "Pretraining",
     "Reading",
     "Supervised",

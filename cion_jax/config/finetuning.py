@@ -14,6 +14,7 @@ from cion_jax.config.augmentation import (
 )
 from cion_jax.config.denoising import Denoising
 from cion_jax.config.numbers import IntOrAuto
+from cion_jax.config.precision import Precision
 from cion_jax.config.pretraining import Training
 
 
@@ -121,7 +122,7 @@ class Mgn(Supervised):
     batch: IntOrAuto = 64
     instances: int = 16
     image_size: tuple[int, int] = (384, 128)
-    precision: Literal["bfloat16", "float32"] = "float32"
+    precision: Precision = "tensorfloat32"
     augmentation: Augmentation = MGN_AUGMENTATION
     optimization: MgnOptimization = MgnOptimization()
 
@@ -150,7 +151,7 @@ class ClusterContrast(Finetuning):
     epoch_steps: int = 200
     batch: IntOrAuto = 256
     instances: int = 8
-    precision: Literal["bfloat16", "float32"] = "float32"
+    precision: Precision = "tensorfloat32"
     augmentation: Augmentation = CLUSTER_CONTRAST_AUGMENTATION
     clustering: Clustering = Clustering()
     denoising: Denoising = Denoising()

@@ -15,3 +15,5 @@ class Hosts:
     """Which of them this one is, from 0."""
     join: bool = False
     """Look for others though the environment tells of none, as on a slice of Cloud TPUs."""
+    join_timeout: int = 300
+    """Seconds to wait for the others; who has not come by then is named, and all end."""

@@ -9,6 +9,7 @@ from etils import epath
 from cion_jax.config.augmentation import Crops
 from cion_jax.config.denoising import Denoising
 from cion_jax.config.numbers import IntOrAuto
+from cion_jax.config.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Training:
     found from the compiled program when the run begins."""
     image_size: tuple[int, int] = (256, 128)
     """Height and width to which images are decoded, before crops are taken."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """What networks compute in; parameters, norms, softmax and loss are float32 in any case."""
+    precision: Precision = "bfloat16"
+    """What networks compute in; parameters, norms, softmax and loss are float32 in any case. tensorfloat32 is float32
+    but for what is multiplied, which GPUs and TPUs round to be faster; on CPUs the two are the same."""
     accumulate: IntOrAuto = 1
     """Parts of the batch that go through the networks one after the other; batch statistics are those of a part. auto:
     as few as make the batch fit."""

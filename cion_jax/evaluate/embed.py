@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import grain
 import jax
@@ -12,15 +12,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cion_jax.config import Precision
 from cion_jax.data.images import ImageError, decode_into
 from cion_jax.data.pixels import normalise, to_float
 from cion_jax.errors import UserError
 from cion_jax.hosts import all_gather, local_part
 from cion_jax.models.network import Network
+from cion_jax.models.precision import dtype_of, products_in
 from cion_jax.models.zoo import Variables
 from cion_jax.terminal import Progress, no_progress
-
-Precision = Literal["float32", "bfloat16"]
 
 #: Each thread decodes a batch of its own, and as many wait in memory.
 _MOST_THREADS = 16
@@ -98,7 +98,7 @@ def embedder(model: Network, variables: Variables, *, flip: bool = False, precis
         model: The network.
         variables: Its variables; every local device gets a copy.
         flip: Add the features of the mirror image, before the vector is divided by its length.
-        precision: What the network computes in.
+        precision: What the network computes in, and how exactly it multiplies.
     """
     mesh = jax.make_mesh((jax.local_device_count(),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
     variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
@@ -123,10 +123,11 @@ def unit_features(
     if colours:
         scale, shift = (each[:, None, None] for each in colours)
         values = jnp.clip(values * scale + shift, 0, 1)
-    images = normalise(values, model.mean, model.std).astype(precision)
-    features_NxD = model.apply(variables, images).astype(jnp.float32)
-    if flip:
-        features_NxD += model.apply(variables, images[:, :, ::-1]).astype(jnp.float32)
+    images = normalise(values, model.mean, model.std).astype(dtype_of(precision))
+    with products_in(precision):
+        features_NxD = model.apply(variables, images).astype(jnp.float32)
+        if flip:
+            features_NxD += model.apply(variables, images[:, :, ::-1]).astype(jnp.float32)
     return features_NxD / jnp.linalg.norm(features_NxD, axis=1, keepdims=True)
 
 

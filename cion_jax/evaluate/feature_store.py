@@ -20,13 +20,14 @@ import jax
 import numpy as np
 
 from cion_jax.atomic import claim_folder, write_atomically
+from cion_jax.config import Precision
 from cion_jax.data import dataset
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate.colours import image_colours, matchable, matched
-from cion_jax.evaluate.embed import Colours, ImageFolder, Images, Precision, batched, embed, embedder
+from cion_jax.evaluate.embed import Colours, ImageFolder, Images, batched, embed, embedder
 from cion_jax.hosts import barrier, local_part, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables

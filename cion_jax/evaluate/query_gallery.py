@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cion_jax.config import Precision
 from cion_jax.data.dataset import CARD, is_dataset, read_card
 from cion_jax.data.files import Folder
 from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
-from cion_jax.evaluate.embed import Precision, embed_all
+from cion_jax.evaluate.embed import embed_all
 from cion_jax.evaluate.feature_store import fingerprint_of, read_features
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from cion_jax.config import Augmentation
+from cion_jax.config import Augmentation, Precision
 from cion_jax.finetune.augment import augment
 from cion_jax.finetune.network import Finetuned
+from cion_jax.models.precision import dtype_of, products_in
 from cion_jax.models.zoo import Variables
 from cion_jax.pretrain.parts import over_parts
 
@@ -55,7 +56,7 @@ class StepConfig:
 
     network: Finetuned
     augmentation: Augmentation
-    precision: str
+    precision: Precision
     seed: int
     optimizer: Callable[[Any], optax.GradientTransformationExtraArgs]
     """From the step's values to what moves the parameters."""
@@ -81,6 +82,7 @@ def finetune_step(config: StepConfig, *, frozen: bool = False) -> Step:
     With `frozen` what came with the backbone stands still, where a method has such a start.
     """
 
+    @products_in(config.precision)
     def step(state: FinetuneState, batch: Labelled, values: Any) -> tuple[FinetuneState, Metrics]:
         grads, batch_stats, features_BxD, metrics = gradients(config, state, batch, frozen=frozen)
         with jax.named_scope("update"):
@@ -107,7 +109,7 @@ def gradients(
         batch_stats, total = carry
         (images, labels), number = part
         images_key, path_key = jax.random.split(jax.random.fold_in(step_key, number))
-        dtype = jnp.dtype(config.precision)
+        dtype = dtype_of(config.precision)
         on_cpu = config.network.backbone.platform == "cpu"
         with jax.named_scope("crops"):
             views = augment(images, images_key, config.augmentation, dtype, on_cpu=on_cpu)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from cion_jax.config import Optimization, Pretraining
 from cion_jax.data.augment import multi_crop
 from cion_jax.models import head
+from cion_jax.models.precision import dtype_of, products_in
 from cion_jax.models.zoo import Backbone
 from cion_jax.pretrain import loss
 from cion_jax.pretrain.optimizer import optimizer
@@ -51,7 +52,7 @@ def train_step(config: StepConfig) -> Step:
         def views(part: Array, number: Array) -> tuple[Views, Array]:
             crops_key, path_key = jax.random.split(jax.random.fold_in(key, number))
             on_cpu = config.model.platform == "cpu"
-            dtype = jnp.dtype(settings.precision)
+            dtype = dtype_of(settings.precision)
             with jax.named_scope("crops"):
                 return multi_crop(part, crops_key, settings.crops, dtype, on_cpu=on_cpu), path_key
 
@@ -83,7 +84,8 @@ def gradients(
         return (batch_stats, jax.tree.map(jnp.add, total, grads)), (center, metrics)
 
     begin = state.batch_stats, jax.tree.map(jnp.zeros_like, state.student)
-    (batch_stats, total), of_parts = over_parts(add, begin, parts)
+    with products_in(config.settings.precision):  # here and not in the loss: gradients are traced after it
+        (batch_stats, total), of_parts = over_parts(add, begin, parts)
     center, metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), of_parts)
     count = len(jax.tree.leaves(parts)[0])
     return jax.tree.map(lambda leaf: leaf / count, total), batch_stats, center, metrics

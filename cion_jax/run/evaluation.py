@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cion_jax.config import Training
+from cion_jax.config import Precision, Training
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.embed import Images, Precision, embed_all
+from cion_jax.evaluate.embed import Images, embed_all
 from cion_jax.evaluate.query_gallery import embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import right_answers, scores, search
 from cion_jax.models.network import Network

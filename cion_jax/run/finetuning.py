@@ -25,8 +25,10 @@ from cion_jax.finetune.network import Finetuned
 from cion_jax.finetune.optimizer import bnneck_optimizer, cluster_contrast_optimizer, mgn_optimizer
 from cion_jax.finetune.schedules import bnneck_values_at, cluster_contrast_values_at, mgn_values_at
 from cion_jax.finetune.step import FinetuneState, Labelled, StepConfig, finetune_step, init_state
+from cion_jax.hosts import Facts
 from cion_jax.models.complexity import countable, multiply_adds
 from cion_jax.models.zoo import Backbone, Variables, backbone
+from cion_jax.run.agreement import facts_of
 from cion_jax.run.clusters import cluster, most_clusters
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores, scores_of_some
 from cion_jax.run.fit import fitted
@@ -186,11 +188,9 @@ def finetuning(settings: Finetuning, data: Folder, devices: Sequence[jax.Device]
     """The method for settings, data and devices, by default those that are there; what cannot work is refused before
     anything is computed."""
     there = devices or jax.devices()
-    check_training(settings, len(there), {settings.instances})
-    check_evaluation(settings)
-    _check(settings)
+    _check(settings, len(there))
     records = Records(data)
-    learned = divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
+    learned = _learned(settings, records)
     weights = None if settings.weights is None else load(settings.weights)
     name = settings.backbone if weights is None else weights.network.name
     body = _body(settings, name, there[0].platform)
@@ -205,6 +205,18 @@ def finetuning(settings: Finetuning, data: Folder, devices: Sequence[jax.Device]
     settings = fitted(settings, {settings.instances}, make, devices)
     check_training(settings, len(there), {settings.instances})
     return make(settings)
+
+
+def facts(settings: Finetuning, data: Folder) -> Facts:
+    """What all processes must have in common; what can be refused without knowing their devices is."""
+    _check(settings, None)
+    records = Records(data)
+    return facts_of(settings, records, _learned(settings, records).labels)
+
+
+def _learned(settings: Finetuning, records: Records) -> Learned:
+    """Whom it learns from."""
+    return divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
 
 
 def _body(settings: Finetuning, name: str, platform: str) -> Backbone:
@@ -223,8 +235,10 @@ def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:
     return _way(settings).network(body, classes)
 
 
-def _check(settings: Finetuning) -> None:
-    """Refuse, by name, numbers that are no shares."""
+def _check(settings: Finetuning, devices: int | None) -> None:
+    """Refuse, by name, what cannot work, such as numbers that are no shares; None are devices not known yet."""
+    check_training(settings, devices, {settings.instances})
+    check_evaluation(settings)
     if isinstance(settings, ClusterContrast):
         check_settings(settings.denoising)
     if isinstance(settings, Supervised):

@@ -142,15 +142,19 @@ def jit_step(method: Method, instances: int, mesh: Mesh, state: State, phase: Ha
     )
 
 
-def lower_step(method: Method, instances: int, mesh: Mesh) -> Any:
-    """The step as JAX traces it, from shapes alone: to be compiled, read, or asked what it needs."""
+def lower_step(method: Method, instances: int, mesh: Mesh, platform: str | None = None) -> Any:
+    """The step as JAX traces it, from shapes alone: to be compiled, read, or asked what it needs.
+
+    For a `platform` that is not here it can only be read.
+    """
     settings = method.settings
     rows = settings.accumulate, settings.batch // settings.accumulate
     values = jax.tree.map(_abstract_number, method.values_at(settings.epochs - 1, 0, 1))
     images = jax.ShapeDtypeStruct((*rows, *settings.image_size, 3), jnp.uint8)
     inputs = method.inputs(Batch(images, jax.ShapeDtypeStruct(rows, jnp.int32), 0, 0.0))
     state = abstract_state(method, mesh)
-    return jit_step(method, instances, mesh, state).lower(state, inputs, values)
+    traced = jit_step(method, instances, mesh, state).trace(state, inputs, values)
+    return traced.lower(lowering_platforms=platform and (platform,))
 
 
 def _abstract_number(number: Any) -> jax.ShapeDtypeStruct:

@@ -73,15 +73,19 @@ def epoch_batches(settings: Training, sampler: PKSampler) -> int:
     return settings.epoch_steps or sampler.batches
 
 
-def check_training(settings: Training, devices: int, instances: Collection[int]) -> None:
-    """Refuse, by name, what no method can do: lengths that are no length, batches that do not split."""
+def check_training(settings: Training, devices: int | None, instances: Collection[int]) -> None:
+    """Refuse, by name, what no method can do: lengths that are no length, batches that do not split over the devices.
+
+    Without `devices`, which a process does not know before it has joined others, batches are not looked at; nor are
+    they where a number is auto.
+    """
     if settings.epochs < 1 or (settings.accumulate < 1 and settings.accumulate != AUTO):
         raise UserError(f"epochs ({settings.epochs}) and accumulate ({settings.accumulate}) must be at least 1")
     if settings.epoch_steps < 0:
         raise UserError(f"epoch_steps is {settings.epoch_steps}; give a number of steps, or 0 for a pass over the data")
     if settings.shuffle_window < 0:
         raise UserError(f"shuffle_window is {settings.shuffle_window}; it must be a number of batches, or 0")
-    if AUTO in (settings.batch, settings.accumulate):
+    if devices is None or AUTO in (settings.batch, settings.accumulate):
         return
     counts = sorted(set(instances))
     multiple = devices * settings.accumulate * math.lcm(*counts)  # what suits every stage of the run

@@ -17,11 +17,13 @@ from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.denoise.denoise import check_settings
 from cion_jax.errors import UserError
-from cion_jax.models.zoo import Backbone, Variables, backbone
+from cion_jax.hosts import Facts
+from cion_jax.models.zoo import Backbone, Variables, backbone, check_name
 from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues, values_at
 from cion_jax.pretrain.state import TrainState, init_state, state_specs, teacher_of
 from cion_jax.pretrain.step import Step, StepConfig, train_step
+from cion_jax.run.agreement import facts_of
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores
 from cion_jax.run.fit import fitted
 from cion_jax.run.loader import Batch
@@ -176,13 +178,22 @@ def first_labels(settings: Pretraining, records: Records) -> np.ndarray:
     return np.array(records.index["identity"], np.int64)
 
 
+def facts(settings: Pretraining, data: Folder) -> Facts:
+    """What all processes must have in common; what can be refused without knowing their devices is."""
+    check(settings, None)
+    check_name(settings.backbone)
+    check_evaluation(settings)
+    records = Records(data)
+    return facts_of(settings, records, first_labels(settings, records))
+
+
 def counts_of(settings: Pretraining) -> set[int]:
     """Each K of the run."""
     return {instances_at(settings, epoch) for epoch in range(settings.epochs)}
 
 
-def check(settings: Pretraining, devices: int) -> None:
-    """Refuse what cannot work, by name, before anything is computed."""
+def check(settings: Pretraining, devices: int | None) -> None:
+    """Refuse what cannot work, by name, before anything is computed; None are devices that are not known yet."""
     if len(settings.stages) != len(settings.instances) or not settings.stages or settings.stages[0] != 0:
         raise UserError(
             f"stages {settings.stages} and instances {settings.instances} must pair up, the first at epoch 0"

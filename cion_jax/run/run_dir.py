@@ -46,7 +46,7 @@ _FREE = {
 def claim(out: Path, settings: Training) -> None:
     """Make the folder a run's own, or see that it is the run of these settings."""
     path = out / SETTINGS
-    claim_folder(out, [path], lambda note: _check_same(out, note, _flat(dataclasses.asdict(settings))))
+    claim_folder(out, [path], lambda note: _check_same(out, note, flat(dataclasses.asdict(settings))))
     text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
     write_atomically(path, lambda aside: aside.write_text(text))
 
@@ -74,7 +74,7 @@ def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _flat(json.loads(path.read_text()))
+        return flat(json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path}: unreadable ({error}); name another folder") from None
 
@@ -97,9 +97,9 @@ def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
     write_atomically(path, lambda aside: aside.write_text(json.dumps(origin, indent=1) + "\n"))
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+def flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by name, those of inner groups beside the others, as JSON has them."""
     result: dict[str, Any] = {}
     for name, value in json.loads(json.dumps(settings, default=str)).items():
-        result |= _flat(value) if isinstance(value, dict) else {name: value}
+        result |= flat(value) if isinstance(value, dict) else {name: value}
     return result

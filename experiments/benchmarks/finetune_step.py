@@ -67,15 +67,16 @@ def main(
         gigabytes: Sizes of devices, of which the images that they hold are told.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_float32_matmul_precision("high")  # float32 is multiplied as TensorFloat-32, as XLA does
-    print(f"{environment('jax', 'jaxlib', 'torch')}, {jax.devices()[0].device_kind}, {name}, float32\n")
+    torch.set_float32_matmul_precision("high")
+    print(f"{environment('jax', 'jaxlib', 'torch')}, {jax.devices()[0].device_kind}, {name}, tensorfloat32\n")
     sizes = " | ".join(f"fit {size} GB" for size in gigabytes)
     print(f"| method | images | ours, ms | PyTorch, ms | speed, ours / PyTorch | fixed, MB | an image, MB | {sizes} |")
     print("|" + "---|" * (7 + len(gigabytes)), flush=True)
     for kind, usual in METHODS.items():
         size = (height, height // 3 if kind == "mgn" else height // 2)
         still = replace(usual.augmentation, size=size, flip=0.0, pad=0, erase=0.0, mean=MEAN, std=STD)
-        settings = replace(usual, batch=batch, instances=4, image_size=size, augmentation=still, precision="float32")
+        settings = replace(usual, batch=batch, instances=4, image_size=size, augmentation=still)
+        settings = replace(settings, precision="tensorfloat32")
         method = method_of(name, settings)
         state, step = ours(method)
         theirs = rival(name, kind, method, state, device)

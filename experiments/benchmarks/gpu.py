@@ -29,6 +29,7 @@ from jax import Array
 from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
+from cion_jax.models.precision import dtype_of
 from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState, backbone_variables
@@ -86,7 +87,9 @@ def contest(name: str, options: StepOptions) -> Pretraining:
     if device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(SHARE)
         torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")  # float32 is multiplied as TensorFloat-32, as XLA does
+        is_exact = options.settings(name).precision == "float32"
+        torch.set_float32_matmul_precision("highest" if is_exact else "high")
+        torch.backends.cudnn.allow_tf32 = not is_exact
     ours, theirs = rivals(replace(options.settings(name), model_axis=1), device)
     settings = ours.config.settings
     times = options.repeats()
@@ -183,7 +186,7 @@ class Theirs:
         self._device = device
         settings, crops = config.settings, config.settings.crops
         sizes = (2, *crops.global_size), (crops.local_crops, *crops.local_size)
-        options = {"device": device, "dtype": getattr(torch, settings.precision)}
+        options = {"device": device, "dtype": getattr(torch, dtype_of(settings.precision).name)}
         self.crops = tuple(torch.randn(settings.batch, *size, 3, **options) for size in sizes)
         self.by = "eager"
         self._step = self._warm_step(compiled=False)

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from tyro.conf import Positional
 
-from cion_jax.config import Pretraining
+from cion_jax.config import Precision, Pretraining
+from cion_jax.models.precision import dtype_of, products_in
 from cion_jax.programs.cost import traffic
 from experiments.benchmarks.command import command
 from experiments.benchmarks.options import DEFAULTS, StepOptions
@@ -67,11 +68,11 @@ def report(settings: Pretraining, options: StepOptions) -> None:
     print(f"\nMost time beyond its bound: {farthest}, {1e3 * excess[farthest]:,.2f} ms.\n", flush=True)
 
 
-def ceilings(precision: str, seconds: float = 0.3) -> tuple[float, float]:
+def ceilings(precision: Precision, seconds: float = 0.3) -> tuple[float, float]:
     """FLOP/s of a product of large matrices and bytes/s of adding to a large array: the best of many times."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
-    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(precision)
-    multiply = jax.jit(jnp.matmul)
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype_of(precision))
+    multiply = jax.jit(products_in(precision)(jnp.matmul))
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     held = [jnp.ones((size, 8 * size))]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.stages import Compiled
@@ -23,6 +22,7 @@ from tyro.conf import Positional
 from cion_jax.config import Pretraining
 from cion_jax.data.augment import multi_crop
 from cion_jax.models.complexity import countable, multiply_adds
+from cion_jax.models.precision import dtype_of
 from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues
 from cion_jax.pretrain.state import TrainState
@@ -164,7 +164,7 @@ def parts(config: StepConfig, places: TrainState) -> Parts:
     settings, model = config.settings, config.model
 
     def augment(images: Array, key: Array) -> Views:
-        return multi_crop(images, key, settings.crops, jnp.dtype(settings.precision))
+        return multi_crop(images, key, settings.crops, dtype_of(settings.precision))
 
     def teacher_forward(state: TrainState, crops: Views) -> tuple[Array, Any]:
         return forward(model, state.teacher, state.batch_stats["teacher"], crops[0], None)
