@@ -122,26 +122,26 @@ def test_a_missing_shard_is_named(own_dataset: Path) -> None:
 def test_labels_come_back_and_only_to_their_own_data(tmp_path: Path) -> None:
     labels = np.array([0, 0, -1, 1])
     write_labelling(tmp_path / "labels.npz", labels, "abc", {"sigma": 0.3})
-    np.testing.assert_array_equal(read_labelling(tmp_path / "labels.npz", "abc"), labels)
+    np.testing.assert_array_equal(read_labelling(tmp_path / "labels.npz", "abc", None), labels)
     with pytest.raises(UserError, match="made for other data"):
-        read_labelling(tmp_path / "labels.npz", "abd")
+        read_labelling(tmp_path / "labels.npz", "abd", None)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04nothing", b"\x80\x04N."])
 def test_a_file_that_is_not_a_labelling_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "labels.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"not an \.npz of plain arrays"):
-        read_labelling(tmp_path / "labels.npz", "abc")
+        read_labelling(tmp_path / "labels.npz", "abc", None)
 
 
 def test_a_labelling_that_is_not_there_is_asked_for_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.npz: not there; name a labelling"):
-        read_labelling(tmp_path / "nothing.npz", "abc")
+        read_labelling(tmp_path / "nothing.npz", "abc", None)
 
 
 def test_a_labelling_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_labelling(tmp_path / "labels.npz", np.zeros(1 << 20), "abc", {})
-    assert len(read_labelling(tmp_path / "labels.npz", "abc")) == 1 << 20
+    assert len(read_labelling(tmp_path / "labels.npz", "abc", None)) == 1 << 20
     monkeypatch.setattr("cion_jax.npz.MAX_BYTES", 1 << 20)
     with pytest.raises(UserError, match="would unpack to"):
-        read_labelling(tmp_path / "labels.npz", "abc")
+        read_labelling(tmp_path / "labels.npz", "abc", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cion_jax.data import dataset, images
-from cion_jax.data.labels import FIELDS, read_labelling
+from cion_jax.data.labels import FIELDS, fingerprint_of, read_labelling
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
@@ -107,14 +107,9 @@ def _label_problems(records: Records) -> Iterator[str]:
 
 def _labelling_problems(path: Path, splits: list[Records]) -> Iterator[str]:
     """A labelling kept beside the data must belong to one of its splits and name every image."""
-    refusals = []
-    for records in splits:
-        try:
-            labels = read_labelling(path, records.card.fingerprint)
-        except UserError as error:
-            refusals.append(str(error))
-        else:
-            if labels.shape != (len(records),):
-                yield f"{path}: {labels.size} labels for {len(records)} images of split {records.split}"
-            return
-    yield refusals[0]
+    try:
+        made_for = fingerprint_of(path)
+        records = next((each for each in splits if each.card.fingerprint == made_for), splits[0])
+        read_labelling(path, records.card.fingerprint, len(records))
+    except UserError as error:
+        yield str(error)

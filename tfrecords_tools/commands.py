@@ -122,7 +122,9 @@ def sheet(
         raise UserError(f"--by {by}: must be identity, tracklet, video or camera")
     if rows < 1 or columns < 1:
         raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing; both must be at least 1")
-    values = np.asarray(records.index[by]) if labels is None else read_labelling(labels, records.card.fingerprint)
+    values = np.asarray(records.index[by])
+    if labels is not None:
+        values = read_labelling(labels, records.card.fingerprint, len(records))
     drawn = sheet_of(records, rows_of(values, only, rows, columns))
     write_atomically(out, lambda path: drawn.save(path, format="PNG"))
     print(f"{out}: written")

@@ -143,7 +143,7 @@ def training_of(run: Run) -> Iterator[str]:
     yield from single_losses(curves)
     yield from evaluations(curves)
     if every_epoch:
-        yield from clusters(run.labels)
+        yield from clusters(run.labels, run.origin.get("fingerprint"))
     else:
         yield from relabellings({epoch: read_npz(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
 
@@ -162,7 +162,7 @@ def people_of(run: Run, data: Path | None) -> Iterator[str]:
         if data is None:
             raise UserError("the data that it was trained on are not there")
         records = Records(data)
-        labels = _told(run, records) if path is None else read_labelling(path, records.card.fingerprint)
+        labels = _told(run, records) if path is None else read_labelling(path, records.card.fingerprint, len(records))
     except UserError as error:
         yield paragraph(f"No people are shown: {error}.")
         return

@@ -77,7 +77,7 @@ def divide(settings: Supervised, records: Records) -> Learned:
 
 def _identities(settings: Supervised, records: Records) -> np.ndarray:
     if settings.labels is not None:
-        identity = read_labelling(settings.labels, records.card.fingerprint).copy()
+        identity = read_labelling(settings.labels, records.card.fingerprint, len(records))
     else:
         identity = np.array(records.index["identity"], np.int64)
     if settings.identities_file is not None:
