@@ -1,5 +1,6 @@
 """Arrays that others wrote: an .npz is read without running what is pickled, and without filling the memory."""
 
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -74,12 +75,13 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
 
 
 def read_header(file: IO[bytes]) -> Header:
-    """The header of the array that begins here; a ValueError for one with pickled objects."""
+    """The header of the array that begins here; a ValueError for a damaged one, and for one of pickled objects."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError(f"format {version} of an array")
-    shape, _, dtype = readers[version](file)
+    try:
+        with warnings.catch_warnings(action="error"):  # numpy warns where it mends a header
+            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # numpy promises no more about damaged headers
+        raise ValueError(f"the header of an array is damaged: {error}") from None
     if dtype.hasobject:
         raise ValueError("pickled objects; allow_pickle=False")
     if any(type(size) is not int or size < 0 for size in shape):

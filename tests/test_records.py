@@ -93,7 +93,7 @@ def test_a_whole_record_that_is_another_one_is_noticed(own_dataset: Path) -> Non
         (lambda folder: (folder / "cion.json").write_text("{"), "unreadable dataset card"),
         (lambda folder: (folder / "cion.json").write_text("[]"), "unreadable dataset card"),
         (lambda folder: (folder / "cion.json").write_text('{"format": 99}'), "format 99"),
-        (lambda folder: (folder / "cion-train.index.npy").unlink(), "unreadable index"),
+        (lambda folder: (folder / "cion-train.index.npy").unlink(), "not there; copy or write"),
         (lambda folder: (folder / "cion-train.index.npy").write_bytes(b"\x93NUMPY"), "unreadable index"),
         (lambda folder: np.save(folder / "cion-train.index.npy", np.zeros(200)), "not an index"),
         (lambda folder: np.save(folder / "cion-train.index.npy", Records(folder).index[:7]), "7 rows for 200 images"),

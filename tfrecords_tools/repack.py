@@ -40,6 +40,9 @@ class Repacked:
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         for number in self.numbers:
             record = self.records[number]
+            if wrong := self.records.disagreements(number, record):
+                where = f"{self.records.where(number)}: the record disagrees with the index about {', '.join(wrong)}"
+                raise UserError(f"{where}; see `cion data check`")
             if self.size in (None, (record.height, record.width)):
                 yield record.image, record.source
             else:

@@ -9,15 +9,18 @@ dataset_info.json, features.json         the same for TFDS
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cion_jax.data.files import Folder, exists, is_remote, located, read
 from cion_jax.data.labels import FIELDS, LABELS
+from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
+from cion_jax.npz import read_header
+from cion_jax.untrusted import open_file
 
 NAME = "cion"
 CARD = "cion.json"
@@ -106,13 +109,44 @@ def read_card(folder: Folder) -> tuple[dict[str, Split], dict]:
 
 
 def read_index(folder: Folder, split: str) -> np.ndarray:
-    """The index of a split, one row of `INDEX` per image: mapped into memory, or fetched from an object store."""
-    path = index_path(located(folder), split)
+    """The index of a split, one row of `INDEX` per image: mapped into memory, or fetched from an object store.
+
+    `faults` says whether it is the index that the card describes.
+    """
+    return read_rows(index_path(located(folder), split), "copy or write the dataset again")
+
+
+def read_rows(path: Path, remedy: str) -> np.ndarray:
+    """The rows of `INDEX` in a file, which must hold nothing else; `remedy` ends the line that refuses another file."""
     try:
-        stored: Any = io.BytesIO(read(path)) if is_remote(path) else path
-        index = np.load(stored, mmap_mode=None if is_remote(path) else "r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: unreadable index ({error}); write the dataset again") from None
-    if index.dtype != INDEX or index.ndim != 1:
-        raise UserError(f"{path}: not an index of this format; write the dataset again")
-    return index
+        stored = read(path) if is_remote(path) else None
+        with open_file(path, remedy) if stored is None else io.BytesIO(stored) as file:
+            header = read_header(file)
+            start = file.tell()
+            size = file.seek(0, 2) - start
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path}: unreadable index ({error}); {remedy}") from None
+    if header.dtype != INDEX or len(header.shape) != 1:
+        raise UserError(f"{path}: not an index of this format; {remedy}")
+    if header.nbytes != size:
+        raise UserError(f"{path}: has {size:,} bytes of rows where its header claims {header.nbytes:,}; {remedy}")
+    if stored is not None:
+        return np.frombuffer(stored, INDEX, offset=start)
+    return np.memmap(path, INDEX, "r", start, header.shape)
+
+
+def faults(index: np.ndarray, split: Split) -> Iterator[str]:
+    """What of an index is not as the card describes the split. Without any, every number in it is the writer's own."""
+    if len(index) != split.images:
+        yield f"{len(index):,} rows for {split.images:,} images"
+        return
+    if fingerprint(index) != split.fingerprint:
+        yield f"not the content that {CARD} describes (fingerprints differ)"
+    parts = np.split(index, np.cumsum(split.shards)[:-1])
+    if any((part["shard"] != shard).any() for shard, part in enumerate(parts)):
+        yield f"images are not in the shards that {CARD} describes"
+    sizes = [part["length"].astype(np.int64) + HEADER_BYTES + FOOTER_BYTES for part in parts]
+    if any((part["offset"] != np.cumsum(size) - size).any() for part, size in zip(parts, sizes, strict=True)):
+        yield "records do not stand end to end in their shards"
+    if (total := sum(int(size.sum()) for size in sizes)) != split.bytes:
+        yield f"records have {total:,} bytes where {CARD} says {split.bytes:,}"

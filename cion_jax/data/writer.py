@@ -197,7 +197,8 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
     splits = {}
     for split, source in sources.items():
         shards = _shard_count(source, plan["images_per_shard"])
-        parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
+        again = f"delete {_unfinished(out)} and repeat the command"
+        parts = [dataset.read_rows(_part(out, split, shard), again) for shard in range(shards)]
         index = np.concatenate(parts)
         write_atomically(dataset.index_path(out, split), functools.partial(_save, array=index))
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
