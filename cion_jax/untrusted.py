@@ -4,14 +4,15 @@ import json
 import os
 import stat
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from types import UnionType
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from cion_jax.errors import UserError
 
 #: No JSON that the program reads is larger or deeper.
-MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -29,11 +30,11 @@ def check_is_file(path: Path, remedy: str) -> None:
         raise UserError(f"{path}: {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a file; {remedy}")
 
 
-def open_file(path: Path, remedy: str) -> BinaryIO:
+def open_file(path: Path, remedy: str) -> BufferedReader:
     """Open a file to read its bytes; `remedy` ends the line that says why that cannot be."""
     check_is_file(path, remedy)
     try:
-        return path.open("rb")
+        return Path(path).open("rb")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {remedy}") from None
 

@@ -74,7 +74,7 @@ def with_index(folder: Path, **changes: tuple[int, int]) -> None:
     np.save(path, index)
     splits, plan = layout.read_card(folder)
     fields = splits["train"].__dict__ | {"fingerprint": layout.fingerprint(index)}
-    layout.write_card(folder / layout.CARD, splits | {"train": layout.Split(**fields)}, plan)
+    layout.write_card(folder / layout.CARD, splits | {"train": layout.Split(**fields)}, plan, {})
 
 
 @pytest.mark.parametrize(

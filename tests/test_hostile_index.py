@@ -28,7 +28,7 @@ def agree(folder: Path) -> None:
     """Make the card describe the index, as a writer that got it wrong would have."""
     splits, plan = layout.read_card(folder)
     train = replace(splits["train"], fingerprint=layout.fingerprint(np.load(layout.index_path(folder, "train"))))
-    layout.write_card(folder / layout.CARD, splits | {"train": train}, plan)
+    layout.write_card(folder / layout.CARD, splits | {"train": train}, plan, {})
 
 
 @pytest.mark.parametrize("name", INDEX.names or ())

@@ -90,8 +90,8 @@ def test_a_whole_record_that_is_another_one_is_noticed(own_dataset: Path) -> Non
     ("spoil", "message"),
     [
         (lambda folder: (folder / "cion.json").unlink(), "no finished dataset here"),
-        (lambda folder: (folder / "cion.json").write_text("{"), "unreadable dataset card"),
-        (lambda folder: (folder / "cion.json").write_text("[]"), "unreadable dataset card"),
+        (lambda folder: (folder / "cion.json").write_text("{"), r"cion\.json: unreadable"),
+        (lambda folder: (folder / "cion.json").write_text("[]"), r"cion\.json: unreadable"),
         (lambda folder: (folder / "cion.json").write_text('{"format": 99}'), "format 99"),
         (lambda folder: (folder / "cion-train.index.npy").unlink(), "not there; copy or write"),
         (lambda folder: (folder / "cion-train.index.npy").write_bytes(b"\x93NUMPY"), "unreadable index"),

@@ -26,6 +26,7 @@ def problems(folder: Path) -> Iterator[str]:
     A folder that is not a dataset, or whose card cannot be read, is a UserError.
     """
     splits = []
+    yield from _card_problems(folder)
     for split in dataset.read_card(folder)[0]:
         try:
             splits.append(Records(folder, split, checked=False))
@@ -41,6 +42,39 @@ def problems(folder: Path) -> Iterator[str]:
             yield from _label_problems(records)
     for path in sorted(folder.glob("*.npz")) if splits else ():
         yield from _labelling_problems(path, splits)
+
+
+def without_digest(folder: Path) -> list[str]:
+    """Names of those files of a dataset whose digests its card does not have, as an earlier release wrote it."""
+    splits, _ = dataset.read_card(folder)
+    names = (dataset.CARD, *dataset.TFDS, *(dataset.index_path(folder, split).name for split in splits))
+    return sorted({*names} - {*dataset.read_digests(folder)})
+
+
+def _card_problems(folder: Path) -> Iterator[str]:
+    """Whether the card agrees with its own plan, and with the files of the folder."""
+    splits, plan = dataset.read_card(folder)
+    path = folder / dataset.CARD
+    sources = plan.get("sources")
+    for name, split in splits.items():
+        source = sources.get(name) if isinstance(sources, dict) else None
+        planned = source.get("images") if isinstance(source, dict) else None
+        if planned != split.images + split.left_out:
+            counts = f"{split.images:,} images and {split.left_out:,} left out"
+            yield f"{path}: split {name} has {counts}, and {planned} were planned"
+    for name, expected in dataset.read_digests(folder).items():
+        if name == dataset.CARD:  # compared when it was read
+            continue
+        try:
+            if Path(name).name != name or dataset.file_digest(folder / name) != expected:
+                yield f"{folder / name}: not as it was written (the digest in {dataset.CARD} differs)"
+        except UserError as error:
+            yield str(error)
+    shards = {
+        dataset.shard_path(folder, name, n, len(s.shards)) for name, s in splits.items() for n in range(len(s.shards))
+    }
+    for stray in sorted({*folder.glob(f"{dataset.NAME}-*.tfrecord-*")} - shards):
+        yield f"{stray}: no shard of this dataset; move it away"
 
 
 def _index_problems(records: Records) -> Iterator[str]:

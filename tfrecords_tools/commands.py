@@ -52,19 +52,21 @@ def synth(out: Out, world: World = World(), writing: Writing = Writing(), settin
 
 
 def check(folder: Folder) -> int:
-    """Read and decode every image, compare index, shards and labels, and list what is wrong by shard and offset.
+    """Read and decode every image, compare card, index, shards and labels, and list what is wrong and where.
 
     Ends with code 0 if all is well, 1 if not.
 
     Args:
         folder: A dataset folder.
     """
-    from tfrecords_tools.check import problems
+    from tfrecords_tools.check import problems, without_digest
 
     count = 0
     for problem in problems(folder):
         print(problem)
         count += 1
+    if names := without_digest(folder):
+        print(f"{folder}: the card has no digest of {', '.join(names)}; `cion data repack` writes one that has")
     print(f"{folder}: {count} problem{'s' if count != 1 else ''} found")
     return 1 if count else 0
 

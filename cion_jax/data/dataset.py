@@ -2,16 +2,20 @@
 
 cion-train.tfrecord-00000-of-00004 ...   shards
 cion-train.index.npy                     one row per image, memory-mapped
-cion.json                                the card: splits, counts, fingerprints; without it the folder is unfinished
+cion.json                                the card: splits, counts, digests; without it the folder is unfinished
 dataset_info.json, features.json         the same for TFDS
+
+The card has digests of all other files and of itself: of an index also its fingerprint, which is compared whenever the
+split is opened. An index has the checksum of each record in the shards.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,11 +24,13 @@ from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
 from cion_jax.npz import read_header
-from cion_jax.untrusted import open_file
+from cion_jax.untrusted import MAX_JSON_BYTES, open_file, parse_json, read_file
 
 NAME = "cion"
 CARD = "cion.json"
+TFDS = ("dataset_info.json", "features.json")
 _FORMAT = 1
+_AGAIN = "copy or write the dataset again"
 
 #: Where the record of an image stands (`length` is that of its payload), the checksum of the payload, and the labels.
 INDEX = np.dtype([("offset", "<u8"), ("shard", "<u4"), ("length", "<u4"), ("crc", "<u4"), *LABELS.descr])
@@ -81,10 +87,30 @@ def fingerprint(index: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def write_card(path: Path, splits: dict[str, Split], plan: dict) -> None:
-    """Write the card; `plan` is what the writer was asked to do, by which a repeated command knows its own work."""
-    card = {"format": _FORMAT, "splits": {name: asdict(split) for name, split in splits.items()}, "plan": plan}
-    path.write_text(json.dumps(card, indent=1) + "\n")
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open_file(path, _AGAIN) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_card(path: Path, splits: dict[str, Split], plan: dict, files: Mapping[str, str]) -> None:
+    """Write the card, with a digest of itself.
+
+    Args:
+        path: Where.
+        splits: What the dataset holds.
+        plan: What the writer was asked to do, by which a repeated command knows its own work.
+        files: SHA-256 of the other files by name, without the shards: each record of these has a checksum in the index.
+    """
+    parts = {name: asdict(split) for name, split in splits.items()}
+    card = {"format": _FORMAT, "splits": parts, "plan": plan, "files": dict(files)}
+    path.write_text(json.dumps(card | {"digest": _own_digest(card)}, indent=1) + "\n")
+
+
+def _own_digest(card: dict[str, Any]) -> str:
+    """Digest of a card, wherever its lines stand."""
+    rest = {name: value for name, value in card.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def is_dataset(folder: Folder) -> bool:
@@ -94,18 +120,46 @@ def is_dataset(folder: Folder) -> bool:
 
 def read_card(folder: Folder) -> tuple[dict[str, Split], dict]:
     """The splits and the plan of the dataset in a folder."""
+    path, card = _read_card(folder)
+    return {name: _split(path, name, split) for name, split in card["splits"].items()}, card["plan"]
+
+
+def read_digests(folder: Folder) -> dict[str, str]:
+    """What the card of a dataset has of digests: by the name of a file, its own among them. Older cards have none."""
+    _, card = _read_card(folder)
+    return {**card.get("files", {}), **({CARD: card["digest"]} if "digest" in card else {})}
+
+
+def _read_card(folder: Folder) -> tuple[Path, dict[str, Any]]:
     path = located(folder) / CARD
     try:
-        card = json.loads(read(path))
-        if card["format"] != _FORMAT:
-            raise UserError(f"{path}: format {card['format']!r} is not {_FORMAT}; update cion_jax")
-        splits = {name: Split(**{**split, "shards": tuple(split["shards"])}) for name, split in card["splits"].items()}
-        return splits, card["plan"]
-    except FileNotFoundError:
+        text = read(path) if is_remote(path) else read_file(path, _AGAIN, MAX_JSON_BYTES)
+    except (FileNotFoundError, UserError) as error:
+        if isinstance(error, UserError) and exists(path):
+            raise
         remedy = "name a folder that `cion data` wrote, or repeat the command that was to write it"
         raise UserError(f"{folder}: no finished dataset here ({CARD} is missing); {remedy}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: unreadable dataset card ({error!r}); write the dataset again") from None
+    card = parse_json(text, path, _AGAIN)
+    if card.get("format") != _FORMAT:
+        raise UserError(f"{path}: format {card.get('format')!r} is not {_FORMAT}; update cion_jax")
+    if "digest" in card and card["digest"] != _own_digest(card):
+        remedy = "or remove its digest if you changed it yourself, and see `cion data check`"
+        raise UserError(f"{path}: not as it was written (its digest differs); copy the dataset again, {remedy}")
+    return path, parse_json(text, path, _AGAIN, {"splits": dict, "plan": dict, "files": dict}, ("splits", "plan"))
+
+
+def _split(path: Path, name: str, split: Any) -> Split:
+    """One split of a card, whose counts are counts."""
+    try:
+        result = Split(**{**split, "shards": tuple(split["shards"])})
+        counts = [*result.shards, result.bytes, result.left_out]
+        if any(type(count) is not int or not 0 <= count < 1 << 62 for count in counts):
+            raise ValueError("counts are not whole numbers from 0")
+        if type(result.fingerprint) is not str or Path(name).name != name:
+            raise ValueError("a fingerprint or a name is none")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: unreadable (split {name!a}: {error}); {_AGAIN}") from None
+    return result
 
 
 def read_index(folder: Folder, split: str) -> np.ndarray:
@@ -113,14 +167,15 @@ def read_index(folder: Folder, split: str) -> np.ndarray:
 
     `faults` says whether it is the index that the card describes.
     """
-    return read_rows(index_path(located(folder), split), "copy or write the dataset again")
+    return read_rows(index_path(located(folder), split), _AGAIN)
 
 
 def read_rows(path: Path, remedy: str) -> np.ndarray:
     """The rows of `INDEX` in a file, which must hold nothing else; `remedy` ends the line that refuses another file."""
     try:
         stored = read(path) if is_remote(path) else None
-        with open_file(path, remedy) if stored is None else io.BytesIO(stored) as file:
+        opened: BinaryIO = open_file(path, remedy) if stored is None else io.BytesIO(stored)
+        with opened as file:
             header = read_header(file)
             start = file.tell()
             size = file.seek(0, 2) - start
