@@ -19,6 +19,7 @@ from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.config import Training
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.errors import UserError
+from cion_jax.untrusted import read_json
 
 SETTINGS, ORIGIN = "settings.json", "origin.json"
 #: The teacher's weights, anew after each epoch.
@@ -53,10 +54,7 @@ def claim(out: Path, settings: Training) -> None:
 
 def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
     """Refuse to go on with a run that was begun with other settings."""
-    try:
-        begun = _flat(json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+    begun = _flat(read_json(path, "name another folder"))
     names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
     if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
         raise UserError(
