@@ -52,7 +52,7 @@ def test_a_missing_shard(own_dataset: Path) -> None:
     path = Records(own_dataset).shard_path(2)
     path.unlink()
     (problem,) = problems(own_dataset)
-    assert problem == f"{path} at byte 0: No such file or directory; its 40 images are lost"
+    assert problem == f"{path}: not there; its 40 images are lost"
 
 
 def test_a_record_whose_image_does_not_decode(own_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_a_missing_shard_is_named(own_dataset: Path) -> None:
     Records(own_dataset).shard_path(3).unlink()
     records = Records(own_dataset)
     assert records[0].source
-    with pytest.raises(UserError, match="00003-of-00005: No such file"):
+    with pytest.raises(UserError, match="00003-of-00005: not there; see"):
         records[130]
 
 

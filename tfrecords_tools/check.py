@@ -13,6 +13,7 @@ from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from cion_jax.untrusted import check_is_file
 
 #: So many examples of each kind of mistake in the labels are listed: one cause often spoils them all.
 _EXAMPLES = 20
@@ -88,9 +89,10 @@ def _shard_problems(records: Records, shard: int) -> tuple[int, list[str]]:
     first = sum(records.card.shards[:shard])
     numbers = range(first, min(first + records.card.shards[shard], len(records)))
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        return len(numbers), [f"{path} at byte 0: {error.strerror}; its {len(numbers)} images are lost"]
+        check_is_file(path, f"its {len(numbers)} images are lost")
+    except UserError as error:
+        return len(numbers), [str(error)]
+    size = path.stat().st_size
     lines = []
     end = 0
     for number in numbers:

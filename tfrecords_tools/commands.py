@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
@@ -19,6 +18,7 @@ from cion_jax.data.records import Records
 from cion_jax.data.source import Source
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
+from cion_jax.terminal import Console
 from tfrecords_tools import repack as repacking
 from tfrecords_tools.importers import IMPORTERS
 
