@@ -1,4 +1,4 @@
-"""Arrays that others wrote: an .npz is read without running what is pickled, and without filling the memory."""
+"""Arrays that others wrote: .npz and .npy are read without running what is pickled, and without filling the memory."""
 
 import warnings
 import zipfile
@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from cion_jax.errors import UserError
-from cion_jax.untrusted import check_is_file
+from cion_jax.untrusted import check_is_file, open_file
 
 #: A file may be unpacked to so many bytes, and to more if that is at most so many times its own size.
 MAX_BYTES = 1 << 28
@@ -87,6 +87,26 @@ def read_header(file: IO[bytes]) -> Header:
     if any(type(size) is not int or size < 0 for size in shape):
         raise ValueError(f"a shape of {shape}")
     return Header(shape, dtype)
+
+
+def whole_header(file: IO[bytes]) -> Header:
+    """The header of the array that a file holds and nothing else; a ValueError for any other. Leaves it at the end."""
+    header = read_header(file)
+    start = file.tell()
+    size = file.seek(0, 2) - start
+    if size != header.nbytes:
+        raise ValueError(f"{size:,} bytes of numbers where the header claims {header.nbytes:,}")
+    return header
+
+
+def map_npy(path: Path, remedy: str) -> np.ndarray:
+    """The array in an .npy, mapped into memory; `remedy` ends the line that refuses any other file."""
+    with open_file(path, remedy) as file:
+        try:
+            whole_header(file)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); {remedy}") from None
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

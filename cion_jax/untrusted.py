@@ -1,5 +1,6 @@
 """Files that somebody may have touched: opened only if they are files, read with limits, refused in one line."""
 
+import hashlib
 import json
 import os
 import stat
@@ -87,6 +88,31 @@ def parse_json(
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: unreadable ({' '.join(str(error).split())[:120]}); {remedy}") from None
     return contents
+
+
+def signed(card: dict[str, Any]) -> dict[str, Any]:
+    """A card with a digest of all that stands in it, wherever its lines stand."""
+    rest = {name: value for name, value in card.items() if name != "digest"}
+    return rest | {"digest": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+def check_signed(card: dict[str, Any], path: Path) -> None:
+    """Refuse a card that is not as it was written; older ones have no digest."""
+    if "digest" in card and card["digest"] != signed(card)["digest"]:
+        remedy = "copy the folder again, or remove the digest if you changed the card yourself"
+        raise UserError(f"{path}: not as it was written (its digest differs); {remedy}")
+
+
+def file_digest(path: Path, remedy: str) -> str:
+    """SHA-256 of a file, in hex; `remedy` ends the line that says why it cannot be read."""
+    with open_file(path, remedy) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(path: Path, expected: str | None, remedy: str) -> None:
+    """Refuse a file whose digest is not the one that a card has; None where an older card has none."""
+    if expected is not None and file_digest(path, remedy) != expected:
+        raise UserError(f"{path}: not as it was written (its digest differs); {remedy}")
 
 
 def _is(value: object, kind: type | UnionType) -> bool:

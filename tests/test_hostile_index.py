@@ -60,9 +60,9 @@ def test_rows_that_were_appended_or_cut_off_are_damage(own_dataset: Path) -> Non
     path = layout.index_path(own_dataset, "train")
     whole = path.read_bytes()
     for data, message in [
-        (whole + b"\0" * 40, "has 8,040 bytes of rows where its header claims 8,000"),
-        (whole + b"x", "has 8,001 bytes"),
-        (whole[:-1], "has 7,999 bytes"),
+        (whole + b"\0" * 40, "8,040 bytes of numbers where the header claims 8,000"),
+        (whole + b"x", "8,001 bytes"),
+        (whole[:-1], "7,999 bytes"),
     ]:
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):

@@ -320,7 +320,7 @@ def zeros(path: Path) -> None:
     [
         (lambda path: None, "not there"),
         (lambda path: path.write_bytes(b"no archive"), "not an .npz of plain arrays"),
-        (lambda path: path.mkdir(), "no finished features here"),
+        (lambda path: path.mkdir(), "no finished features are here"),
         (lambda path: np.savez(path, features=np.ones((2, 2)), video=np.zeros(2, int)), "has no tracklet"),
         (pickled, "not an .npz of plain arrays"),
         (bomb, "would unpack to 0.3 GB"),

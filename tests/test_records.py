@@ -94,10 +94,10 @@ def test_a_whole_record_that_is_another_one_is_noticed(own_dataset: Path) -> Non
         (lambda folder: (folder / "cion.json").write_text("[]"), r"cion\.json: unreadable"),
         (lambda folder: (folder / "cion.json").write_text('{"format": 99}'), "format 99"),
         (lambda folder: (folder / "cion-train.index.npy").unlink(), "not there; copy or write"),
-        (lambda folder: (folder / "cion-train.index.npy").write_bytes(b"\x93NUMPY"), "unreadable index"),
+        (lambda folder: (folder / "cion-train.index.npy").write_bytes(b"\x93NUMPY"), "damaged"),
         (lambda folder: np.save(folder / "cion-train.index.npy", np.zeros(200)), "not an index"),
         (lambda folder: np.save(folder / "cion-train.index.npy", Records(folder).index[:7]), "7 rows for 200 images"),
-        (lambda folder: np.save(folder / "cion-train.index.npy", np.array([{}])), "unreadable index"),
+        (lambda folder: np.save(folder / "cion-train.index.npy", np.array([{}])), "damaged"),
     ],
 )
 def test_a_spoiled_folder_is_explained(spoil, message: str, own_dataset: Path) -> None:  # type: ignore[no-untyped-def]

@@ -13,10 +13,11 @@ from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
-from cion_jax.untrusted import check_is_file
+from cion_jax.untrusted import check_file, check_is_file
 
 #: So many examples of each kind of mistake in the labels are listed: one cause often spoils them all.
 _EXAMPLES = 20
+_AGAIN = "copy or write the dataset again"
 #: No file of a disk is longer.
 _MAX_OFFSET = 1 << 62
 
@@ -67,8 +68,7 @@ def _card_problems(folder: Path) -> Iterator[str]:
         if name == dataset.CARD:  # compared when it was read
             continue
         try:
-            if Path(name).name != name or dataset.file_digest(folder / name) != expected:
-                yield f"{folder / name}: not as it was written (the digest in {dataset.CARD} differs)"
+            check_file(folder / Path(name).name, expected, _AGAIN)
         except UserError as error:
             yield str(error)
     shards = {

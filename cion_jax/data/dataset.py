@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from cion_jax.data.files import Folder, exists, is_remote, located, read
 from cion_jax.data.labels import FIELDS, LABELS
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
-from cion_jax.npz import read_header
-from cion_jax.untrusted import MAX_JSON_BYTES, open_file, parse_json, read_file
+from cion_jax.npz import map_npy, whole_header
+from cion_jax.untrusted import MAX_JSON_BYTES, check_signed, parse_json, read_file, signed
 
 NAME = "cion"
 CARD = "cion.json"
@@ -87,12 +87,6 @@ def fingerprint(index: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open_file(path, _AGAIN) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_card(path: Path, splits: dict[str, Split], plan: dict, files: Mapping[str, str]) -> None:
     """Write the card, with a digest of itself.
 
@@ -104,13 +98,7 @@ def write_card(path: Path, splits: dict[str, Split], plan: dict, files: Mapping[
     """
     parts = {name: asdict(split) for name, split in splits.items()}
     card = {"format": _FORMAT, "splits": parts, "plan": plan, "files": dict(files)}
-    path.write_text(json.dumps(card | {"digest": _own_digest(card)}, indent=1) + "\n")
-
-
-def _own_digest(card: dict[str, Any]) -> str:
-    """Digest of a card, wherever its lines stand."""
-    rest = {name: value for name, value in card.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(signed(card), indent=1) + "\n")
 
 
 def is_dataset(folder: Folder) -> bool:
@@ -142,9 +130,7 @@ def _read_card(folder: Folder) -> tuple[Path, dict[str, Any]]:
     card = parse_json(text, path, _AGAIN)
     if card.get("format") != _FORMAT:
         raise UserError(f"{path}: format {card.get('format')!r} is not {_FORMAT}; update cion_jax")
-    if "digest" in card and card["digest"] != _own_digest(card):
-        remedy = "or remove its digest if you changed it yourself, and see `cion data check`"
-        raise UserError(f"{path}: not as it was written (its digest differs); copy the dataset again, {remedy}")
+    check_signed(card, path)
     return path, parse_json(text, path, _AGAIN, {"splits": dict, "plan": dict, "files": dict}, ("splits", "plan"))
 
 
@@ -172,22 +158,20 @@ def read_index(folder: Folder, split: str) -> np.ndarray:
 
 def read_rows(path: Path, remedy: str) -> np.ndarray:
     """The rows of `INDEX` in a file, which must hold nothing else; `remedy` ends the line that refuses another file."""
-    try:
-        stored = read(path) if is_remote(path) else None
-        opened: BinaryIO = open_file(path, remedy) if stored is None else io.BytesIO(stored)
-        with opened as file:
-            header = read_header(file)
-            start = file.tell()
-            size = file.seek(0, 2) - start
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"{path}: unreadable index ({error}); {remedy}") from None
-    if header.dtype != INDEX or len(header.shape) != 1:
+    rows = _fetch_rows(path, remedy) if is_remote(path) else map_npy(path, remedy)
+    if rows.dtype != INDEX or rows.ndim != 1:
         raise UserError(f"{path}: not an index of this format; {remedy}")
-    if header.nbytes != size:
-        raise UserError(f"{path}: has {size:,} bytes of rows where its header claims {header.nbytes:,}; {remedy}")
-    if stored is not None:
-        return np.frombuffer(stored, INDEX, offset=start)
-    return np.memmap(path, INDEX, "r", start, header.shape)
+    return rows
+
+
+def _fetch_rows(path: Path, remedy: str) -> np.ndarray:
+    """The array in an .npy in an object store, of one dimension."""
+    try:
+        stored = read(path)
+        header = whole_header(io.BytesIO(stored))
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path}: not there or damaged ({error}); {remedy}") from None
+    return np.frombuffer(stored, header.dtype, offset=len(stored) - header.nbytes)
 
 
 def faults(index: np.ndarray, split: Split) -> Iterator[str]:

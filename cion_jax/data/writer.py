@@ -29,7 +29,7 @@ from cion_jax.data.labels import FIELDS
 from cion_jax.data.source import Source
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
-from cion_jax.untrusted import read_text
+from cion_jax.untrusted import file_digest, read_text
 
 
 def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> dict[str, Split]:
@@ -206,5 +206,5 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)
     names = (*(dataset.index_path(out, split).name for split in splits), *dataset.TFDS)
-    files = {name: dataset.file_digest(out / name) for name in names}
+    files = {name: file_digest(out / name, "repeat the command") for name in names}
     write_atomically(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan, files))
