@@ -176,3 +176,13 @@ def test_how_many_batches_the_norms_have_seen_is_kept(tmp_path: Path) -> None:
     save(tmp_path / "ours.safetensors", weights)
     write_state(tmp_path / "back.pth", plain(load(tmp_path / "ours.safetensors")))
     assert (tmp_path / "back.pth").read_bytes() == (tmp_path / "there.pth").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_with_a_terabyte_of_nothing_behind_it_is_not_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    write_state(path, STATE)
+    with path.open("rb+") as file:
+        file.truncate(1 << 40)  # a sparse file takes no room
+    with pytest.raises(UserError, match=rf"weights\{suffix}: damaged"):
+        read_state(path)

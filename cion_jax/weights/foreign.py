@@ -44,7 +44,8 @@ def read_state(path: Path, part: str = "teacher") -> State:
         if head.startswith(_ZIP):
             return read_archive(file, lambda content: _chosen(content, part))
         if _is_safetensors(head):
-            return _read_safetensors(path.read_bytes())
+            with safetensors.safe_open(path, "np"):  # compares header and size before all is read
+                return _read_safetensors(path.read_bytes())
         raise UserError(_explained(head))
 
 
