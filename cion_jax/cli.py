@@ -4,10 +4,12 @@ import difflib
 import functools
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import tyro
 from etils import epath
@@ -65,11 +67,25 @@ RENAMED = {"--stream": "--shuffle-window"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (default: the process's own) ask for, and return its exit code.
 
-    What a user can mend ends with one line on stderr and code 1, or 2 where the arguments cannot be read.
+    What a user can mend ends with one line on stderr and code 1, or 2 where the arguments cannot be read. Where nobody
+    reads on what is printed, as behind `| head`, it ends quietly with the code of a process that SIGPIPE has ended.
     """
+    try:
+        try:
+            return _main(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(_is_unread, (sys.stdout, sys.stderr)):
+            os.dup2(silence, stream.fileno())  # Python flushes once more when it ends
+        return 128 + signal.SIGPIPE
+
+
+def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))  # read when JAX starts, which --help does not
     avoid_faults()
-    words, command, options = _find(list(sys.argv[1:] if arguments is None else arguments))
+    words, command, options = _find(list(arguments))
     if isinstance(command, dict):
         return _describe(words, command, options)
     options = [_current_name(option) for option in options]
@@ -77,11 +93,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_stores(options)
         return _call(words, _with_settings(words, command, options), options) or 0
     except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and any(map(_is_unread, (sys.stdout, sys.stderr))):
+            raise
         print(f"cion: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("cion: interrupted; repeat the command to take up what it was writing", file=sys.stderr)
         return 130
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe whose other end is closed."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # it is no file of the system's
+        return False
 
 
 def _find(arguments: list[str]) -> tuple[str, Command | Tree, list[str]]:

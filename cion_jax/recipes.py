@@ -27,6 +27,7 @@ from cion_jax.config import (
     Pretraining,
 )
 from cion_jax.errors import UserError
+from cion_jax.untrusted import check_is_file
 
 #: The backbones of the paper, by family.
 PAPER = (
@@ -137,6 +138,7 @@ def published(settings: Finetuning, backbone: str, data_set: str) -> Finetuning:
 
 def read_settings(path: Path, kind: type[_Settings]) -> _Settings:
     """What a Python file calls `settings`, which must be of this kind. The file is run."""
+    check_is_file(path, "name a Python file that defines `settings`")
     try:
         settings = runpy.run_path(str(path)).get("settings")
     except Exception as error:

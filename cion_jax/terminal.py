@@ -7,14 +7,22 @@ several parts has an argument `bar`, with which it opens a bar for each of them.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from rich import console as rich_console
 from rich import progress as rich_progress
-from rich.console import Console
 from rich.text import Text
 
 #: Called with the number of further items that are done.
 Progress = Callable[[int], object]
 #: Opens a bar for so many items of a name; what is yielded moves it.
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+class Console(rich_console.Console):
+    """Where tables are printed. A pipe that nobody reads any more is left to `cli.main`, which knows how to end."""
+
+    def on_broken_pipe(self) -> None:
+        """Do not end the process from here."""
+        raise BrokenPipeError
 
 
 def no_progress(items: int) -> None:

@@ -145,9 +145,9 @@ def _map(weights: Weights, world: Path) -> float:
 
 def _label_f1(world: Path, name: str) -> float:
     records = Records(world / "world")
-    fingerprint = records.card.fingerprint
-    labels = read_labelling(labels_path(world / "finetuned" / name, UNLABELLED.epochs - 1), fingerprint)
-    return agreement(labels, read_labelling(world / "world" / "truth.npz", fingerprint)).f1
+    made = labels_path(world / "finetuned" / name, UNLABELLED.epochs - 1)
+    paths = made, world / "world" / "truth.npz"
+    return agreement(*(read_labelling(path, records.card.fingerprint, len(records)) for path in paths)).f1
 
 
 def _print_differences(values: dict[str, list[float]], one: str, others: list[str]) -> None:

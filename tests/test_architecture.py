@@ -12,12 +12,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: What every room may import.
-FOUNDATIONS = {f"cion_jax.{name}" for name in ("errors", "config", "atomic", "npz", "hosts", "terminal")}
+FOUNDATIONS = {f"cion_jax.{name}" for name in ("errors", "config", "atomic", "untrusted", "npz", "hosts", "terminal")}
 #: Each room, and the rooms of ours that it may import beside the foundations.
 ROOMS: dict[str, set[str]] = {
     "cion_jax.errors": set(),
     "cion_jax.config": set(),
     "cion_jax.atomic": set(),
+    "cion_jax.untrusted": set(),
     "cion_jax.npz": set(),
     "cion_jax.hosts": {"roll_call"},
     "cion_jax.roll_call": set(),

@@ -52,7 +52,7 @@ def test_a_missing_shard(own_dataset: Path) -> None:
     path = Records(own_dataset).shard_path(2)
     path.unlink()
     (problem,) = problems(own_dataset)
-    assert problem == f"{path} at byte 0: No such file or directory; its 40 images are lost"
+    assert problem == f"{path}: not there; its 40 images are lost"
 
 
 def test_a_record_whose_image_does_not_decode(own_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def with_index(folder: Path, **changes: tuple[int, int]) -> None:
     np.save(path, index)
     splits, plan = layout.read_card(folder)
     fields = splits["train"].__dict__ | {"fingerprint": layout.fingerprint(index)}
-    layout.write_card(folder / layout.CARD, splits | {"train": layout.Split(**fields)}, plan)
+    layout.write_card(folder / layout.CARD, splits | {"train": layout.Split(**fields)}, plan, {})
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_drawn_world_is_sound_and_its_truth_stands_apart(world: Path, capsys: 
     assert main(["data", "check", str(world)]) == 0
     assert capsys.readouterr().out == f"{world}: 0 problems found\n"
     records = Records(world)
-    truth = read_labelling(world / "truth.npz", records.card.fingerprint)
+    truth = read_labelling(world / "truth.npz", records.card.fingerprint, len(records))
     assert len(truth) == len(records) and set(truth) <= set(range(-1, 6)) and len(set(truth)) > 3
     assert (np.asarray(records.index["identity"]) == -1).all()
 

@@ -131,7 +131,8 @@ def test_only_the_identity_level_makes_labels_and_they_are_held_against_the_trut
     assert [run for run in RUNS if made[run]] == ["identity"]
     records = Records(folder / "world")
     trained_with, truth = (
-        read_labelling(path, records.card.fingerprint) for path in (*made["identity"], folder / "world" / "truth.npz")
+        read_labelling(path, records.card.fingerprint, len(records))
+        for path in (*made["identity"], folder / "world" / "truth.npz")
     )
     agreements = worlds[0].labels.agreements
     denoised = worlds[0].labels.denoised

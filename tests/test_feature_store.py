@@ -84,7 +84,7 @@ def test_a_killed_run_is_taken_up_and_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "out"
     assert python(KILLED, dataset, out) == -signal.SIGKILL
-    with pytest.raises(UserError, match="no finished features here"):
+    with pytest.raises(UserError, match="no finished features are here"):
         read_features(out, "train")
     shards = sorted((out / "train").glob("features-*"))
     assert len(shards) == 3 and not (out / "features.json").exists()
@@ -151,34 +151,58 @@ class Trap:
         return os._exit, (13,)
 
 
+#: What a card has of digests.
+SIGNED = ("files", "digest")
+
+
+def test_whatever_is_changed_in_a_folder_is_noticed(folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    before = read_features(folder, "train")
+    out = Path(shutil.copytree(folder, tmp_path / "out"))
+    for name in ("train/features-00002-of-00005.npy", "train/index.npy", "features.json"):
+        whole = (folder / name).read_bytes()
+        for place in random.integers(len(whole), size=30):
+            (out / name).write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            try:
+                after = read_features(out, "train")
+            except UserError as error:
+                assert len(str(error).splitlines()) == 1
+            else:
+                np.testing.assert_array_equal(after[0], before[0])
+                np.testing.assert_array_equal(after[1], before[1])
+                assert name == "features.json"  # its digest may have lost its name
+        (out / name).write_bytes(whole)
+
+
 def test_damaged_and_hostile_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     shard, index, card = "train/features-00002-of-00005.npy", "train/index.npy", "features.json"
     array, rows = np.load(folder / shard), np.load(folder / index)
     rows["number"][5] = 6
-    whole = json.loads((folder / card).read_text())
+    whole = {name: value for name, value in json.loads((folder / card).read_text()).items() if name not in SIGNED}
     trap = tmp_path / "trap.npy"
     np.save(trap, np.array([Trap()] * 48), allow_pickle=True)
     cases = [
-        (shard, None, "missing or damaged"),
-        (shard, b"", "missing or damaged"),
-        (shard, (folder / shard).read_bytes()[:-4], "missing or damaged"),
-        (shard, trap.read_bytes(), "missing or damaged"),
-        (shard, pickle.dumps(Trap()), "missing or damaged"),
-        (shard, b"PK\3\4 no zip", "missing or damaged"),
+        (shard, None, "not there"),
+        (shard, b"", "damaged"),
+        (shard, (folder / shard).read_bytes()[:-4], "damaged"),
+        (shard, trap.read_bytes(), "damaged"),
+        (shard, pickle.dumps(Trap()), "damaged"),
+        (shard, b"PK\3\4 no zip", "damaged"),
         (shard, array[1:], r"holds float32 \(47, 6\), not float32 \(48, 6\)"),
         (shard, array.astype(float), "holds float64"),
         (index, rows, "image numbers are not 0 to 199"),
         (index, array, "holds float32"),
-        (card, None, "no finished features here"),
-        (card, b"[" * 100_000, "unreadable card"),
-        (card, b"[]", "unreadable card"),
-        (card, json.dumps({**whole, "width": "6"}).encode(), "unreadable card"),
-        (card, json.dumps({**whole, "images_per_shard": 0}).encode(), "unreadable card"),
+        (card, None, "no finished features are here"),
+        (card, b"[" * 100_000, "unreadable"),
+        (card, b"[]", "unreadable"),
+        (card, json.dumps({**whole, "width": "6"}).encode(), "unreadable"),
+        (card, json.dumps({**whole, "images_per_shard": 0}).encode(), "unreadable"),
         (card, json.dumps({**whole, "format": 2}).encode(), "format 2 is not 1"),
         (card, json.dumps({**whole, "width": 7}).encode(), r"not float32 \(48, 7\)"),
     ]
     for number, (name, content, message) in enumerate(cases):
         out = Path(shutil.copytree(folder, tmp_path / str(number)))
+        (out / card).write_text(json.dumps(whole))  # as an earlier release wrote it
         (out / name).unlink()
         if isinstance(content, np.ndarray):
             np.save(out / name, content)
@@ -246,7 +270,7 @@ def test_a_folder_of_images_keeps_their_names(pictures: Path, variables: Variabl
             ["{dataset}", "{dataset}", "{out}"],
             "not a run (none of best.safetensors, ",
         ),
-        (["{out}", "{dataset}", "{out}"], "name a whole file of weights"),
+        (["{out}", "{dataset}", "{out}"], "not there; name a file of weights"),
         (["{run}", "{dataset}", "{out}", "--split=gallery"], "no split 'gallery'; it has train, query"),
         (["{run}", "{pictures}", "{out}", "--split=train"], "has no split 'train'; leave --split out"),
         (["{run}", "{run}", "{out}"], "no .jpg, .jpeg or .png below this folder"),

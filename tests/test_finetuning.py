@@ -99,7 +99,7 @@ def test_clusters_are_made_anew_and_fill_the_memory(whole: dict[str, Path], data
     for name in ("dbscan", "denoise"):
         files = sorted((whole[name] / "labels").glob("*.npz"))
         assert [file.stem for file in files] == ["epoch-00000", "epoch-00001", "epoch-00002"]
-        labels = [read_labelling(file, records.card.fingerprint) for file in files]
+        labels = [read_labelling(file, records.card.fingerprint, len(records)) for file in files]
         assert all(each.max() >= 3 for each in labels)
         assert name == "denoise" or not np.array_equal(labels[0], labels[2])
 

@@ -90,14 +90,14 @@ def test_a_whole_record_that_is_another_one_is_noticed(own_dataset: Path) -> Non
     ("spoil", "message"),
     [
         (lambda folder: (folder / "cion.json").unlink(), "no finished dataset here"),
-        (lambda folder: (folder / "cion.json").write_text("{"), "unreadable dataset card"),
-        (lambda folder: (folder / "cion.json").write_text("[]"), "unreadable dataset card"),
+        (lambda folder: (folder / "cion.json").write_text("{"), r"cion\.json: unreadable"),
+        (lambda folder: (folder / "cion.json").write_text("[]"), r"cion\.json: unreadable"),
         (lambda folder: (folder / "cion.json").write_text('{"format": 99}'), "format 99"),
-        (lambda folder: (folder / "cion-train.index.npy").unlink(), "unreadable index"),
-        (lambda folder: (folder / "cion-train.index.npy").write_bytes(b"\x93NUMPY"), "unreadable index"),
+        (lambda folder: (folder / "cion-train.index.npy").unlink(), "not there; copy or write"),
+        (lambda folder: (folder / "cion-train.index.npy").write_bytes(b"\x93NUMPY"), "damaged"),
         (lambda folder: np.save(folder / "cion-train.index.npy", np.zeros(200)), "not an index"),
         (lambda folder: np.save(folder / "cion-train.index.npy", Records(folder).index[:7]), "7 rows for 200 images"),
-        (lambda folder: np.save(folder / "cion-train.index.npy", np.array([{}])), "unreadable index"),
+        (lambda folder: np.save(folder / "cion-train.index.npy", np.array([{}])), "damaged"),
     ],
 )
 def test_a_spoiled_folder_is_explained(spoil, message: str, own_dataset: Path) -> None:  # type: ignore[no-untyped-def]
@@ -115,33 +115,33 @@ def test_a_missing_shard_is_named(own_dataset: Path) -> None:
     Records(own_dataset).shard_path(3).unlink()
     records = Records(own_dataset)
     assert records[0].source
-    with pytest.raises(UserError, match="00003-of-00005: No such file"):
+    with pytest.raises(UserError, match="00003-of-00005: not there; see"):
         records[130]
 
 
 def test_labels_come_back_and_only_to_their_own_data(tmp_path: Path) -> None:
     labels = np.array([0, 0, -1, 1])
     write_labelling(tmp_path / "labels.npz", labels, "abc", {"sigma": 0.3})
-    np.testing.assert_array_equal(read_labelling(tmp_path / "labels.npz", "abc"), labels)
+    np.testing.assert_array_equal(read_labelling(tmp_path / "labels.npz", "abc", None), labels)
     with pytest.raises(UserError, match="made for other data"):
-        read_labelling(tmp_path / "labels.npz", "abd")
+        read_labelling(tmp_path / "labels.npz", "abd", None)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04nothing", b"\x80\x04N."])
 def test_a_file_that_is_not_a_labelling_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "labels.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"not an \.npz of plain arrays"):
-        read_labelling(tmp_path / "labels.npz", "abc")
+        read_labelling(tmp_path / "labels.npz", "abc", None)
 
 
 def test_a_labelling_that_is_not_there_is_asked_for_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.npz: not there; name a labelling"):
-        read_labelling(tmp_path / "nothing.npz", "abc")
+        read_labelling(tmp_path / "nothing.npz", "abc", None)
 
 
 def test_a_labelling_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_labelling(tmp_path / "labels.npz", np.zeros(1 << 20), "abc", {})
-    assert len(read_labelling(tmp_path / "labels.npz", "abc")) == 1 << 20
+    assert len(read_labelling(tmp_path / "labels.npz", "abc", None)) == 1 << 20
     monkeypatch.setattr("cion_jax.npz.MAX_BYTES", 1 << 20)
     with pytest.raises(UserError, match="would unpack to"):
-        read_labelling(tmp_path / "labels.npz", "abc")
+        read_labelling(tmp_path / "labels.npz", "abc", None)

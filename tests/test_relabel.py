@@ -34,7 +34,7 @@ def test_labels_made_anew_are_kept_and_made_again_after_a_death(
     paths = sorted((whole / "labels").iterdir())
     assert len(paths) == 3
     for epoch, path in enumerate(paths, 1):
-        labels = read_labelling(path, Records(dataset).card.fingerprint)
+        labels = read_labelling(path, Records(dataset).card.fingerprint, None)
         with np.load(path) as arrays:
             message = json.loads(str(arrays["settings"]))
             assert len(arrays["noise"]) == 4  # of raw tracklets, and of three levels

@@ -260,7 +260,7 @@ def test_given_labels_are_shown_where_the_run_made_none(own_run: Path, world: Pa
     [
         ("settings.json", None, r"own: not a run \(settings.json is missing\); name a folder"),
         ("settings.json", "{", r"settings.json: unreadable \(.*\); name a run"),
-        ("settings.json", "[1]", r"settings.json: unreadable \(not an object\)"),
+        ("settings.json", "[1]", r"settings.json: unreadable \(a list, not an object\)"),
         ("settings.json", '{"format": 1}', "settings.json: no settings of a training; name"),
         ("origin.json", '{"data": "x', r"origin.json: unreadable"),
         ("metrics.jsonl", 'torn\n{"step": 1}\n', "metrics.jsonl: line 1 is no step's metrics"),

@@ -93,7 +93,7 @@ def test_labels_are_carried_over(dataset: Path, tmp_path: Path) -> None:
         writing=WRITING,
     )
     new = Records(tmp_path / "out")
-    carried = read_labelling(tmp_path / "out" / "labels.npz", new.card.fingerprint)
+    carried = read_labelling(tmp_path / "out" / "labels.npz", new.card.fingerprint, len(new))
     by_source = {record.source: label for record, label in zip(old, labels, strict=True)}
     assert [by_source[record.source] for record in new] == carried.tolist()
     assert np.count_nonzero(np.diff(carried)) == 6

@@ -133,7 +133,10 @@ def test_adapted_positions_vary_smoothly_over_the_new_grid(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["import", "{tmp}/no.pth", "{tmp}/o.safetensors", "--backbone=resnet18"], "no.pth: unreadable"),
+        (
+            ["import", "{tmp}/no.pth", "{tmp}/o.safetensors", "--backbone=resnet18"],
+            "no.pth: not there; name a file",
+        ),
         (["import", "{tmp}/w.pth", "{tmp}/o.safetensors", "--backbone=resnet19"], "did you mean resnet18"),
         (
             ["import", "{tmp}/w.pth", "{tmp}/o.safetensors", "--backbone=swin_tiny"],

@@ -8,22 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from cion_jax.data import dataset, images
-from cion_jax.data.labels import FIELDS, read_labelling
+from cion_jax.data.labels import FIELDS, fingerprint_of, read_labelling
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from cion_jax.untrusted import check_file, check_is_file
 
 #: So many examples of each kind of mistake in the labels are listed: one cause often spoils them all.
 _EXAMPLES = 20
+_AGAIN = "copy or write the dataset again"
+#: No file of a disk is longer.
+_MAX_OFFSET = 1 << 62
 
 
 def problems(folder: Path) -> Iterator[str]:
     """One line for each thing that is wrong: shards, checksums, images, index, labels, and labellings beside them.
 
-    A folder that is not a dataset, or whose card or index cannot be read, is a UserError.
+    A folder that is not a dataset, or whose card cannot be read, is a UserError.
     """
-    splits = [Records(folder, split) for split in dataset.read_card(folder)[0]]
+    splits = []
+    yield from _card_problems(folder)
+    for split in dataset.read_card(folder)[0]:
+        try:
+            splits.append(Records(folder, split, checked=False))
+        except UserError as error:
+            yield str(error)
     with progress_bar("checking images", sum(map(len, splits))) as advance, ThreadPoolExecutor() as pool:
         for records in splits:
             yield from _index_problems(records)
@@ -32,27 +42,57 @@ def problems(folder: Path) -> Iterator[str]:
                 advance(images_done)
                 yield from lines
             yield from _label_problems(records)
-    for path in sorted(folder.glob("*.npz")):
+    for path in sorted(folder.glob("*.npz")) if splits else ():
         yield from _labelling_problems(path, splits)
+
+
+def without_digest(folder: Path) -> list[str]:
+    """Names of those files of a dataset whose digests its card does not have, as an earlier release wrote it."""
+    splits, _ = dataset.read_card(folder)
+    names = (dataset.CARD, *dataset.TFDS, *(dataset.index_path(folder, split).name for split in splits))
+    return sorted({*names} - {*dataset.read_digests(folder)})
+
+
+def _card_problems(folder: Path) -> Iterator[str]:
+    """Whether the card agrees with its own plan, and with the files of the folder."""
+    splits, plan = dataset.read_card(folder)
+    path = folder / dataset.CARD
+    sources = plan.get("sources")
+    for name, split in splits.items():
+        source = sources.get(name) if isinstance(sources, dict) else None
+        planned = source.get("images") if isinstance(source, dict) else None
+        if planned != split.images + split.left_out:
+            counts = f"{split.images:,} images and {split.left_out:,} left out"
+            yield f"{path}: split {name} has {counts}, and {planned} were planned"
+    for name, expected in dataset.read_digests(folder).items():
+        if name == dataset.CARD:  # compared when it was read
+            continue
+        try:
+            check_file(folder / Path(name).name, expected, _AGAIN)
+        except UserError as error:
+            yield str(error)
+    shards = {
+        dataset.shard_path(folder, name, n, len(s.shards)) for name, s in splits.items() for n in range(len(s.shards))
+    }
+    for stray in sorted({*folder.glob(f"{dataset.NAME}-*.tfrecord-*")} - shards):
+        yield f"{stray}: no shard of this dataset; move it away"
 
 
 def _index_problems(records: Records) -> Iterator[str]:
     path = dataset.index_path(records.folder, records.split)
-    index = records.index
-    if dataset.fingerprint(index) != records.card.fingerprint:
-        yield f"{path}: not the content that {dataset.CARD} describes (fingerprints differ)"
-    if not np.array_equal(index["shard"], np.repeat(np.arange(len(records.card.shards)), records.card.shards)):
-        yield f"{path}: images are not in the shards that {dataset.CARD} describes"
+    yield from (f"{path}: {fault}" for fault in dataset.faults(records.index, records.card))
 
 
 def _shard_problems(records: Records, shard: int) -> tuple[int, list[str]]:
     """Images looked at and what is wrong: records must stand end to end as the index says, each whole and decodable."""
     path = records.shard_path(shard)
-    numbers = range(*np.searchsorted(records.index["shard"], [shard, shard + 1]))
+    first = sum(records.card.shards[:shard])
+    numbers = range(first, min(first + records.card.shards[shard], len(records)))
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        return len(numbers), [f"{path} at byte 0: {error.strerror}; its {len(numbers)} images are lost"]
+        check_is_file(path, f"its {len(numbers)} images are lost")
+    except UserError as error:
+        return len(numbers), [str(error)]
+    size = path.stat().st_size
     lines = []
     end = 0
     for number in numbers:
@@ -60,7 +100,10 @@ def _shard_problems(records: Records, shard: int) -> tuple[int, list[str]]:
         if row["offset"] != end:
             lines.append(f"{records.where(number)}: the record before it ends at byte {end}")
         end = int(row["offset"]) + int(row["length"]) + HEADER_BYTES + FOOTER_BYTES
-        lines.extend(_record_problems(records, number))
+        if row["length"] > size or row["offset"] > _MAX_OFFSET:
+            lines.append(f"{records.where(number)}: no record of {row['length']:,} bytes is in {size:,} bytes")
+        elif row["shard"] == shard:  # that it is not was said of the index
+            lines.extend(_record_problems(records, number))
     if size != end:
         lines.append(f"{path} at byte {min(size, end)}: the shard has {size} bytes where the index describes {end}")
     return len(numbers), lines
@@ -75,8 +118,7 @@ def _record_problems(records: Records, number: int) -> Iterator[str]:
     except images.ImageError as error:
         yield f"{records.where(number)}: {error}"
     else:
-        row = records.index[number]
-        wrong = [name for name in FIELDS if getattr(record, name) != row[name]]
+        wrong = records.disagreements(number, record)
         if (record.height, record.width) != (height, width):
             wrong.append("size")
         if wrong:
@@ -107,14 +149,9 @@ def _label_problems(records: Records) -> Iterator[str]:
 
 def _labelling_problems(path: Path, splits: list[Records]) -> Iterator[str]:
     """A labelling kept beside the data must belong to one of its splits and name every image."""
-    refusals = []
-    for records in splits:
-        try:
-            labels = read_labelling(path, records.card.fingerprint)
-        except UserError as error:
-            refusals.append(str(error))
-        else:
-            if labels.shape != (len(records),):
-                yield f"{path}: {labels.size} labels for {len(records)} images of split {records.split}"
-            return
-    yield refusals[0]
+    try:
+        made_for = fingerprint_of(path)
+        records = next((each for each in splits if each.card.fingerprint == made_for), splits[0])
+        read_labelling(path, records.card.fingerprint, len(records))
+    except UserError as error:
+        yield str(error)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
@@ -19,6 +18,7 @@ from cion_jax.data.records import Records
 from cion_jax.data.source import Source
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
+from cion_jax.terminal import Console
 from tfrecords_tools import repack as repacking
 from tfrecords_tools.importers import IMPORTERS
 
@@ -52,19 +52,21 @@ def synth(out: Out, world: World = World(), writing: Writing = Writing(), settin
 
 
 def check(folder: Folder) -> int:
-    """Read and decode every image, compare index, shards and labels, and list what is wrong by shard and offset.
+    """Read and decode every image, compare card, index, shards and labels, and list what is wrong and where.
 
     Ends with code 0 if all is well, 1 if not.
 
     Args:
         folder: A dataset folder.
     """
-    from tfrecords_tools.check import problems
+    from tfrecords_tools.check import problems, without_digest
 
     count = 0
     for problem in problems(folder):
         print(problem)
         count += 1
+    if names := without_digest(folder):
+        print(f"{folder}: the card has no digest of {', '.join(names)}; `cion data repack` writes one that has")
     print(f"{folder}: {count} problem{'s' if count != 1 else ''} found")
     return 1 if count else 0
 
@@ -122,7 +124,9 @@ def sheet(
         raise UserError(f"--by {by}: must be identity, tracklet, video or camera")
     if rows < 1 or columns < 1:
         raise UserError(f"a sheet of {rows} rows and {columns} columns shows nothing; both must be at least 1")
-    values = np.asarray(records.index[by]) if labels is None else read_labelling(labels, records.card.fingerprint)
+    values = np.asarray(records.index[by])
+    if labels is not None:
+        values = read_labelling(labels, records.card.fingerprint, len(records))
     drawn = sheet_of(records, rows_of(values, only, rows, columns))
     write_atomically(out, lambda path: drawn.save(path, format="PNG"))
     print(f"{out}: written")

@@ -40,6 +40,9 @@ class Repacked:
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         for number in self.numbers:
             record = self.records[number]
+            if wrong := self.records.disagreements(number, record):
+                where = f"{self.records.where(number)}: the record disagrees with the index about {', '.join(wrong)}"
+                raise UserError(f"{where}; see `cion data check`")
             if self.size in (None, (record.height, record.width)):
                 yield record.image, record.source
             else:
@@ -81,7 +84,7 @@ def repack(
     if labelling is not None:
         if "train" not in splits:
             raise UserError(f"{folder}: has no train split for the labels in {labelling}")
-        labels["train"] = read_labelling(labelling, splits["train"].card.fingerprint)
+        labels["train"] = read_labelling(labelling, splits["train"].card.fingerprint, len(splits["train"]))
     if order == "grouped" and all((identities < 0).all() for identities in labels.values()):
         raise UserError(f"{folder}: no image has an identity to be grouped by; give --labels FILE")
     numbers = {split: new_order(labels[split], order, seed) for split in splits}

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.config import Denoising, Hosts
 from cion_jax.errors import UserError
+from cion_jax.terminal import Console
 
 if TYPE_CHECKING:
     from cion_jax.data.records import Records

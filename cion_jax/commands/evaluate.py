@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from etils import epath
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.config import Hosts, Precision
 from cion_jax.errors import UserError
+from cion_jax.terminal import Console
 
 if TYPE_CHECKING:
     from cion_jax.evaluate.distances import Distances

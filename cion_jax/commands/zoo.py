@@ -4,9 +4,10 @@ from dataclasses import asdict
 from json import dumps
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
+
+from cion_jax.terminal import Console
 
 
 def zoo(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None, json: bool = False) -> None:

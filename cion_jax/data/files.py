@@ -50,7 +50,7 @@ def _from_store(path: Folder, ask: Callable[[Any, str], Any]) -> Any:
     except FileNotFoundError:
         raise
     except ImportError:
-        driver = DRIVERS[str(path).split("://")[0]]
+        driver = DRIVERS.get(str(path).split("://")[0], "its driver of fsspec")
         raise UserError(f"{path}: {driver} is not installed; `pip install {driver}`") from None
     except Exception as error:  # each store has errors of its own
         why = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -9,6 +9,7 @@ import numpy as np
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.example import ImageRecord
 from cion_jax.data.files import Folder, is_remote, located
+from cion_jax.data.labels import FIELDS
 from cion_jax.data.shards import CHUNK_BYTES, Bytes, ChunkCache, Shards, chunk_starts
 from cion_jax.errors import UserError
 
@@ -23,7 +24,8 @@ class Records:
     Safe to share between threads, and to pickle to another process.
     """
 
-    def __init__(self, folder: Folder, split: str = "train"):
+    def __init__(self, folder: Folder, split: str = "train", checked: bool = True):
+        """Open a split. `checked` refuses an index that is not the one which the card describes."""
         self.folder = located(folder)
         self.split = split
         splits, _ = dataset.read_card(self.folder)
@@ -31,9 +33,9 @@ class Records:
             raise UserError(f"{folder}: no split {split!r}; it has {', '.join(splits)}")
         self.card = splits[split]
         self.index = dataset.read_index(self.folder, split)
-        if len(self.index) != self.card.images:
+        for fault in dataset.faults(self.index, self.card) if checked else ():
             path = dataset.index_path(self.folder, split)
-            raise UserError(f"{path}: {len(self.index)} rows for {self.card.images} images; write the dataset again")
+            raise UserError(f"{path}: {fault}; see `cion data check`, and copy or write the dataset again")
         self.shards: Bytes = Shards([self.shard_path(shard) for shard in range(len(self.card.shards))])
 
     def __len__(self) -> int:
@@ -92,6 +94,10 @@ class Records:
             images.decode_into(out, example.image_of(payload))
         except ValueError as error:
             raise self._damaged(number, str(error)) from None
+
+    def disagreements(self, number: SupportsIndex, record: ImageRecord) -> list[str]:
+        """The names of those labels that a record and its row of the index tell differently."""
+        return [name for name in FIELDS if getattr(record, name) != self.index[number][name]]
 
     def shard_path(self, shard: int) -> Path:
         """The file of a shard."""

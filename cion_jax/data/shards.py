@@ -14,6 +14,7 @@ import numpy as np
 from cion_jax.data import tfrecord
 from cion_jax.data.files import is_remote, read_range
 from cion_jax.errors import UserError
+from cion_jax.untrusted import open_file
 
 #: Bytes of a chunk: so many that a store's time to answer hardly counts beside its time to send.
 CHUNK_BYTES = 8 << 20
@@ -52,10 +53,8 @@ class Shards:
     def _file(self, shard: int) -> int:
         with self._opening:
             if shard not in self._open:
-                try:
-                    self._open[shard] = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
-                except OSError as error:
-                    raise UserError(f"{error.filename}: {error.strerror}; see `cion data check`") from None
+                with open_file(self._paths[shard], "see `cion data check`") as file:
+                    self._open[shard] = os.dup(file.fileno())
             return self._open[shard]
 
     def __del__(self) -> None:

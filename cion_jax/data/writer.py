@@ -29,6 +29,7 @@ from cion_jax.data.labels import FIELDS
 from cion_jax.data.source import Source
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from cion_jax.untrusted import file_digest, read_text
 
 
 def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> dict[str, Split]:
@@ -74,7 +75,7 @@ def _claim(out: Path, plan: dict) -> bool:
         advice = "choose another folder or delete this one"
         if note == card and dataset.read_card(out)[1] != plan:
             raise UserError(f"{out}: already holds another dataset; {advice}")
-        if note == begun and note.read_text() != json.dumps(plan):
+        if note == begun and read_text(note, advice) != json.dumps(plan):
             raise UserError(f"{out}: holds the beginning of another dataset; {advice}")
 
     note = claim_folder(out, (card, begun), check)
@@ -197,10 +198,13 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
     splits = {}
     for split, source in sources.items():
         shards = _shard_count(source, plan["images_per_shard"])
-        parts = [np.load(_part(out, split, shard), allow_pickle=False) for shard in range(shards)]
+        again = f"delete {_unfinished(out)} and repeat the command"
+        parts = [dataset.read_rows(_part(out, split, shard), again) for shard in range(shards)]
         index = np.concatenate(parts)
         write_atomically(dataset.index_path(out, split), functools.partial(_save, array=index))
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)
-    write_atomically(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan))
+    names = (*(dataset.index_path(out, split).name for split in splits), *dataset.TFDS)
+    files = {name: file_digest(out / name, "repeat the command") for name in names}
+    write_atomically(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan, files))

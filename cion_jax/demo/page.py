@@ -67,7 +67,7 @@ def page_of(plan: Plan, worlds: Sequence[WorldResults]) -> str:
 def _parts(plan: Plan, worlds: Sequence[WorldResults]) -> Iterator[str]:
     world = worlds[0]
     records = Records(world.folder / "world")
-    truth = read_labelling(world.folder / "world" / "truth.npz", records.card.fingerprint)
+    truth = read_labelling(world.folder / "world" / "truth.npz", records.card.fingerprint, len(records))
     run = read_run(world.folder / world.best())
     yield paragraph(_summary(worlds))
     yield heading("The drawn world, and what its tracker gets wrong")

@@ -156,8 +156,8 @@ def measure_labels(out: Path, settings: Pretraining) -> LabelQuality:
         "level 3: across videos": three.labels,
     }
     for epoch in relabel_epochs(settings, records):
-        labels[f"in the run, from epoch {epoch}"] = read_labelling(labels_path(run, epoch), fingerprint)
-    truth = read_labelling(out / "world" / "truth.npz", fingerprint)
+        labels[f"in the run, from epoch {epoch}"] = read_labelling(labels_path(run, epoch), fingerprint, len(records))
+    truth = read_labelling(out / "world" / "truth.npz", fingerprint, len(records))
     return LabelQuality(tracked, three, {name: agreement(each, truth) for name, each in labels.items()})
 
 

@@ -31,7 +31,9 @@ from cion_jax.evaluate.embed import Colours, ImageFolder, Images, batched, embed
 from cion_jax.hosts import barrier, local_part, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
+from cion_jax.npz import map_npy
 from cion_jax.terminal import progress_bar
+from cion_jax.untrusted import check_file, check_is_file, check_signed, file_digest, read_json, signed
 
 CARD = "features.json"
 _FORMAT = 1
@@ -122,9 +124,15 @@ def write_features(
             embed_spans = functools.partial(embed, run, image_size=image_size, batch=batch, colours=colours)
             _write_split(out, name, split, card, embed_spans, batch)
         barrier()  # the card says that all shards are there
-        on_main(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(card))))
+        on_main(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(_signed(out, card)))))
     on_main(lambda: shutil.rmtree(_unfinished(out), ignore_errors=True))
     return card
+
+
+def _signed(out: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """The card with digests of the files that are read again, and of itself."""
+    paths = (path for split in card["splits"] for path in _files(out, split, card))
+    return signed(card | {"files": {str(path.relative_to(out)): file_digest(path, _AGAIN) for path in paths}})
 
 
 def _matched(name: str, split: Labelled, image_size: tuple[int, int]) -> Colours:
@@ -144,6 +152,8 @@ def read_features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The features of a split, float32 (N, width), and a row of INDEX for each. Damaged files are refused."""
     card = _read_card(folder / CARD)
     images = _part(folder, card, split)["images"]
+    for path in _files(folder, split, card):
+        check_file(path, card.get("files", {}).get(str(path.relative_to(folder))), _AGAIN)
     index = _read(folder / split / "index.npy", (images,), INDEX)
     if not np.array_equal(index["number"], np.arange(images)):
         raise UserError(f"{folder / split / 'index.npy'}: image numbers are not 0 to {images - 1}; {_AGAIN}")
@@ -166,6 +176,11 @@ def _shards(out: Path, split: str, card: Mapping[str, Any]) -> list[tuple[Path, 
     """The file of each shard, and the numbers of its images."""
     spans = batched(range(card["splits"][split]["images"]), card["images_per_shard"])
     return [(out / split / f"features-{i:05d}-of-{len(spans):05d}.npy", span) for i, span in enumerate(spans)]
+
+
+def _files(out: Path, split: str, card: Mapping[str, Any]) -> list[Path]:
+    """The files of a split that are read again."""
+    return [out / split / "index.npy", *(path for path, _ in _shards(out, split, card))]
 
 
 def _write_split(
@@ -223,7 +238,7 @@ def _claim(out: Path, card: dict[str, Any]) -> None:
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What two cards differ in, for a message."""
     flat = [{**card, **{f"split {name}": split for name, split in card["splits"].items()}} for card in (there, here)]
-    keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if key != "splits"]
+    keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if key not in ("splits", "files", "digest")]
     return [
         f"{key} {_short(flat[0].get(key))} there, {_short(flat[1].get(key))} here"
         for key in keys
@@ -238,29 +253,27 @@ def _short(value: Any) -> str:
 
 
 def _read_card(path: Path) -> dict[str, Any]:
+    check_is_file(path, f"no finished features are here without {CARD}; run `cion embed`")
+    card = read_json(path, _AGAIN, {"splits": dict, "files": dict})
+    if card.get("format") != _FORMAT:
+        raise UserError(f"{path}: format {card.get('format')!r} is not {_FORMAT}; update cion_jax")
+    check_signed(card, path)
     try:
-        card = json.loads(path.read_text())
-        if card["format"] != _FORMAT:
-            raise UserError(f"{path}: format {card['format']!r} is not {_FORMAT}; update cion_jax")
         counts = [card["width"], card["images_per_shard"], *(split["images"] for split in card["splits"].values())]
-        if any(type(count) is not int or count < 1 for count in counts):
+        if any(type(count) is not int or not 0 < count < 1 << 40 for count in counts):
             raise ValueError("counts are not positive integers")
-        return {"match_colours": False} | card  # older cards do not have it
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: no finished features here ({CARD} is missing); run `cion embed`") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if not all(isinstance(split["fingerprint"], str) for split in card["splits"].values()):
+            raise ValueError("a fingerprint is none")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: unreadable card ({error!r}); {_AGAIN}") from None
+    return {"match_colours": False} | card  # older cards do not have it
 
 
 def _read(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A memory-mapped array that must have this shape and type. Pickled objects cannot be mapped, so none is run."""
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-        kind = f"{array.dtype} {array.shape}"
-    except Exception as error:  # numpy promises no more about damaged files
-        raise UserError(f"{path}: missing or damaged ({' '.join(str(error).split())[:80]}); {_AGAIN}") from None
+    array = map_npy(path, _AGAIN)
     if array.shape != shape or array.dtype != dtype:
-        raise UserError(f"{path}: holds {kind}, not {np.dtype(dtype)} {shape}; {_AGAIN}")
+        raise UserError(f"{path}: holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}; {_AGAIN}")
     return array
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cion_jax.errors import UserError
+from cion_jax.untrusted import open_file
 
 #: For each column of a table the group of each person, by identity; "" where the table leaves it open.
 Groups = Mapping[str, Mapping[int, str]]
@@ -44,13 +45,11 @@ def read_groups(path: Path) -> Groups:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path, "name a table of groups, a CSV file") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise UserError(f"{path}: larger than {LARGEST >> 20} MiB; a table of groups has one short row per person")
         return data.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name a table of groups, a CSV file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8; save it as CSV in that encoding") from None
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cion_jax.npz import read_npz
+from cion_jax.data.labels import read_labelling
 from cion_jax.report.curves import Curves, by_epoch
 from cion_jax.report.page import beside, folded, paragraph, table
 from cion_jax.run.run_dir import BEST, FINETUNED
@@ -92,15 +92,15 @@ def single_losses(curves: Curves) -> Iterator[str]:
         yield folded("Each loss by itself", paragraph(text) + losses)
 
 
-def clusters(labels: Mapping[int, Path]) -> Iterator[str]:
-    """How many clusters there were in each epoch, and how many images were in none."""
+def clusters(labels: Mapping[int, Path], fingerprint: str | None) -> Iterator[str]:
+    """How many clusters there were in each epoch, and how many images were in none; the fingerprint is the data's."""
     if not labels:
         return
     counts: dict[int, int] = {}
     outliers: dict[int, int] = {}
     images = 0
     for epoch, path in labels.items():
-        made = read_npz(path, ["labels"])["labels"]
+        made = read_labelling(path, fingerprint, None)
         counts[epoch] = len(np.unique(made[made >= 0]))
         outliers[epoch] = int(np.count_nonzero(made < 0))
         images = len(made)

@@ -3,8 +3,8 @@
 A part whose files are missing says so; the other parts are there.
 """
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from cion_jax.data.dataset import is_dataset, read_card
 from cion_jax.data.files import located
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
+from cion_jax.denoise.noise import Noise
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import SPLITS, embed_query_gallery, open_query_gallery
@@ -26,8 +27,9 @@ from cion_jax.report.maps import activity, keeps_maps, plane
 from cion_jax.report.page import beside, folded, heading, page, paragraph, table
 from cion_jax.report.ranked import cmc, ranked, roc, score_table
 from cion_jax.run.journal import METRICS, read_metrics
-from cion_jax.run.relabel import labels_path
+from cion_jax.run.relabel import LABELS
 from cion_jax.run.run_dir import ORIGIN, SETTINGS, WEIGHTS
+from cion_jax.untrusted import read_json
 from cion_jax.weights.file import Weights, load
 from tfrecords_tools.stats import statistics
 
@@ -36,6 +38,10 @@ _FIRST = (
     "relabel", "identities_share", "images_share", "identities_file", "validation", "feature", "clustering",
     "memory_update", "precision",
 )  # fmt: skip
+#: Types of what is read of a run's JSON files, where it is there.
+_SETTINGS = {"backbone": str, "level": str, "epochs": int, "seed": int, "labels": str | None, "evaluate": str | None}
+_ORIGIN = {"data": str, "fingerprint": str, "began": str, "environment": dict}
+_WHOLE = "name a run whose files are whole"
 _WROTE = "`cion pretrain`, `finetune` or `adapt`"
 _COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
 
@@ -60,20 +66,21 @@ def read_run(folder: Path) -> Run:
     """Read the folder of a run. Files may be missing, but those that are there must be whole."""
     if not (folder / SETTINGS).exists():
         raise UserError(f"{folder}: not a run ({SETTINGS} is missing); name a folder that {_WROTE} wrote")
-    settings = _read_json(folder / SETTINGS)
+    settings = read_json(folder / SETTINGS, _WHOLE, _SETTINGS)
     kind = kind_of(settings)
     if "backbone" not in settings or kind is None:
         raise UserError(f"{folder / SETTINGS}: no settings of a training; name a folder that {_WROTE} wrote")
     metrics = folder / METRICS
     weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
-    paths = {epoch: labels_path(folder, epoch) for epoch in range(settings.get("epochs", 0))}
+    made = sorted((folder / LABELS).glob("epoch-*.npz"))
+    epochs = {int(digits[1]): path for path in made if (digits := re.fullmatch("epoch-([0-9]{5,9})", path.stem))}
     return Run(
         folder,
         kind,
         settings,
-        _read_json(folder / ORIGIN) if (folder / ORIGIN).exists() else {},
+        read_json(folder / ORIGIN, _WHOLE, _ORIGIN) if (folder / ORIGIN).exists() else {},
         read_curves(read_metrics(metrics)) if metrics.exists() else None,
-        {epoch: path for epoch, path in paths.items() if path.exists()},
+        epochs,
         None if weights is None else load(weights),
     )
 
@@ -143,9 +150,18 @@ def training_of(run: Run) -> Iterator[str]:
     yield from single_losses(curves)
     yield from evaluations(curves)
     if every_epoch:
-        yield from clusters(run.labels)
+        yield from clusters(run.labels, run.origin.get("fingerprint"))
     else:
-        yield from relabellings({epoch: read_npz(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
+        yield from relabellings({epoch: _noise(path, ["noise"])["noise"] for epoch, path in run.labels.items()})
+
+
+def _noise(path: Path, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The array noise of a labelling, a row for each level, if it is there or needed."""
+    arrays = read_npz(path, needed, ["noise"])
+    for noise in arrays.values():
+        if noise.ndim != 2 or not len(noise) or noise.shape[1] != len(Noise._fields) or noise.dtype.kind not in "iu":
+            raise UserError(f"{path}: noise is {noise.dtype} of shape {noise.shape}; make the labels again")
+    return arrays
 
 
 def people_of(run: Run, data: Path | None) -> Iterator[str]:
@@ -156,13 +172,13 @@ def people_of(run: Run, data: Path | None) -> Iterator[str]:
     if path is None and not run.kind.is_told:
         return
     try:
-        noise = {} if path is None else read_npz(path, [], ["noise"])
+        noise = {} if path is None else _noise(path)
         if noise:
             yield noise_table(noise["noise"])
         if data is None:
             raise UserError("the data that it was trained on are not there")
         records = Records(data)
-        labels = _told(run, records) if path is None else read_labelling(path, records.card.fingerprint)
+        labels = _told(run, records) if path is None else read_labelling(path, records.card.fingerprint, len(records))
     except UserError as error:
         yield paragraph(f"No people are shown: {error}.")
         return
@@ -210,16 +226,6 @@ def _folders(run: Run, data: Path | None) -> tuple[Path | None, Path | None]:
     named = [data, run.settings.get("evaluate"), run.origin.get("data")]
     given, evaluated, trained = [located(folder) if folder and is_dataset(folder) else None for folder in named]
     return trained, given or evaluated or trained
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        contents = json.loads(path.read_text())
-        if not isinstance(contents, dict):
-            raise ValueError("not an object")
-        return contents
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}); name a run whose files are whole") from None
 
 
 def _flat(settings: dict[str, Any], group: str = "") -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from orbax.checkpoint import checkpoint_managers
 from cion_jax.errors import UserError
 from cion_jax.hosts import is_single_process, on_main
 from cion_jax.run.method import State
+from cion_jax.untrusted import read_json
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every save, and tracebacks of what it raises too
 
@@ -175,10 +176,10 @@ class _WholeEpochs(checkpoint_managers.PreservationPolicy):
     def _epochs(self, checkpoint: Any) -> int:
         """Epochs at whose end it was saved, else 0: its note says so, also to a process that comes later."""
         try:
-            saved = json.loads((self.folder / str(checkpoint.step) / "note" / "metadata").read_text())
+            saved = read_json(self.folder / str(checkpoint.step) / "note" / "metadata", "")
             position = saved["note"]["position"]
             return position["epoch"] if position["batch"] == 0 else 0
-        except (OSError, ValueError, KeyError, TypeError):  # damaged
+        except (UserError, KeyError, TypeError):  # damaged
             return 0
 
 

@@ -26,6 +26,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from cion_jax.atomic import write_atomically
 from cion_jax.errors import UserError
 from cion_jax.programs.devices import utilization
+from cion_jax.untrusted import open_file
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -36,6 +37,8 @@ WINDOW = 20
 LINE_SECONDS = 60.0
 #: TensorBoard sees a number after at most so many seconds.
 FLUSH_SECONDS = 10
+#: No line of metrics has so many bytes.
+_MOST_LINE = 1 << 20
 #: Steps before a profile starts: they compile, and fill the queues that feed the device.
 WARM_UP = 3
 
@@ -201,7 +204,7 @@ def watch(step: int, values: Mapping[str, float]) -> dict[str, str]:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The steps in a `metrics.jsonl`, in order; a last line that a killed run left unfinished is passed over."""
-    return [{name: _NUMBERS.get(value, value) for name, value in row.items()} for _, row in _rows(path)]
+    return [row for _, row in _rows(path)]
 
 
 @contextmanager
@@ -239,17 +242,34 @@ def _line(row: Mapping[str, float], warning: str) -> bytes:
 
 
 def _rows(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Whole lines and what they say."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+    """Whole lines and what they say; steps rise, and all values but the warning are numbers."""
+    last = -1
+    with open_file(path, "name a run whose files are whole") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MOST_LINE), b""), 1):
+            if not line.endswith(b"\n") and len(line) < _MOST_LINE:
                 return
             try:
-                row = json.loads(line)
-                row["step"]
-            except (ValueError, KeyError, TypeError):
+                row = _row(line)
+                if row["step"] <= last:
+                    raise ValueError
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
                 raise UserError(f"{path}: line {number} is no step's metrics; remove the line") from None
+            last = row["step"]
             yield line, row
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """What a line says; any of many exceptions if it is not one that `_line` wrote."""
+    row = json.loads(line)
+    values = {name: value for name, value in row.items() if name != "warning"}
+    numbers = {name: _NUMBERS[value] if isinstance(value, str) else value for name, value in values.items()}
+    if type(row["step"]) is not int or not isinstance(row.get("warning", ""), str):
+        raise TypeError
+    for value in numbers.values():
+        if type(value) not in (int, float):
+            raise TypeError
+        float(value)  # a whole number may be too large for one
+    return row | numbers
 
 
 def _forget(path: Path, first_step: int) -> None:

@@ -1,5 +1,6 @@
 """Whom a supervised training learns from, and who is set aside to be scored."""
 
+import re
 from typing import NamedTuple, SupportsIndex
 
 import numpy as np
@@ -8,6 +9,7 @@ from cion_jax.config import Supervised
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
+from cion_jax.untrusted import read_text
 
 #: What is drawn, so that one draw does not depend on another.
 _VALIDATION, _IDENTITIES, _IMAGES = range(3)
@@ -77,7 +79,7 @@ def divide(settings: Supervised, records: Records) -> Learned:
 
 def _identities(settings: Supervised, records: Records) -> np.ndarray:
     if settings.labels is not None:
-        identity = read_labelling(settings.labels, records.card.fingerprint).copy()
+        identity = read_labelling(settings.labels, records.card.fingerprint, len(records))
     else:
         identity = np.array(records.index["identity"], np.int64)
     if settings.identities_file is not None:
@@ -91,10 +93,12 @@ def _identities(settings: Supervised, records: Records) -> np.ndarray:
 def _listed(settings: Supervised) -> list[int]:
     path = settings.identities_file
     assert path is not None
-    try:
-        return [int(line) for line in path.read_text().split()]
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; write the number of one identity in each line") from None
+    remedy = "write the number of one identity in each line"
+    words = read_text(path, remedy).split()
+    for word in words:
+        if not re.fullmatch("[0-9]{1,9}", word):
+            raise UserError(f"{path}: {word[:40]!a} is no identity; {remedy}")
+    return [*map(int, words)]
 
 
 def _draw(settings: Supervised, what: int) -> np.random.Generator:

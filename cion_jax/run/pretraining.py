@@ -166,7 +166,7 @@ def first_labels(settings: Pretraining, records: Records) -> np.ndarray:
     if settings.level == "instance":
         return np.arange(len(records))
     if settings.labels is not None:
-        return read_labelling(settings.labels, records.card.fingerprint)
+        return read_labelling(settings.labels, records.card.fingerprint, len(records))
     if settings.level == "tracklet" or relabel_epochs(settings, records):
         return np.array(records.index["tracklet"], np.int64)
     if not _has_identities(records):

@@ -23,6 +23,9 @@ from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
 from cion_jax.terminal import ProgressBar
 
+#: The folder in a run for the labels that it made.
+LABELS = "labels"
+
 
 def relabel(
     settings: Pretraining,
@@ -54,7 +57,7 @@ def relabel(
 
 def labels_path(out: Path, epoch: int) -> Path:
     """Where a run keeps the labels that it made at the beginning of an epoch."""
-    return out / "labels" / f"epoch-{epoch:05d}.npz"
+    return out / LABELS / f"epoch-{epoch:05d}.npz"
 
 
 class _Passing:

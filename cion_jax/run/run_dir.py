@@ -19,6 +19,7 @@ from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.config import AUTO, Training
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.errors import UserError
+from cion_jax.untrusted import read_json
 
 SETTINGS, ORIGIN = "settings.json", "origin.json"
 #: The teacher's weights, anew after each epoch.
@@ -73,10 +74,7 @@ def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return flat(json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+    return flat(read_json(path, "name another folder"))
 
 
 def note_origin(out: Path, data: Folder, fingerprint: str) -> None:

@@ -6,7 +6,7 @@ fused form; of a fine-tuned network also its method, the scale of its pixels, an
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,39 +32,49 @@ class Weights:
     network: Network
     variables: Variables
     head: Variables | None = None
+    counts: State = field(default_factory=dict)
+    """How many batches PyTorch's norms have seen, by the key `*.num_batches_tracked`, where a file told it."""
 
 
-def save(path: Path, weights: Weights) -> None:
+def save(path: Path | str, weights: Weights) -> None:
     """Write weights as our own file."""
+    path = Path(path)
     network = weights.network
     metadata = {"backbone": network.name, "image_size": "x".join(map(str, network.image_size))}
     if isinstance(network, Finetuned):
-        write_state(path, state_dict(weights.variables, network.order), metadata=metadata | card(network))
+        write_state(path, _network_state(weights), metadata=metadata | card(network))
     else:
         metadata |= {"fused": str(isinstance(network, Backbone) and network.is_fused)}
         write_state(path, prefixed(weights, "backbone.", "head."), metadata=metadata)
 
 
-def load(path: Path) -> Weights:
+def load(path: Path | str) -> Weights:
     """Read a file that `save` wrote."""
+    path = Path(path)
     metadata = read_metadata(path)
     state = read_state(path)
     try:
-        rows, columns = map(int, metadata["image_size"].split("x"))
-        model = backbone(metadata["backbone"], image_size=(rows, columns))
-        if "method" in metadata:
-            network = from_card(metadata, model, state)
-            return Weights(network, from_state_dict(network.shapes(), state))
-        if metadata["fused"] == "True":
-            model = model.fused_form()
+        return _network_of(metadata, state)
     except (KeyError, ValueError):
         raise UserError(f"{path}: does not say what it is weights of; bring it in with `cion import`") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _network_of(metadata: Mapping[str, str], state: State) -> Weights:
+    rows, columns = map(int, metadata["image_size"].split("x"))
+    model = backbone(metadata["backbone"], image_size=(rows, columns))
+    if "method" in metadata:
+        network = from_card(metadata, model, state)
+        return Weights(network, from_state_dict(network.shapes(), state), counts=_counts(state))
+    if metadata["fused"] == "True":
+        model = model.fused_form()
     body, head = split_prefixes(state)
-    return Weights(model, from_state_dict(model.shapes(), body), _head(head))
+    return Weights(model, from_state_dict(model.shapes(), body), _head(head), _counts(body))
 
 
 def convert(
-    path: Path,
+    path: Path | str,
     name: str,
     *,
     image_size: tuple[int, int] | None = None,
@@ -84,6 +94,7 @@ def convert(
         allow: Patterns of keys that may be missing (they stay as initialised), misshapen (likewise) or unexpected.
         adapt: Resample position tables and change the stem's input channels where only they do not fit.
     """
+    path = Path(path)
     state = read_state(path, part)
     plain = {key.removeprefix("module."): value for key, value in state.items()}
     if method_of(plain):
@@ -97,7 +108,7 @@ def convert(
         body, notes = adapted(body, wanted, (height // 16, width // 16))
     template = model.init(jax.random.key(0)) if allow else model.shapes()
     try:
-        return Weights(model, from_state_dict(template, body, allow), _head(head)), notes
+        return Weights(model, from_state_dict(template, body, allow), _head(head), _counts(body)), notes
     except UserError as error:
         raise UserError(f"{path} for {model.name}: {error}") from None
 
@@ -105,7 +116,7 @@ def convert(
 def _finetuned(path: Path, state: State, name: str, image_size: tuple[int, int] | None) -> Weights:
     try:
         network, own = published(state, name, image_size)
-        return Weights(network, from_state_dict(network.shapes(), own))
+        return Weights(network, from_state_dict(network.shapes(), own), counts=_counts(own))
     except UserError as error:
         raise UserError(f"{path} for {name}, as fine-tuned by {method_of(state)}: {error}") from None
 
@@ -129,13 +140,13 @@ def body_of(weights: Weights, model: Backbone) -> Variables:
 def plain(weights: Weights) -> State:
     """The keys that PyTorch's code has for the network alone."""
     network = weights.network
-    state = state_dict(weights.variables, network.order)
+    state = _network_state(weights)
     return with_pixels(network, state) if isinstance(network, Finetuned) else state
 
 
 def prefixed(weights: Weights, body: str, head: str) -> State:
     """The state_dict of backbone and head (if there is one), with a prefix for each."""
-    state = state_dict(weights.variables, weights.network.order)
+    state = _network_state(weights)
     keyed = {body + key: value for key, value in state.items()}
     if weights.head is not None:
         keyed |= {head + key: value for key, value in state_dict(weights.head, projection.ORDER.split()).items()}
@@ -146,6 +157,17 @@ def reidzoo(weights: Weights) -> State:
     """The keys that ReIDZoo checkpoints have under `teacher`: there only networks with BatchNorm are wrapped."""
     wrapper = "module." if "batch_stats" in weights.variables else ""
     return prefixed(weights, f"{wrapper}backbone.", f"{wrapper}head.")
+
+
+def _network_state(weights: Weights) -> State:
+    """The state_dict of the network, with the counts that are known."""
+    state = state_dict(weights.variables, weights.network.order)
+    return {key: weights.counts.get(key, value) for key, value in state.items()}
+
+
+def _counts(state: State) -> State:
+    known = {key: value for key, value in state.items() if key.endswith(".num_batches_tracked")}
+    return {key: value for key, value in known.items() if value.shape == () and value.dtype == np.int64}
 
 
 def _blank(model: Backbone) -> State:

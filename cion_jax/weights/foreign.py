@@ -1,9 +1,10 @@
 """Files of weights of any origin: PyTorch's (`.pth`, `.pt`, `.bin`) and safetensors, told apart by their content."""
 
+import hashlib
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,12 +15,15 @@ import safetensors.numpy
 
 from cion_jax.atomic import write_atomically
 from cion_jax.errors import UserError
+from cion_jax.untrusted import open_file
 from cion_jax.weights.archives import read_archive, write_archive
 from cion_jax.weights.arrays import CODES, STORAGES, State, raw_type, to_plain
 from cion_jax.weights.pickles import Tensor
 
 _PARTS = ("teacher", "student")
 _WRAPPERS = ("state_dict", "model")
+#: The name of the digest in the metadata of the safetensors files that we write; others have none.
+_DIGEST = "digest"
 _ZIP = b"PK\x03\x04"
 _LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the number that files of torch < 1.6 begin with
 _MOST_HEADER = 100 << 20  # of safetensors, its own limit
@@ -40,16 +44,17 @@ def read_state(path: Path, part: str = "teacher") -> State:
         if head.startswith(_ZIP):
             return read_archive(file, lambda content: _chosen(content, part))
         if _is_safetensors(head):
-            return _read_safetensors(path.read_bytes())
+            with safetensors.safe_open(path, "np"):  # compares header and size before all is read
+                return _read_safetensors(path.read_bytes())
         raise UserError(_explained(head))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says about itself; PyTorch's files say nothing."""
+    """What a safetensors file says about itself, but for its digest; PyTorch's files say nothing."""
     with _opened(path) as (_, head):
         if _is_safetensors(head):
             with safetensors.safe_open(path, "np") as file:
-                return file.metadata() or {}
+                return {name: text for name, text in (file.metadata() or {}).items() if name != _DIGEST}
         if head.startswith(_ZIP):
             return {}
         raise UserError(_explained(head))
@@ -58,10 +63,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
     """A file and its first bytes; whatever is wrong with it becomes a UserError that names it."""
+    opened = open_file(path, "name a file of weights")
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"a {'folder' if path.is_dir() else 'device'}, not a file; name a file of weights")
-        with path.open("rb") as file:
+        with opened as file:
             yield file, file.read(4096)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -145,12 +149,29 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _read_safetensors(data: bytes) -> State:
     state = {}
-    for key, entry in sorted(safetensors.deserialize(data)):  # by name, for the library gives them in random order
+    entries = sorted(safetensors.deserialize(data))  # by name, for the library gives them in random order
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    tensors = ((key, entry["dtype"], entry["shape"], entry["data"]) for key, entry in entries)
+    if _DIGEST in metadata and metadata[_DIGEST] != _digest(metadata, tensors):
+        raise UserError(
+            "its numbers or its names are not those that were written (the digest in its metadata differs); fetch or "
+            "make it again"
+        )
+    for key, entry in entries:
         if entry["dtype"] not in CODES:
             raise UserError(f"its {key[:80]!a} has the type {entry['dtype']}; save it as one of {', '.join(CODES)}")
         name = CODES[entry["dtype"]]
         state[key] = to_plain(np.frombuffer(entry["data"], raw_type(name)).reshape(entry["shape"]), name)
     return state
+
+
+def _digest(metadata: Mapping[str, str], tensors: Iterable[tuple[str, str, Sequence[int], Any]]) -> str:
+    """SHA-256 of metadata and tensors (name, type, shape, bytes; by name), wherever they lie in the file."""
+    digest = hashlib.sha256(repr(sorted(item for item in metadata.items() if item[0] != _DIGEST)).encode())
+    for key, dtype, shape, numbers in tensors:
+        digest.update(repr((key, dtype, [*shape], len(numbers))).encode())
+        digest.update(numbers)
+    return digest.hexdigest()
 
 
 def _write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -159,7 +180,10 @@ def _write_safetensors(path: Path, state: Mapping[str, np.ndarray], metadata: Ma
     data = memoryview(safetensors.numpy.save(whole, {**metadata, "format": "pt"}))
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(bytes(data[8:start]))
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    noted = header.pop("__metadata__")
+    entries = ((key, header[key]) for key in sorted(header))
+    tensors = ((key, e["dtype"], e["shape"], data[start:][slice(*e["data_offsets"])]) for key, e in entries)
+    header = {"__metadata__": dict(sorted({**noted, _DIGEST: _digest(noted, tensors)}.items())), **header}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8 bytes
     with path.open("wb") as file:

@@ -35,7 +35,8 @@ def from_state_dict(
 ) -> dict[str, Any]:
     """The pytree with a template's structure, shapes and types, and the values of a state_dict.
 
-    Every key that is missing, unexpected or of another shape is named in one UserError. Keys that match a pattern in
+    Every key that is missing, unexpected or of another shape is named in one UserError, and so are those with values
+    that are not finite, or negative where they are variances. Keys that match a pattern in
     `allow` (such as fc.*) pass: missing and misshapen ones stay as in the template, which then must hold arrays, and
     unexpected ones are left out.
     """
@@ -55,6 +56,8 @@ def from_state_dict(
         raise UserError(
             "the weights do not fit: " + "; ".join(f"{len(k)} {kind}: {_some(k)}" for kind, k in kinds.items() if k)
         )
+    if impossible := [f"{key} {why}" for key in wanted if key in state and (why := _fault(key, state[key]))]:
+        raise UserError(f"the weights are damaged, or their training has failed: {_some(impossible)}; take others")
 
     def value(key: str) -> Any:
         path, leaf = wanted[key]
@@ -89,6 +92,13 @@ def _derived(key: str) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{stem}.num_batches_tracked", np.zeros((), np.int64)
     if last == "relative_position_bias_table":
         yield f"{stem}.relative_position_index", relative_positions()
+
+
+def _fault(key: str, values: np.ndarray) -> str:
+    """What numbers no network has; "" where all can be."""
+    if not np.isfinite(values).all():
+        return "has NaN" if np.isnan(values).any() else "has infinite values"
+    return "has negative variances" if key.endswith("running_var") and (values < 0).any() else ""
 
 
 def _some(items: Sequence[str], most: int = 8) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cion_jax.data.source import Source
 from cion_jax.errors import UserError
+from cion_jax.untrusted import open_file
 from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.columns import columns
 from tfrecords_tools.importers.names import last_numbers
@@ -44,9 +45,8 @@ def _only_json(source: Path) -> Path:
 
 def _entries(annotations: Path) -> Iterator[tuple[str, str]]:
     try:
-        entries = json.loads(annotations.read_bytes())
-    except OSError as error:
-        raise UserError(f"{annotations}: {error.strerror}; a JSON file was expected here") from None
+        with open_file(annotations, "a JSON file was expected here") as file:
+            entries = json.load(file)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{annotations}: is not usable JSON ({error}); download or write it again") from None
     expected = 'a list of {"file_path": text, "id": number or text} was expected'
