@@ -33,8 +33,8 @@ from tfrecords_tools.stats import statistics
 
 _FIRST = (
     "level", "backbone", "weights", "epochs", "epoch_steps", "batch", "instances", "stages", "image_size", "labels",
-    "relabel", "identities_share", "images_share", "identities_file", "validation", "feature", "clustering",
-    "memory_update", "precision",
+    "relabel", "identities_share", "images_share", "identities_file", "images_file", "validation", "feature",
+    "clustering", "memory_update", "precision",
 )  # fmt: skip
 _WROTE = "`cion pretrain`, `finetune` or `adapt`"
 _COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
