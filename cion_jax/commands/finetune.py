@@ -137,6 +137,8 @@ def _run(
     source = None if _is_name(weights) else file_of(weights)
     settings = replace(settings, weights=source, backbone=backbone_of(weights))
     done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
+    if settings.select == "test":
+        done += f"; best.safetensors is the epoch that {settings.evaluate} likes best, so its score there flatters it"
     return run_training(
         lambda: finetuning(settings, data), data, out, hosts=hosts, profile=profile, dry_run=dry_run, done=done
     )

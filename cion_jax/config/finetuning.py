@@ -81,6 +81,10 @@ class Finetuning(Training):
     augmentation: Augmentation = BNNECK_AUGMENTATION
     resample_positions: bool = False
     """Resample a ViT's table of positions at its own size too, as the published fine-tuning does unawares."""
+    select: Literal["validation", "test"] = "validation"
+    """Which epoch's weights are kept as best.safetensors: the best for those set aside from training, if any are; or
+    the best in the test set of --evaluate, as the published adaptation chooses. What was chosen by a test set has a
+    score there that flatters it: it says nothing of people who were never looked at."""
 
 
 @dataclass(frozen=True)

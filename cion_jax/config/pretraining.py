@@ -84,8 +84,8 @@ class Training:
     keep_every: int = 20
     """Also keep, for good, the checkpoint at every so many epochs; 0 keeps none."""
     evaluate: epath.Path | None = None
-    """A dataset folder with query and gallery, in which the teacher is scored after epochs; mAP and rank 1 go into the
-    journal. Nothing that is trained depends on it."""
+    """A dataset folder with query and gallery, in which what is trained (in pre-training the teacher) is scored after
+    epochs; mAP and rank 1 go into the journal. No step depends on it."""
     evaluate_every: int = 5
     """Epochs from one evaluation to the next; the last epoch has one in any case."""
     checkpoint_steps: int = 1000

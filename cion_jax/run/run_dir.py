@@ -57,8 +57,9 @@ def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
         begun = _flat(json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path}: unreadable ({error}); name another folder") from None
+    free = _FREE - ({"evaluate"} if asked.get("select") == "test" else set())
     names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
-    if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
+    if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in free]:
         raise UserError(
             f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
         )
