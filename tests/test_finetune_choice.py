@@ -1,5 +1,6 @@
 """Which weights of a fine-tuning are kept as the best, and images that are damaged among those it looks at."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,6 +64,10 @@ def test_the_test_set_chooses_only_where_it_is_told_to(
     assert (tmp_path / "out" / "best.safetensors").read_bytes() == after[2]
     assert f"best.safetensors is the epoch that {test_set} likes best" in capsys.readouterr().out
     assert cion(*command) == 1 and "select was test, not validation" in capsys.readouterr().err
+    settings = tmp_path / "out" / "settings.json"
+    begun = json.loads(settings.read_text())
+    settings.write_text(json.dumps({name: value for name, value in begun.items() if name != "resize"}))
+    assert cion(*command, "--select", "test") == 0  # begun when there was no such setting
     other = write_dataset(tmp_path / "other", {"query": Blocks(30), "gallery": Blocks(60)}, Writing(workers=1))
     assert other and cion(*command[:2], tmp_path / "other", *command[3:], "--select", "test") == 1
     assert "evaluate was " in capsys.readouterr().err

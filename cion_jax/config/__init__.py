@@ -21,7 +21,7 @@ from cion_jax.config.finetuning import (
 )
 from cion_jax.config.hosts import Hosts
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
-from cion_jax.config.records import MEAN, STD, Reading, Writing
+from cion_jax.config.records import MEAN, STD, Kernel, Reading, Writing
 from cion_jax.config.world import World
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Finetuning",
     "Head",
     "Hosts",
+    "Kernel",
     "Mgn",
     "MgnOptimization",
     "Optimization",

@@ -8,6 +8,7 @@ from etils import epath
 
 from cion_jax.config.augmentation import Crops
 from cion_jax.config.denoising import Denoising
+from cion_jax.config.records import Kernel
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Training:
     """Images in a step, over all devices; a multiple of every number of instances."""
     image_size: tuple[int, int] = (256, 128)
     """Height and width to which images are decoded, before crops are taken."""
+    resize: Kernel = "bilinear"
+    """How images of another size are brought to it in training. Scores and features are always of bilinear images; so
+    are those of the published bnneck, which trains with bicubic ones."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case."""
     accumulate: int = 1

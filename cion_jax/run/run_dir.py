@@ -46,15 +46,16 @@ _FREE = {
 def claim(out: Path, settings: Training) -> None:
     """Make the folder a run's own, or see that it is the run of these settings."""
     path = out / SETTINGS
-    claim_folder(out, [path], lambda note: _check_same(out, note, _flat(dataclasses.asdict(settings))))
+    usual = _flat(dataclasses.asdict(type(settings)()))
+    claim_folder(out, [path], lambda note: _check_same(out, note, _flat(dataclasses.asdict(settings)), usual))
     text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
     write_atomically(path, lambda aside: aside.write_text(text))
 
 
-def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other settings."""
+def _check_same(out: Path, path: Path, asked: dict[str, Any], usual: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other settings; those newer than the run were as usual."""
     try:
-        begun = _flat(json.loads(path.read_text()))
+        begun = usual | _flat(json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path}: unreadable ({error}); name another folder") from None
     free = _FREE - ({"evaluate"} if asked.get("select") == "test" else set())
