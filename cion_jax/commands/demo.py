@@ -36,18 +36,7 @@ def demo(
     from cion_jax.demo.page import page_of
     from cion_jax.demo.plan import DEFAULT, FULL, QUICK
     from cion_jax.demo.run_world import RUNS, WorldResults, run_world
-    from cion_jax.demo.tables import (
-        AGREEMENT,
-        FINETUNED,
-        SCORES,
-        about_differences,
-        about_finetuned,
-        agreement_rows,
-        difference_rows,
-        finetuned_rows,
-        markdown,
-        score_rows,
-    )
+    from cion_jax.demo.tables import in_markdown
     from cion_jax.weights.file import save
 
     if quick and full:
@@ -60,10 +49,7 @@ def demo(
         if seeds > 1:
             print(f"=== world {number - seed + 1} of {seeds}, seed {number}", flush=True)
         worlds.append(run_world(out / f"seed-{number}", plan, number))
-    print(markdown("labels, held against the truth", AGREEMENT, agreement_rows(worlds)), end="\n\n")
-    print(markdown("people held out, %", tuple(SCORES), score_rows(worlds)), end="\n\n")
-    print(markdown("differences, points", tuple(SCORES), difference_rows(worlds)), about_differences(seeds), sep="\n\n")
-    print(about_finetuned(plan), markdown("fine-tuned, %", FINETUNED, finetuned_rows(worlds)), sep="\n\n")
+    print(in_markdown(plan, worlds))
     best = worlds[0].best()
     save(out / "best.safetensors", weights_of(out / f"seed-{seed}" / best))
     write_atomically(out / "report.html", lambda path: path.write_text(page_of(plan, worlds)))

@@ -103,6 +103,20 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     return float(mean(values) - half), float(mean(values) + half)
 
 
+def in_markdown(plan: Plan, worlds: Sequence[WorldResults]) -> str:
+    """All tables, as they are printed."""
+    return "\n\n".join(
+        [
+            markdown("labels, held against the truth", AGREEMENT, agreement_rows(worlds)),
+            markdown("people held out, %", tuple(SCORES), score_rows(worlds)),
+            markdown("differences, points", tuple(SCORES), difference_rows(worlds)),
+            about_differences(len(worlds)),
+            about_finetuned(plan),
+            markdown("fine-tuned, %", FINETUNED, finetuned_rows(worlds)),
+        ]
+    )
+
+
 def markdown(title: str, columns: Sequence[str], rows: Rows) -> str:
     """A table in Markdown, with columns of even width."""
     cells = [(title, *columns), *rows]
