@@ -129,7 +129,7 @@ def published(settings: Finetuning, backbone: str, data_set: str) -> Finetuning:
     if isinstance(settings, Bnneck):
         batch = _BATCHES.get(backbone, (64, 64))[DATA_SETS.index(data_set)]
         optimization = _ODD.get((backbone, data_set), BnneckOptimization())
-        return replace(settings, batch=batch, validation=0.0, optimization=optimization)
+        return replace(settings, batch=batch, validation=0.0, resize="bicubic", optimization=optimization)
     if isinstance(settings, Mgn):
         return replace(settings, validation=0.0)
     assert isinstance(settings, ClusterContrast)

@@ -19,8 +19,6 @@ from tyro.conf import Positional
 
 from cion_jax.config import (
     Augmentation,
-    Bnneck,
-    BnneckOptimization,
     ClusterContrast,
     ClusterContrastOptimization,
     Clustering,
@@ -48,21 +46,7 @@ STARTS: dict[str, str | None] = {
     "tracklet level": "tracklet",
     "identity level": "identity",
 }
-PICTURES = Augmentation(size=(64, 32), pad=4)
-LABELLED = Bnneck(
-    backbone=DEFAULT.training.backbone,
-    epochs=12,
-    epoch_steps=15,
-    batch=32,
-    image_size=(64, 32),
-    precision="float32",
-    augmentation=PICTURES,
-    identities_share=0.3,
-    validation=0.0,
-    keep=1,
-    keep_every=0,
-    optimization=BnneckOptimization(learning_rate=6.4e-2, warmup=2),
-)
+LABELLED = DEFAULT.finetuning
 UNLABELLED = ClusterContrast(
     backbone=DEFAULT.training.backbone,
     epochs=8,

@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cion_jax.cli import COMMANDS, main
-from cion_jax.config import World, Writing
+from cion_jax.config import Augmentation, World, Writing
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
@@ -20,21 +21,28 @@ from cion_jax.demo import run_world as run_world_module
 from cion_jax.demo.histograms import histograms, whitening
 from cion_jax.demo.page import YOUR_OWN
 from cion_jax.demo.plan import DEFAULT, FULL, QUICK, Plan
-from cion_jax.demo.run_world import RANDOM, RUNS, WorldResults, first_weights, run_world, settings_of
+from cion_jax.demo.run_world import RANDOM, RUNS, STARTS, WorldResults, first_weights, run_world, settings_of
 from cion_jax.demo.tables import (
     SCORES,
     about_differences,
     agreement_rows,
     difference,
     difference_rows,
+    finetuned_rows,
     interval,
     score_rows,
     spread,
 )
 from cion_jax.evaluate.clustering_metrics import agreement
 from cion_jax.models.zoo import ZOO
+from cion_jax.run import trainer
+from cion_jax.run.finetuning import FinetuningMethod
+from cion_jax.run.journal import read_metrics
+from cion_jax.run.method import jit_step
+from cion_jax.run.plan import check_training
 from cion_jax.run.pretraining import check, check_sizes, model_of
 from cion_jax.weights.file import load
+from finetuned import shared_step
 from tfrecords_tools.world import build
 from tfrecords_tools.world.settings import check as check_world
 from tiny import FAMILY
@@ -55,6 +63,15 @@ TINY = replace(
         head=replace(QUICK.training.head, prototypes=64, hidden=16, bottleneck=8, block=64),
         threads=1,
     ),
+    finetuning=replace(
+        QUICK.finetuning,
+        backbone="tiny",
+        epochs=2,
+        image_size=(32, 16),
+        augmentation=Augmentation(size=(32, 16), pad=2),
+        identities_share=0.7,
+        threads=1,
+    ),
 )
 CONTESTANTS = [
     "colour histograms",
@@ -69,7 +86,11 @@ CONTESTANTS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> None:
+    def shared(method: Any, *rest: Any) -> Any:
+        return (shared_step if isinstance(method, FinetuningMethod) else jit_step)(method, *rest)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "jit_step", shared)
         patch.setitem(ZOO, "tiny", FAMILY)
         patch.setattr(plans, "QUICK", TINY)
         yield
@@ -103,6 +124,7 @@ def test_it_leaves_a_page_and_the_best_weights(out: Path, worlds: Sequence[World
     text = (out / "report.html").read_text()
     for what in (*CONTESTANTS, "raw tracklets", "level 3: across videos", "means over 2 drawn worlds", "A switch:"):
         assert what in text
+    assert "true labels of the same 70% of the people" in text and "more than random weights" in text
     best = max(("instance", "tracklet", "identity"), key=lambda run: worlds[0].scores(RUNS[run]).mean_average_precision)
     own, saved = load(out / "seed-0" / best / "teacher.safetensors"), load(out / "best.safetensors")
     assert saved.network.name == own.network.name
@@ -121,6 +143,27 @@ def test_runs_differ_in_who_is_one_person_and_in_nothing_else(out: Path) -> None
     assert steps == {2 * -(-len(Records(folder / "world")) // TINY.training.batch)}
     first = [first_weights(settings_of(run, TINY, 1, folder / "world")).variables["params"]["conv1"] for run in RUNS]
     assert all(np.array_equal(each["kernel"], first[0]["kernel"]) for each in first)
+
+
+def test_fine_tunings_differ_in_what_they_begin_with_and_in_nothing_else(out: Path) -> None:
+    folder = out / "seed-1"
+    runs = {name: folder / "finetuned" / (run or "random") for name, run in STARTS.items()}
+    settings = [json.loads((run / "settings.json").read_text()) for run in runs.values()]
+    teachers = [str(folder / run / "teacher.safetensors") for run in ("instance", "tracklet", "identity")]
+    assert [each.pop("weights") for each in settings] == [None, *teachers]
+    assert all(each == settings[0] for each in settings) and settings[0]["seed"] == 1
+    journals = [read_metrics(run / "metrics.jsonl") for run in runs.values()]
+    assert [len(rows) for rows in journals] == [4] * 4
+    assert len({rows[0]["loss"] for rows in journals}) == 4
+
+
+def test_tables_of_fine_tuning(worlds: Sequence[WorldResults]) -> None:
+    rows = finetuned_rows(worlds)
+    assert [row[0] for row in rows] == CONTESTANTS[2:6]
+    assert [row[1] for row in rows] == [row[1] for row in score_rows(worlds)[2:6]]
+    after = [[100 * world.finetuned[name].mean_average_precision for world in worlds] for name in CONTESTANTS[2:6]]
+    assert [row[2] for row in rows] == [spread(each, 1) for each in after]
+    assert rows[0][3] == "" and rows[3][3] == difference(list(np.subtract(after[3], after[0])))
 
 
 def test_only_the_identity_level_makes_labels_and_they_are_held_against_the_truth(
@@ -153,9 +196,12 @@ def test_the_ceiling_is_never_the_best(worlds: Sequence[WorldResults]) -> None:
 
 
 def test_every_part_is_announced(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    networks = [*(out / "seed-0").glob("finetuned/*/finetuned.safetensors")]
+    written = [network.stat().st_mtime_ns for network in networks]
     run_world(out / "seed-0", TINY, 0)
+    assert len(written) == 4 and [network.stat().st_mtime_ns for network in networks] == written
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("==")]
-    assert [line.split(":")[0] for line in lines] == [f"== {part} of 7" for part in range(1, 8)]
+    assert [line.split(":")[0] for line in lines] == [f"== {part} of 8" for part in range(1, 9)]
 
 
 def test_every_seed_is_a_world_of_its_own(out: Path) -> None:
@@ -235,6 +281,11 @@ def test_every_plan_can_be_run(plan: Plan) -> None:
     check(plan.training, 1)
     check_sizes(plan.training, model_of(plan.training))
     assert plan.training.image_size == (plan.world.height, plan.world.width)
+    tuning = plan.finetuning
+    check_training(tuning, 1, {tuning.instances})
+    assert tuning.backbone == plan.training.backbone
+    assert tuning.image_size == tuning.augmentation.size == plan.training.image_size
+    assert plan.world.identities * tuning.identities_share >= tuning.batch / tuning.instances
 
 
 @pytest.mark.parametrize("line", YOUR_OWN.splitlines())

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cion_jax.config import BNNECK_AUGMENTATION, CLUSTER_CONTRAST_AUGMENTATION, MGN_AUGMENTATION, Augmentation
-from cion_jax.data import resample
+from cion_jax.config import BNNECK_AUGMENTATION, CLUSTER_CONTRAST_AUGMENTATION, MGN_AUGMENTATION, Augmentation, Kernel
+from cion_jax.data import images, resample
 from cion_jax.data.pixels import normalise, to_float
 from cion_jax.finetune.augment import View, augment, choose_rectangle, render, sample
 from golden_weights import golden
@@ -59,7 +59,7 @@ def prepared(images: np.ndarray, settings: Augmentation) -> np.ndarray:
 # Pixels.
 
 
-def resized(image: np.ndarray, size: tuple[int, int], kernel: resample.Kernel, flip: bool = False) -> np.ndarray:
+def resized(image: np.ndarray, size: tuple[int, int], kernel: Kernel, flip: bool = False) -> np.ndarray:
     resize = jax.jit(resample.resize, static_argnums=(2, 4))
     return np.asarray(resize(image, np.array([0, 0, *image.shape[:2]]), size, flip, kernel)).swapaxes(1, 2)
 
@@ -67,9 +67,11 @@ def resized(image: np.ndarray, size: tuple[int, int], kernel: resample.Kernel, f
 @pytest.mark.parametrize(
     ("size", "kernel"), [((384, 128), "bicubic"), ((256, 128), "bicubic"), ((256, 128), "bilinear")]
 )
-def test_resized_images_are_the_recorded_ones_to_the_bit(size: tuple[int, int], kernel: resample.Kernel) -> None:
-    name = f"resize_{size[0]}x{size[1]}_{kernel}"
-    np.testing.assert_array_equal(resized(recorded()["image"], size, kernel), recorded()[name])
+def test_resized_images_are_the_recorded_ones_to_the_bit(size: tuple[int, int], kernel: Kernel) -> None:
+    """On the device, and on the host."""
+    wanted = recorded()[f"resize_{size[0]}x{size[1]}_{kernel}"]
+    np.testing.assert_array_equal(resized(recorded()["image"], size, kernel), wanted)
+    np.testing.assert_array_equal(images.resize(recorded()["image"], *size, kernel), wanted)
 
 
 @pytest.mark.parametrize("size", [(96, 40), (41, 61), (100, 37)])
@@ -84,7 +86,7 @@ def test_bilinear_resize_is_pillows_where_it_shrinks(size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("kernel", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(256, 128), (384, 128), (97, 33)])
-def test_at_its_own_size_an_image_stays_as_it_is(size: tuple[int, int], kernel: resample.Kernel) -> None:
+def test_at_its_own_size_an_image_stays_as_it_is(size: tuple[int, int], kernel: Kernel) -> None:
     image = noise(0, *size)
     np.testing.assert_array_equal(resized(image, size, kernel), image)
     np.testing.assert_array_equal(resized(image, size, kernel, flip=True), image[:, ::-1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cion_jax.config import Bnneck, ClusterContrast, Mgn, Supervised
+from cion_jax.data.example import ImageRecord
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.recipes import PAPER, published
@@ -68,6 +69,44 @@ def test_identities_by_name(records: Records, tmp_path: Path) -> None:
     (tmp_path / "ids").write_text("three")
     with pytest.raises(UserError, match=r"ids: 'three' is no identity; write the number of one identity in each line"):
         divide(replace(ASKED, identities_file=tmp_path / "ids"), records)
+
+
+def test_images_by_name(records: Records, tmp_path: Path) -> None:
+    """As in the published lists, and by paths that lead farther up or less far."""
+    file = tmp_path / "used_ims.txt"
+    file.write_text("2.jpg; 0; 0 \nblocks/3.jpg\n\n/mnt/blocks/31.jpg; 7\n33.jpg\n6.jpg\n")
+    learned = divide(replace(ASKED, batch=4, images_file=file), records)
+    assert [*np.flatnonzero(learned.labels >= 0)] == [2, 3, 31, 33]  # the last in the list shows nobody
+    aside = divide(replace(ASKED, batch=4, validation=0.5), records).aside
+    file.write_text("\n".join(f"{number}.jpg" for number in range(0, 200, 2)))
+    halved = divide(replace(ASKED, batch=4, images_file=file, validation=0.5), records)
+    assert (np.flatnonzero(halved.labels >= 0) % 2 == 0).all()
+    assert aside is not None and halved.aside is not None
+    np.testing.assert_array_equal(halved.aside.labels, aside.labels)  # all images of them, listed or not
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("300.jpg", r"ims:2: '300.jpg' is the name of 0 images of split train of .*; names .* like blocks/0.jpg"),
+        ("ocks/3.jpg", "'ocks/3.jpg' is the name of 0 images"),
+        ("same.jpg", r"'same.jpg' is the name of 2 images of split train of .*; write more of its path"),
+    ],
+)
+def test_names_that_are_not_those_of_one_image(
+    line: str, message: str, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ims").write_text(f"a/same.jpg\n{line}\n")
+    read = Records.__getitem__
+
+    def renamed(these: Records, number: int) -> ImageRecord:
+        names = {8: "a/same.jpg", 9: "b/same.jpg"}
+        record = read(these, number)
+        return replace(record, source=names.get(number, record.source))
+
+    monkeypatch.setattr(Records, "__getitem__", renamed)
+    with pytest.raises(UserError, match=message):
+        divide(replace(ASKED, images_file=tmp_path / "ims"), records)
 
 
 REFUSED: dict[str, tuple[str, str]] = {

@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cion_jax.config import Reading
+from cion_jax.config import Bnneck, Reading
 from cion_jax.data import images
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.sampler import PKSampler, WindowedShuffle
 from cion_jax.data.shards import ChunkCache, chunk_starts
 from cion_jax.errors import UserError
+from cion_jax.recipes import published
+from cion_jax.run.loader import device_batches
+from cion_jax.run.sharding import make_mesh
 
 READING = Reading(height=24, width=8, threads=2)
 
@@ -38,6 +41,16 @@ def test_batches_follow_the_sampler_and_hold_resized_pixels(records: Records, la
         assert batch["damaged"] == 0
     for image, number in zip(batches[0]["image"], batches[0]["number"], strict=True):
         np.testing.assert_array_equal(image, images.resize(records.pixels(number), 24, 8))
+
+
+def test_a_training_resizes_as_its_settings_say(records: Records, labels: np.ndarray) -> None:
+    sampler = PKSampler(labels, 4, 3)
+    for kernel in ("bilinear", "bicubic"):
+        settings = Bnneck(batch=12, instances=3, image_size=(24, 8), resize=kernel)
+        batch = next(device_batches(settings, make_mesh(1, 1), records, sampler, labels, range(1)))
+        expected = [images.resize(records.pixels(number), 24, 8, kernel) for number in sampler.batch(0, 0).ravel()]
+        np.testing.assert_array_equal(batch.images[0], expected)
+    assert published(Bnneck(), "resnet50", "market1501").resize == "bicubic"
 
 
 def test_hosts_share_the_batch_of_one(records: Records, labels: np.ndarray) -> None:

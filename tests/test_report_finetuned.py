@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_the_best_epoch_is_named_and_its_weights_are_scored(bnneck: Path) -> Non
     assert texts[finetuned + 1 : finetuned + 3] == ["3", "0.400"]
     assert texts[best + 1 : best + 3] == ["2", "0.600"]
     assert any("ranked best after epoch 2" in text for text in texts)
+
+
+def test_weights_that_a_test_set_has_chosen_are_said_to_be_so(bnneck: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(bnneck, tmp_path / "neck"))
+    settings = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps(settings | {"select": "test"}))
+    page = reported(run)
+    best = page.texts.index("best.safetensors")
+    assert page.texts[best + 1 : best + 3] == ["3", "0.250"] and "mAP in the test set" in page.texts
+    assert page.texts_with("The people of the test set were ranked best after epoch 3")
+    assert page.texts_with("chosen by the test set .*: their score there flatters them")
 
 
 def test_the_identities_of_the_records_are_shown_if_they_are_those(bnneck: Path, world: Path) -> None:

@@ -20,8 +20,9 @@ def demo(
     Draws walking people under cameras, with a tracker's mistakes, and writes them as records. Trains a small backbone
     four times, from the same weights and for as many steps: every image is a person of its own, every raw tracklet is
     one, the training itself finds out on the way who is who, and, as a ceiling, with the true labels. Then scores all
-    of them, random weights and colour histograms on people who were never in training. Takes some minutes on two cores
-    and downloads nothing; the same command goes on with a killed demo.
+    of them, random weights and colour histograms on people who were never in training. At last it fine-tunes random
+    weights and those of the levels with the labels of few people, and scores these. Takes some minutes on two cores and
+    downloads nothing; the same command goes on with a killed demo.
 
     Args:
         out: Folder to write: worlds, runs, the best weights, and report.html.
@@ -35,15 +36,7 @@ def demo(
     from cion_jax.demo.page import page_of
     from cion_jax.demo.plan import DEFAULT, FULL, QUICK
     from cion_jax.demo.run_world import RUNS, WorldResults, run_world
-    from cion_jax.demo.tables import (
-        AGREEMENT,
-        SCORES,
-        about_differences,
-        agreement_rows,
-        difference_rows,
-        markdown,
-        score_rows,
-    )
+    from cion_jax.demo.tables import in_markdown
     from cion_jax.weights.file import save
 
     if quick and full:
@@ -56,9 +49,7 @@ def demo(
         if seeds > 1:
             print(f"=== world {number - seed + 1} of {seeds}, seed {number}", flush=True)
         worlds.append(run_world(out / f"seed-{number}", plan, number))
-    print(markdown("labels, held against the truth", AGREEMENT, agreement_rows(worlds)), end="\n\n")
-    print(markdown("people held out, %", tuple(SCORES), score_rows(worlds)), end="\n\n")
-    print(markdown("differences, points", tuple(SCORES), difference_rows(worlds)), about_differences(seeds), sep="\n\n")
+    print(in_markdown(plan, worlds))
     best = worlds[0].best()
     save(out / "best.safetensors", weights_of(out / f"seed-{seed}" / best))
     write_atomically(out / "report.html", lambda path: path.write_text(page_of(plan, worlds)))

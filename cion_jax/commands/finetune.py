@@ -130,6 +130,8 @@ def _run(settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts
     source = None if _is_name(weights) else file_of(weights)
     settings = as_begun(out, replace(settings, weights=source, backbone=backbone_of(weights)))
     done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
+    if settings.select == "test":
+        done += f"; best.safetensors is the epoch that {settings.evaluate} likes best, so its score there flatters it"
     return run_training(
         lambda devices: finetuning(settings, data, devices),
         lambda: facts(settings, data),

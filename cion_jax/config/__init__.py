@@ -23,7 +23,7 @@ from cion_jax.config.hosts import Hosts
 from cion_jax.config.numbers import AUTO, IntOrAuto
 from cion_jax.config.precision import Precision
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
-from cion_jax.config.records import MEAN, STD, Reading, Writing
+from cion_jax.config.records import MEAN, STD, Kernel, Reading, Writing
 from cion_jax.config.world import World
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Head",
     "Hosts",
     "IntOrAuto",
+    "Kernel",
     "Mgn",
     "MgnOptimization",
     "Optimization",

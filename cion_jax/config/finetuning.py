@@ -83,6 +83,10 @@ class Finetuning(Training):
     augmentation: Augmentation = BNNECK_AUGMENTATION
     resample_positions: bool = False
     """Resample a ViT's table of positions at its own size too, as the published fine-tuning does unawares."""
+    select: Literal["validation", "test"] = "validation"
+    """Which epoch's weights are kept as best.safetensors: the best for those set aside from training, if any are; or
+    the best in the test set of --evaluate, as the published adaptation chooses. What was chosen by a test set has a
+    score there that flatters it: it says nothing of people who were never looked at."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ class Supervised(Finetuning):
     """Train with this share of the images, drawn by the seed; each identity keeps at least one."""
     identities_file: Path | None = None
     """Train with the identities in this file alone, a number in each line."""
+    images_file: Path | None = None
+    """Train with the images in this file alone, in each line the name of the file that one was imported from; what
+    follows a semicolon is not read, so that the published few_ims lists can be given as they are."""
     validation: float = 0.1
     """Set this share of the identities aside, among those that two cameras or more have seen: after epochs they are
     scored, and the weights of the best epoch are kept as best.safetensors. At 0 nothing is set aside or chosen, and

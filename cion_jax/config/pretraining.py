@@ -10,6 +10,7 @@ from cion_jax.config.augmentation import Crops
 from cion_jax.config.denoising import Denoising
 from cion_jax.config.numbers import IntOrAuto
 from cion_jax.config.precision import Precision
+from cion_jax.config.records import Kernel
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class Training:
     found from the compiled program when the run begins."""
     image_size: tuple[int, int] = (256, 128)
     """Height and width to which images are decoded, before crops are taken."""
+    resize: Kernel = "bilinear"
+    """How images of another size are brought to it in training. Scores and features are always of bilinear images; so
+    are those of the published bnneck, which trains with bicubic ones."""
     precision: Precision = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case. tensorfloat32 is float32
     but for what is multiplied, which GPUs and TPUs round to be faster; on CPUs the two are the same."""
@@ -89,8 +93,8 @@ class Training:
     keep_every: int = 20
     """Also keep, for good, the checkpoint at every so many epochs; 0 keeps none."""
     evaluate: epath.Path | None = None
-    """A dataset folder with query and gallery, in which the teacher is scored after epochs; mAP and rank 1 go into the
-    journal. Nothing that is trained depends on it."""
+    """A dataset folder with query and gallery, in which what is trained (in pre-training the teacher) is scored after
+    epochs; mAP and rank 1 go into the journal. No step depends on it."""
     evaluate_every: int = 5
     """Epochs from one evaluation to the next; the last epoch has one in any case."""
     checkpoint_steps: int = 1000

@@ -1,9 +1,12 @@
 """How records are written and read, and what networks are fed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 #: Networks are fed values 0 to 1, less the mean of each channel, divided by its standard deviation: those of ImageNet.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: How images of one size are made images of another, antialiased.
+Kernel = Literal["bicubic", "bilinear"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Reading:
     """Rows of every decoded image; other sizes are resized on the host."""
     width: int = 128
     """Columns of every decoded image."""
+    resize: Kernel = "bilinear"
+    """How."""
     threads: int = 0
     """Threads that decode, each a batch of its own; 0 means one per core."""
     skip_damaged: bool = False

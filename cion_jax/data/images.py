@@ -7,6 +7,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from cion_jax.config import Kernel
+
 #: Larger claims are refused before a pixel is decoded: an 8K video frame fits, a decompression bomb does not.
 MAX_PIXELS = 1 << 25
 
@@ -37,16 +39,17 @@ def decode(data: bytes) -> np.ndarray:
     return pixels
 
 
-def decode_into(out: np.ndarray, data: bytes) -> None:
-    """Decode JPEG or PNG bytes into an array, resized if its height and width are others."""
+def decode_into(out: np.ndarray, data: bytes, kernel: Kernel = "bilinear") -> None:
+    """Decode JPEG or PNG bytes into an array, resized by a kernel if its height and width are others."""
     height, width, colours = _header(data)
     try:
         if colours in ("PNG", "CMYK", "YCCK"):  # print colours are left to Pillow
-            out[:] = resize(_decode_with_pillow(data), *out.shape[:2])
+            out[:] = resize(_decode_with_pillow(data), out.shape[0], out.shape[1], kernel)
         elif out.shape == (height, width, 3):  # the common case, and the fast one: no copy is made
             simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, buffer=out)
         else:
-            out[:] = resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), *out.shape[:2])
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+            out[:] = resize(pixels, out.shape[0], out.shape[1], kernel)
     except UnidentifiedImageError:
         raise ImageError("damaged header") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what the decoders raise on damaged bytes
@@ -88,11 +91,11 @@ def _png_header(data: bytes) -> tuple[int, int, str]:
     return height, width, "PNG"
 
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels at another size (bilinear, antialiased); the same array where the size is right already."""
+def resize(pixels: np.ndarray, height: int, width: int, kernel: Kernel = "bilinear") -> np.ndarray:
+    """Pixels at another size, antialiased; the same array where the size is right already."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling[kernel.upper()]))
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:

@@ -125,7 +125,7 @@ class _Decode:
         image = np.empty((*numbers.shape, self._reading.height, self._reading.width, 3), np.uint8)
         for place in np.ndindex(numbers.shape):
             try:
-                self._records.pixels_into(image[place], numbers[place])
+                self._records.pixels_into(image[place], numbers[place], self._reading.resize)
             except DamagedRecordError as error:
                 if not self._reading.skip_damaged:
                     raise
@@ -139,7 +139,7 @@ class _Decode:
         """Fill in the next whole image of the group and return its number; without one the damage is raised."""
         for number in others:
             try:
-                self._records.pixels_into(out, number)
+                self._records.pixels_into(out, number, self._reading.resize)
                 return number
             except DamagedRecordError:
                 continue

@@ -6,6 +6,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from cion_jax.config import Kernel
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.example import ImageRecord
 from cion_jax.data.files import Folder, is_remote, located
@@ -87,11 +88,11 @@ class Records:
         except images.ImageError as error:
             raise self._damaged(number, str(error)) from None
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """The decoded image, resized to an array's height and width and written there: the way batches are filled."""
         payload = self.payload(number)
         try:
-            images.decode_into(out, example.image_of(payload))
+            images.decode_into(out, example.image_of(payload), kernel)
         except ValueError as error:
             raise self._damaged(number, str(error)) from None
 

@@ -5,15 +5,14 @@ Pictures are float32 arrays (h, 3, w) of whole numbers 0 to 255; see augment.
 
 import math
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-_product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+from cion_jax.config import Kernel
 
-Kernel = Literal["bicubic", "bilinear"]
+_product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def resize(image: Array, box: Array, size: tuple[int, int], flip: Array, kernel: Kernel = "bicubic") -> Array:

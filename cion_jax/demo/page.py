@@ -12,9 +12,21 @@ from cion_jax.demo.merged import merged_against_truth
 from cion_jax.demo.mistakes import drawn_world, tracked
 from cion_jax.demo.plan import Plan
 from cion_jax.demo.run_world import HISTOGRAMS, RANDOM, RUNS, WHITENED, WorldResults
-from cion_jax.demo.tables import AGREEMENT, SCORES, about_differences, agreement_rows, difference_rows, score_rows
+from cion_jax.demo.tables import (
+    AGREEMENT,
+    FINETUNED,
+    SCORES,
+    Rows,
+    about_differences,
+    about_finetuned,
+    agreement_rows,
+    difference_rows,
+    finetuned_rows,
+    score_rows,
+)
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import open_query_gallery
+from cion_jax.evaluate.retrieval import Scores
 from cion_jax.report.denoising import denoising_sections
 from cion_jax.report.linked import dropped_images
 from cion_jax.report.maps import activity, has_map
@@ -75,7 +87,7 @@ def _parts(plan: Plan, worlds: Sequence[WorldResults]) -> Iterator[str]:
     yield heading("Words")
     yield definitions(_WORDS)
     yield heading("Scores")
-    yield from _scores(worlds, run)
+    yield from _scores(plan, worlds, run)
     yield heading(f"What queries find: {RUNS[world.best()]}")
     yield from _ranked(world)
     yield heading("Who is who in training")
@@ -95,9 +107,10 @@ def _summary(worlds: Sequence[WorldResults]) -> str:
     """What was done in the worlds, and the main scores."""
 
     def percent(contestant: str) -> str:
-        return (
-            f"{mean(100 * world.scores(contestant).mean_average_precision for world in worlds):.1f}\N{NO-BREAK SPACE}%"
-        )
+        return _mean_map([world.scores(contestant) for world in worlds])
+
+    def fine_tuned(contestant: str) -> str:
+        return _mean_map([world.finetuned[contestant] for world in worlds])
 
     def f1(labels: str) -> str:
         return f"{mean(world.labels.agreements[labels].f1 for world in worlds):.2f}"
@@ -112,9 +125,16 @@ def _summary(worlds: Sequence[WorldResults]) -> str:
         f"own, {percent(RUNS['tracklet'])} if every tracklet is, and {percent(RUNS['identity'])} ({gained} points) if "
         "the network finds out, while it learns, which tracklets are one person. With the true labels it is "
         f"{percent(RUNS['truth'])}. Without training, random weights reach {percent(RANDOM)}, colour histograms "
-        f"{percent(HISTOGRAMS)}, and whitened histograms {percent(WHITENED)}. Held against the truth, raw tracklets "
+        f"{percent(HISTOGRAMS)}, and whitened histograms {percent(WHITENED)}. Fine-tuned with the true labels of few "
+        f"people, random weights come to {fine_tuned(RANDOM)}, those of the instance level to "
+        f"{fine_tuned(RUNS['instance'])}, of the tracklet level to {fine_tuned(RUNS['tracklet'])}, and of the identity "
+        f"level to {fine_tuned(RUNS['identity'])}. Held against the truth, raw tracklets "
         f"have an F1 of {f1(raw)}, and the last labels that the network made {f1(newest)}.{means}"
     )
+
+
+def _mean_map(results: Sequence[Scores]) -> str:
+    return f"{mean(100 * each.mean_average_precision for each in results):.1f}\N{NO-BREAK SPACE}%"
 
 
 def _faults(plan: Plan, run: Run) -> np.ndarray:
@@ -122,7 +142,7 @@ def _faults(plan: Plan, run: Run) -> np.ndarray:
     return build(replace(plan.world, seed=run.settings["seed"]))["train"].shots["fault"]
 
 
-def _scores(worlds: Sequence[WorldResults], run: Run) -> Iterator[str]:
+def _scores(plan: Plan, worlds: Sequence[WorldResults], run: Run) -> Iterator[str]:
     epochs = run.settings["epochs"]
     steps = run.settings["epoch_steps"]
     spread = " Mean and standard deviation over the worlds." if worlds[1:] else ""
@@ -137,11 +157,17 @@ def _scores(worlds: Sequence[WorldResults], run: Run) -> Iterator[str]:
         "network that was trained for minutes need not be better."
     )
     yield subheading("Differences, in points")
-    yield table(
-        ("", *SCORES), [[cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in difference_rows(worlds)]
-    )
+    yield table(("", *SCORES), _unbroken(difference_rows(worlds)))
     yield paragraph(about_differences(len(worlds)))
     yield cmc(worlds[0].results)
+    yield subheading("Fine-tuned with labels of few people")
+    yield paragraph(about_finetuned(plan))
+    yield table(("", *FINETUNED), _unbroken(finetuned_rows(worlds)))
+
+
+def _unbroken(rows: Rows) -> Rows:
+    """No line breaks in cells."""
+    return [tuple(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row) for row in rows]
 
 
 def _ranked(world: WorldResults) -> Iterator[str]:

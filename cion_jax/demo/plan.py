@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from cion_jax.config import Crops, Head, Optimization, Pretraining, World
+from cion_jax.config import Augmentation, Bnneck, BnneckOptimization, Crops, Head, Optimization, Pretraining, World
 
 #: Colours are jittered by what cameras change, not by what people differ in: few as there are here, they are told apart
 #: by the colours of their clothes. A blur of the usual pixels would leave nothing of so small a crop.
@@ -18,10 +18,11 @@ CROPS = Crops(
 
 @dataclass(frozen=True)
 class Plan:
-    """One way of running the demo; each world sets the seed of both, and each of its runs the level."""
+    """One way of running the demo; each world sets all seeds, each of its runs the level or what it begins with."""
 
     world: World
     training: Pretraining
+    finetuning: Bnneck
 
 
 #: The tracker errs more often than in `World`'s own settings: what there is to be denoised should be worth the work.
@@ -53,12 +54,28 @@ DEFAULT = Plan(
         keep=1,
         keep_every=0,
     ),
+    # Settled in the world of the seed 900.
+    Bnneck(
+        backbone="resnet10_half_ibn",
+        epochs=12,
+        epoch_steps=15,
+        batch=32,
+        image_size=(64, 32),
+        augmentation=Augmentation(size=(64, 32), pad=4),
+        optimization=BnneckOptimization(learning_rate=6.4e-2, warmup=2),
+        identities_share=0.3,
+        validation=0.0,
+        precision="float32",
+        keep=1,
+        keep_every=0,
+    ),
 )
 
 #: Everything is there, but so little of it that the figures mean nothing.
 QUICK = Plan(
     World(identities=16, videos=6, cameras=3, length=6, test_identities=8, distractors=20, height=64, width=32),
     replace(DEFAULT.training, epochs=2, batch=24),
+    replace(DEFAULT.finetuning, epochs=1, epoch_steps=2, batch=8),
 )
 
 #: For an accelerator.
@@ -72,6 +89,16 @@ FULL = Plan(
         image_size=(128, 64),
         crops=replace(CROPS, global_size=(128, 64), local_size=(64, 32), local_crops=4, blur_radius=(0.05, 1.0)),
         head=replace(DEFAULT.training.head, prototypes=8192, hidden=1024, bottleneck=256, block=8192),
+        precision="bfloat16",
+    ),
+    replace(
+        DEFAULT.finetuning,
+        backbone="resnet18_ibn",
+        epochs=20,
+        epoch_steps=0,
+        batch=64,
+        image_size=(128, 64),
+        augmentation=Augmentation(size=(128, 64), pad=5),
         precision="bfloat16",
     ),
 )

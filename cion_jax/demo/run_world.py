@@ -1,7 +1,8 @@
-"""One drawn world, the four trainings in it, and their scores.
+"""One drawn world, the trainings in it, and their scores.
 
 OUT/world                                    the drawn world as records, and beside them the truth
 OUT/instance, tracklet, identity, truth      the four runs
+OUT/finetuned/random, instance, ...          what these become when the labels of few people are known
 
 All runs begin with the same weights and train the same number of steps. The identity level starts from raw tracklets
 and makes its labels itself, on the way; the run with the true labels is a ceiling, which real data do not have.
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from cion_jax.config import Pretraining, Writing
+from cion_jax.config import Bnneck, Pretraining, Writing
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.demo.histograms import histograms, whitening
@@ -27,9 +28,10 @@ from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.query_gallery import QueryGallery, embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import QueryResults, Scores, scores, search
 from cion_jax.pretrain.state import init_state, teacher_of
+from cion_jax.run.finetuning import finetune
 from cion_jax.run.pretraining import model_of, pretrain, relabel_epochs
 from cion_jax.run.relabel import labels_path, tracked_features
-from cion_jax.run.run_dir import TEACHER
+from cion_jax.run.run_dir import FINETUNED, TEACHER
 from cion_jax.terminal import progress_bar
 from cion_jax.weights.file import Weights, load
 from tfrecords_tools import commands as data
@@ -46,6 +48,8 @@ RUNS: dict[Run, str] = {
 HISTOGRAMS = "colour histograms"
 WHITENED = "histograms, whitened"
 RANDOM = "random weights"
+#: Contestants that are also fine-tuned, and the runs that they come from.
+STARTS: dict[str, Run | None] = {RANDOM: None, **{name: run for run, name in RUNS.items() if run != "truth"}}
 #: What is done in a world, in this order.
 PARTS = (
     "draw a world of walking people, with a tracker's mistakes, and write it as records",
@@ -54,6 +58,7 @@ PARTS = (
     "train the tracklet level: every raw tracklet is a person",
     "train the identity level: it begins with raw tracklets, and finds out on the way who is who",
     "train with the true labels: the ceiling",
+    "fine-tune random weights and those of the levels with the true labels of few people",
     "who is who: labels, held against the truth",
 )
 
@@ -79,6 +84,8 @@ class WorldResults(NamedTuple):
     features: dict[str, QueryGallery]
     """Features of the query and the gallery, by contestant."""
     labels: LabelQuality
+    finetuned: dict[str, Scores]
+    """Mean scores of those of `STARTS` after fine-tuning."""
 
     def best(self) -> Run:
         """The run with the highest mAP, without the ceiling: nobody has true labels."""
@@ -103,8 +110,10 @@ def run_world(out: Path, plan: Plan, seed: int) -> WorldResults:
         _announce(part)
         features[contestant] = _embed(train(out, run, settings[run]), world)
     _announce(7)
+    finetuned = {name: _fine_tune(out, run, finetune_settings(run, plan, seed, out)) for name, run in STARTS.items()}
+    _announce(8)
     labels = measure_labels(out, settings["identity"])
-    return WorldResults(out, {name: _search(each) for name, each in features.items()}, features, labels)
+    return WorldResults(out, {name: _search(each) for name, each in features.items()}, features, labels, finetuned)
 
 
 def settings_of(run: Run, plan: Plan, seed: int, world: Path) -> Pretraining:
@@ -113,6 +122,13 @@ def settings_of(run: Run, plan: Plan, seed: int, world: Path) -> Pretraining:
     labels = world / "truth.npz" if run == "truth" else None
     steps = -(-len(Records(world)) // plan.training.batch)
     return replace(plan.training, seed=seed, epoch_steps=steps, level=level, labels=labels)
+
+
+def finetune_settings(start: Run | None, plan: Plan, seed: int, out: Path) -> Bnneck:
+    """The settings of a fine-tuning. Only what the network begins with differs: people and steps are the same."""
+    weights = out / start / TEACHER if start else None
+    labels = out / "world" / "truth.npz"
+    return replace(plan.finetuning, seed=seed, weights=weights, labels=labels)
 
 
 def histogram_features(world: Path, image_size: tuple[int, int]) -> dict[str, QueryGallery]:
@@ -136,9 +152,20 @@ def first_weights(settings: Pretraining) -> Weights:
 
 def train(out: Path, run: Run, settings: Pretraining) -> Weights:
     """The teacher that a run ends with."""
-    if not pretrain(settings, out / "world", out / run):
-        raise UserError(f"{out / run}: stopped with a checkpoint; repeat the command to go on")
+    _check_finished(pretrain(settings, out / "world", out / run), out / run)
     return load(out / run / TEACHER)
+
+
+def _fine_tune(out: Path, start: Run | None, settings: Bnneck) -> Scores:
+    """The scores of the network that a start becomes."""
+    folder = out / "finetuned" / (start or "random")
+    _check_finished(finetune(settings, out / "world", folder), folder)
+    return scores(_search(_embed(load(folder / FINETUNED), out / "world")))
+
+
+def _check_finished(finished: bool, run: Path) -> None:
+    if not finished:
+        raise UserError(f"{run}: stopped with a checkpoint; repeat the command to go on")
 
 
 def measure_labels(out: Path, settings: Pretraining) -> LabelQuality:

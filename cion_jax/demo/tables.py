@@ -5,7 +5,8 @@ from statistics import mean, stdev
 
 from scipy.stats import t
 
-from cion_jax.demo.run_world import RUNS, WorldResults
+from cion_jax.demo.plan import Plan
+from cion_jax.demo.run_world import RANDOM, RUNS, STARTS, WorldResults
 from cion_jax.evaluate.retrieval import Scores
 
 AGREEMENT = ("precision", "recall", "F1", "NMI", "ARI")
@@ -16,6 +17,7 @@ SCORES: dict[str, Callable[[Scores], float]] = {
     "rank 10": lambda scores: scores.rank_10,
     "mINP": lambda scores: scores.mean_inverse_penalty,
 }
+FINETUNED = ("mAP before", "mAP after", "more than random weights, points")
 #: Pairs of contestants whose difference is shown, world by world: the first minus the second.
 PAIRS = ((RUNS["identity"], RUNS["tracklet"]), (RUNS["tracklet"], RUNS["instance"]))
 
@@ -42,6 +44,20 @@ def difference_rows(worlds: Sequence[WorldResults]) -> Rows:
     ]
 
 
+def finetuned_rows(worlds: Sequence[WorldResults]) -> Rows:
+    """`FINETUNED` of each start of a fine-tuning: mAP in per cent, and in points what it is worth after it."""
+    after = {name: [100 * world.finetuned[name].mean_average_precision for world in worlds] for name in STARTS}
+    gained = {
+        name: difference([one - other for one, other in zip(after[name], after[RANDOM], strict=True)])
+        for name in STARTS
+        if name != RANDOM
+    }
+    return [
+        (name, spread(_percent(worlds, name, SCORES["mAP"]), 1), spread(after[name], 1), gained.get(name, ""))
+        for name in STARTS
+    ]
+
+
 def agreement_rows(worlds: Sequence[WorldResults]) -> Rows:
     """The `AGREEMENT` of each labelling with the truth, as means over the worlds."""
     return [
@@ -56,6 +72,16 @@ def about_differences(worlds: int) -> str:
         return "Differences are those of one world, which have no interval; --seeds 3 draws three."
     return (
         f"In brackets: the 95 % interval of the mean over {worlds} worlds (Student's t, differences paired by world)."
+    )
+
+
+def about_finetuned(plan: Plan) -> str:
+    """A line that explains `finetuned_rows`."""
+    settings = plan.finetuning
+    return (
+        "Does pre-training help the task? Each network was fine-tuned with the true labels of the same "
+        f"{settings.identities_share:.0%} of the people in training, for as many steps (`cion finetune bnneck`), and "
+        "then sought the people held out."
     )
 
 
@@ -75,6 +101,20 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     """The confidence interval of the mean by Student's t; it needs two values or more."""
     half = t.ppf((1 + confidence) / 2, len(values) - 1) * stdev(values) / len(values) ** 0.5
     return float(mean(values) - half), float(mean(values) + half)
+
+
+def in_markdown(plan: Plan, worlds: Sequence[WorldResults]) -> str:
+    """All tables, as they are printed."""
+    return "\n\n".join(
+        [
+            markdown("labels, held against the truth", AGREEMENT, agreement_rows(worlds)),
+            markdown("people held out, %", tuple(SCORES), score_rows(worlds)),
+            markdown("differences, points", tuple(SCORES), difference_rows(worlds)),
+            about_differences(len(worlds)),
+            about_finetuned(plan),
+            markdown("fine-tuned, %", FINETUNED, finetuned_rows(worlds)),
+        ]
+    )
 
 
 def markdown(title: str, columns: Sequence[str], rows: Rows) -> str:

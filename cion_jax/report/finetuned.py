@@ -112,17 +112,17 @@ def clusters(labels: Mapping[int, Path], fingerprint: str | None) -> Iterator[st
     )
 
 
-def best_epoch(curves: Curves) -> tuple[int, float] | None:
-    """After how many epochs those who were set aside were ranked best, and their mAP then."""
-    scores = curves.values.get("validation_mAP")
+def best_epoch(curves: Curves, chosen_by: str) -> tuple[int, float] | None:
+    """After how many epochs the score that weights are chosen by was best, and what it was."""
+    scores = curves.values.get(chosen_by)
     if scores is None:
         return None
     epochs, values = scores
     return round(epochs[values.argmax()]), float(values.max())
 
 
-def weights_of_run(folder: Path, curves: Curves | None, weights: Weights | None) -> Iterator[str]:
-    """Which files of weights the run has, and of which epoch each is."""
+def weights_of_run(folder: Path, curves: Curves | None, weights: Weights | None, by_test: bool) -> Iterator[str]:
+    """Which files of weights the run has, and of which epoch each is; `by_test` tells that a test set chose it."""
     if weights is None:
         yield paragraph("There are no weights yet: a run writes them after its first epoch.")
         return
@@ -130,8 +130,9 @@ def weights_of_run(folder: Path, curves: Curves | None, weights: Weights | None)
     height, columns = network.image_size
     width = network.width(network.image_size)
     yield paragraph(f"{network.name}, for images of {height} x {columns}; a feature has {width:,} numbers.")
-    scores = dict(zip(*curves.values.get("validation_mAP", ((), ())), strict=True)) if curves else {}
-    best = best_epoch(curves) if curves else None
+    chosen_by = "mAP" if by_test else "validation_mAP"
+    scores = dict(zip(*curves.values.get(chosen_by, ((), ())), strict=True)) if curves else {}
+    best = best_epoch(curves, chosen_by) if curves else None
     epochs = {FINETUNED: math.floor(curves.epoch) if curves else None, BEST: best[0] if best else None}
     rows = []
     for name, epoch in epochs.items():
@@ -140,9 +141,15 @@ def weights_of_run(folder: Path, curves: Curves | None, weights: Weights | None)
             after = "unknown" if epoch is None else f"{epoch:,}"
             size = (folder / name).stat().st_size / 1e6
             rows.append((name, after, "not scored" if score is None else f"{score:.3f}", f"{size:.1f}"))
-    yield table(("file", "after epoch", "validation mAP", "MB"), rows)
+    yield table(("file", "after epoch", "mAP in the test set" if by_test else "validation mAP", "MB"), rows)
     if best:
+        who = "The people of the test set" if by_test else "Those who were set aside"
         yield paragraph(
-            f"Those who were set aside were ranked best after epoch {best[0]:,}: `cion embed`, `evaluate` and `export` "
-            f"take {BEST} where they are given the run, and so do the scores below."
+            f"{who} were ranked best after epoch {best[0]:,}: `cion embed`, `evaluate` and `export` take {BEST} where "
+            "they are given the run, and so do the scores below."
+        )
+    if best and by_test:
+        yield paragraph(
+            "These weights were chosen by the test set (--select test), the best of several looks at it: their score "
+            "there flatters them, and says nothing of people who were never looked at."
         )

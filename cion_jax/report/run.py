@@ -35,8 +35,8 @@ from tfrecords_tools.stats import statistics
 
 _FIRST = (
     "level", "backbone", "weights", "epochs", "epoch_steps", "batch", "instances", "stages", "image_size", "labels",
-    "relabel", "identities_share", "images_share", "identities_file", "validation", "feature", "clustering",
-    "memory_update", "precision",
+    "relabel", "identities_share", "images_share", "identities_file", "images_file", "validation", "feature",
+    "clustering", "memory_update", "select", "precision",
 )  # fmt: skip
 #: Types of what is read of a run's JSON files, where it is there.
 _SETTINGS = {"backbone": str, "level": str, "epochs": int, "seed": int, "labels": str | None, "evaluate": str | None}
@@ -112,7 +112,7 @@ def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
     yield from people_of(run, train or test)
     if run.kind != PRETRAINING:
         yield heading("Weights")
-        yield from weights_of_run(run.folder, run.curves, run.weights)
+        yield from weights_of_run(run.folder, run.curves, run.weights, run.settings.get("select") == "test")
     yield heading("Scores")
     yield from retrieval_of(run, test)
 

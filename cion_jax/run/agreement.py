@@ -14,7 +14,7 @@ from cion_jax.hosts import Facts
 from cion_jax.run.run_dir import flat
 
 #: A host's own affair, and files: hosts may have them at different places, and what they hold is compared instead.
-_LEFT_OUT = ("threads", "labels", "identities_file", "evaluate", "weights")
+_LEFT_OUT = ("threads", "labels", "identities_file", "images_file", "evaluate", "weights")
 #: Digits of a digest that are shown.
 _DIGITS = 12
 

@@ -20,6 +20,7 @@ from cion_jax.evaluate.jaccard import cluster_centers, dbscan, jaccard_graph
 from cion_jax.hosts import all_gather, is_main, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
+from cion_jax.run.damaged import Passing
 from cion_jax.run.relabel import labels_path, tracked_features
 from cion_jax.terminal import ProgressBar
 
@@ -58,7 +59,7 @@ def _write(path: Path, labels: np.ndarray, fingerprint: str, note: dict[str, Any
 def _clusters(
     settings: ClusterContrast, network: Network, variables: Variables, records: Records, bar: ProgressBar
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The features of all images, and the cluster of each."""
+    """The features of all images, and the cluster of each; a damaged image that is passed over is in none."""
     asked = settings.clustering
     if asked.by == "denoise":
         tracked = tracked_features(settings, network, variables, records, bar)
@@ -67,16 +68,20 @@ def _clusters(
         for warning in denoised.warnings if is_main() else ():
             print(f"cion: {warning}", file=sys.stderr)
         return tracked.features, denoised.labels
+    images = Passing(records.in_order(), settings.skip_damaged)
     with bar("embedding images for clusters", len(records)) as progress:
         features = embed_all(
             network,
             variables,
-            records.in_order(),
+            images,
             image_size=network.image_size,
             precision=settings.precision,
             progress=progress,
         )
-    return features, _neighbours(settings, features, most_clusters(settings, records), bar)
+    whole = images.whole()
+    labels = np.full(len(records), -1, np.int64)
+    labels[whole] = _neighbours(settings, features[whole], most_clusters(settings, records), bar)
+    return features, labels
 
 
 def _neighbours(settings: ClusterContrast, features: np.ndarray, most: int, bar: ProgressBar) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cion_jax.config import Precision, Training
+from cion_jax.config import Training
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.embed import Images, embed_all
@@ -12,6 +12,7 @@ from cion_jax.evaluate.query_gallery import embed_query_gallery, open_query_gall
 from cion_jax.evaluate.retrieval import right_answers, scores, search
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
+from cion_jax.run.damaged import Passing
 from cion_jax.terminal import ProgressBar
 
 
@@ -45,19 +46,21 @@ def evaluation_scores(
 
 
 def scores_of_some(
-    network: Network,
-    variables: Variables,
-    images: Images,
-    labels: np.ndarray,
-    *,
-    precision: Precision = "float32",
-    bar: ProgressBar,
+    settings: Training, network: Network, variables: Variables, images: Images, labels: np.ndarray, bar: ProgressBar
 ) -> dict[str, float]:
     """Scores where the first image of each identity under each camera seeks the others; labels have a row an image."""
+    passing = Passing(images, settings.skip_damaged)
     with bar("embedding those set aside", len(images)) as progress:
         features = embed_all(
-            network, variables, images, image_size=network.image_size, precision=precision, progress=progress
+            network,
+            variables,
+            passing,
+            image_size=network.image_size,
+            precision=settings.precision,
+            progress=progress,
         )
+    whole = passing.whole()
+    features, labels = features[whole], labels[whole]
     pairs = np.stack([labels["identity"], labels["camera"]])
     _, query = np.unique(pairs, axis=1, return_index=True)
     summary = scores(search(cosine(features[query], features), labels[query], labels))

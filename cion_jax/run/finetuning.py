@@ -69,7 +69,9 @@ class FinetuningMethod:
 
     @property
     def chosen_by(self) -> str | None:
-        """The score of those who were set aside."""
+        """The score of those who were set aside, or in the test set where the settings say so."""
+        if self.settings.select == "test":
+            return "mAP"
         return None if self.aside is None else "validation_mAP"
 
     def stages(self, records: Records) -> Stages:
@@ -139,8 +141,7 @@ class FinetuningMethod:
 
         result = evaluation_scores(settings, epochs, self.model, variables, bar)
         if self.aside is not None and (epochs % settings.evaluate_every == 0 or epochs == settings.epochs):
-            precision = settings.precision
-            summary = scores_of_some(self.model, variables(), *self.aside, precision=precision, bar=bar)
+            summary = scores_of_some(settings, self.model, variables(), *self.aside, bar)
             result |= {f"validation_{name}": value for name, value in summary.items()}
         return result
 
@@ -236,9 +237,12 @@ def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:
 
 
 def _check(settings: Finetuning, devices: int | None) -> None:
-    """Refuse, by name, what cannot work, such as numbers that are no shares; None are devices not known yet."""
+    """Refuse, by name, what cannot work, such as numbers that are no shares, or a choice by a test set that is not
+    there; None are devices not known yet."""
     check_training(settings, devices, {settings.instances})
     check_evaluation(settings)
+    if settings.select == "test" and settings.evaluate is None:
+        raise UserError("select is test, and there is no test set; give it with --evaluate, or leave out --select")
     if isinstance(settings, ClusterContrast):
         check_settings(settings.denoising)
     if isinstance(settings, Supervised):

@@ -7,8 +7,10 @@ import numpy as np
 
 from cion_jax.config import Supervised
 from cion_jax.data.labels import read_labelling
+from cion_jax.data.names import listed_images
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
+from cion_jax.terminal import progress_bar
 from cion_jax.untrusted import read_text
 
 #: What is drawn, so that one draw does not depend on another.
@@ -70,6 +72,9 @@ def divide(settings: Supervised, records: Records) -> Learned:
         kept = int(len(known) * settings.identities_share)
         known = _draw(settings, _IDENTITIES).permutation(known)[:kept]
         identity[~np.isin(identity, known)] = -1
+    if settings.images_file is not None:
+        listed = listed_images(settings.images_file, records, progress_bar)
+        identity[~np.isin(np.arange(len(records)), listed)] = -1
     if settings.images_share < 1:
         identity[~_some_images(settings, identity)] = -1
     _check(settings, records, identity)
@@ -145,5 +150,5 @@ def _check(settings: Supervised, records: Records, identity: np.ndarray) -> None
     if counts.max() < 2:
         raise UserError(
             f"{records.folder}: each identity to learn from has one image, and nothing can be learnt from that; give "
-            "--images-share or labels that leave more"
+            "--images-share, --images-file or labels that leave more"
         )

@@ -55,7 +55,9 @@ def device_batches(
         start = columns.index(_columns(index, shape)) * width
         return values.reshape(parts, -1, *values.shape[1:])[:, start : start + width]
 
-    reading = Reading(*settings.image_size, threads=settings.threads, skip_damaged=settings.skip_damaged)
+    reading = Reading(
+        *settings.image_size, resize=settings.resize, threads=settings.threads, skip_damaged=settings.skip_damaged
+    )
     length = epoch_batches(settings, sampler)
     start, stop = epochs.start * length + first, epochs.stop * length
     batches = iter(host_batches(records, sampler, reading, start=start, stop=stop, identities=identities))

@@ -5,22 +5,22 @@ RUN/labels/epoch-00040.npz    the labels from that epoch on: a labelling like an
 
 import sys
 from pathlib import Path
-from typing import SupportsIndex
 
 import numpy as np
 
 from cion_jax.atomic import write_atomically
 from cion_jax.config import ClusterContrast, Pretraining
 from cion_jax.data.labels import write_labelling
-from cion_jax.data.records import DamagedRecordError, Records
+from cion_jax.data.records import Records
 from cion_jax.denoise.denoise import denoise
 from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.errors import UserError
 from cion_jax.evaluate.colours import image_colours, matched
 from cion_jax.evaluate.embed import embed_all
-from cion_jax.hosts import all_gather, is_main
+from cion_jax.hosts import is_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
+from cion_jax.run.damaged import Passing
 from cion_jax.terminal import ProgressBar
 
 #: The folder in a run for the labels that it made.
@@ -60,31 +60,6 @@ def labels_path(out: Path, epoch: int) -> Path:
     return out / LABELS / f"epoch-{epoch:05d}.npz"
 
 
-class _Passing:
-    """Records of which damaged ones are blank, and noted."""
-
-    def __init__(self, records: Records):
-        self._records = records
-        self._damaged: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def where(self, number: SupportsIndex) -> str:
-        return self._records.where(number)
-
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
-        try:
-            self._records.pixels_into(out, number)
-        except DamagedRecordError:
-            out[:] = 0
-            self._damaged.append(int(number))
-
-    def damaged(self) -> np.ndarray:
-        """The numbers of those that any host has noted."""
-        return all_gather(np.array(self._damaged, np.int64))
-
-
 def tracked_features(
     settings: Pretraining | ClusterContrast, model: Network, variables: Variables, records: Records, bar: ProgressBar
 ) -> TrackedFeatures:
@@ -92,15 +67,13 @@ def tracked_features(
 
     A damaged image that is passed over has no tracklet.
     """
-    in_order = records.in_order()
-    passing = _Passing(in_order)
-    images = passing if settings.skip_damaged else in_order
+    images = Passing(records.in_order(), settings.skip_damaged)
     video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
     colours = None
     if settings.denoising.match_colours:
         with bar("colours of images for new labels", len(records)) as progress:
             seen = image_colours(images, model.image_size, progress=progress)
-        tracklet[passing.damaged()] = -1
+        tracklet[images.damaged()] = -1
         colours = matched(seen, video, tracklet)
     with bar("embedding images for new labels", len(records)) as progress:
         embedded = embed_all(
@@ -113,5 +86,5 @@ def tracked_features(
             colours=colours,
             progress=progress,
         )
-    tracklet[passing.damaged()] = -1
+    tracklet[images.damaged()] = -1
     return TrackedFeatures(embedded, video, tracklet, frame)

@@ -47,7 +47,8 @@ _FREE = {
 def claim(out: Path, settings: Training) -> None:
     """Make the folder a run's own, or see that it is the run of these settings."""
     path = out / SETTINGS
-    claim_folder(out, [path], lambda note: _check_same(out, note, flat(dataclasses.asdict(settings))))
+    usual = flat(dataclasses.asdict(type(settings)()))
+    claim_folder(out, [path], lambda note: _check_same(out, note, flat(dataclasses.asdict(settings)), usual))
     text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
     write_atomically(path, lambda aside: aside.write_text(text))
 
@@ -63,11 +64,12 @@ def as_begun(out: Path, settings: Any) -> Any:
     return dataclasses.replace(settings, **numbers)
 
 
-def _check_same(out: Path, path: Path, asked: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other settings."""
-    begun = _read(path)
+def _check_same(out: Path, path: Path, asked: dict[str, Any], usual: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other settings; those newer than the run were as usual."""
+    begun = usual | _read(path)
+    free = _FREE - ({"evaluate"} if asked.get("select") == "test" else set())
     names = sorted(name for name in asked.keys() | begun.keys() if asked.get(name) != begun.get(name))
-    if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in _FREE]:
+    if changed := [f"{name} was {begun.get(name)}, not {asked.get(name)}" for name in names if name not in free]:
         raise UserError(
             f"{out}: begun with other settings ({'; '.join(changed)}); keep to those, or name another folder"
         )

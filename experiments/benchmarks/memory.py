@@ -71,7 +71,7 @@ def needs(settings: Pretraining) -> tuple[Need, Need]:
     model = partial(backbone, settings.backbone, image_size=crops.global_size, platform="tpu")
     plain = model()
     state = jax.eval_shape(PretrainingMethod(settings, plain).init, jax.random.key(0))
-    fixed = _bytes(state) + _bytes(state.student)  # the latter as large as its gradients
+    fixed = bytes_of(state) + bytes_of(state.student)  # the latter as large as its gradients
     views = [
         jax.ShapeDtypeStruct((_IMAGES * count, *size, 3), dtype)
         for count, size in ((2, crops.global_size), (crops.local_crops, crops.local_size))
@@ -98,7 +98,7 @@ def held_bytes(function: Callable[..., Any], *inputs: Any) -> int:
     def backward(first: Any, *others: Any) -> Any:
         return jax.vjp(lambda first: function(first, *others), first)[1]
 
-    return _bytes(jax.eval_shape(backward, *inputs))
+    return bytes_of(jax.eval_shape(backward, *inputs))
 
 
 def recomputed_bytes(function: Callable[..., Any], *inputs: Any) -> int:
@@ -116,10 +116,11 @@ def _held_by(block: core.Jaxpr) -> int:
     run = core.jaxpr_as_fun(core.ClosedJaxpr(block, ()))
     shapes: list[Any] = [variable.aval for variable in block.invars]
     inputs = [jax.ShapeDtypeStruct(shape.shape, shape.dtype) for shape in shapes]
-    return _bytes(jax.eval_shape(lambda *inputs: jax.vjp(run, *inputs)[1], *inputs))
+    return bytes_of(jax.eval_shape(lambda *inputs: jax.vjp(run, *inputs)[1], *inputs))
 
 
-def _bytes(tree: Any) -> int:
+def bytes_of(tree: Any) -> int:
+    """Bytes of all arrays, or of all shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

@@ -42,6 +42,7 @@ def shared_step(
 ) -> Any:
     """In the place of `jit_step`: runs whose programs are equal share one."""
     kept = replace(method.settings, epochs=0, epoch_steps=0, checkpoint_steps=0, weights=None, evaluate_every=1)
+    kept = replace(kept, evaluate=None, select="validation", skip_damaged=False)
     key = kept, method.model, phase
     if key not in compiled:
         compiled[key] = jit_step(method, instances, mesh, state, phase)
