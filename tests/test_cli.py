@@ -114,7 +114,7 @@ def test_a_settings_file_gives_the_defaults_and_options_override_it(tmp_path: Pa
         ("settings = 7", "`settings` is 7; make it a cion_jax.config.World"),
         ("settings = 1 / 0", "ZeroDivisionError"),
         ("settings =", "SyntaxError"),
-        (None, "FileNotFoundError"),
+        (None, "not there; name a Python file that defines `settings`"),
     ],
 )
 def test_a_bad_settings_file_is_explained(

@@ -89,7 +89,7 @@ def test_a_file_of_settings_is_an_experiment(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=re.escape(f"{path}: {message}")):
             recipe(str(path))
-    with pytest.raises(UserError, match=r"none\.py: FileNotFoundError"):
+    with pytest.raises(UserError, match=r"none\.py: not there; name a Python file"):
         recipe(str(tmp_path / "none.py"))
 
 
