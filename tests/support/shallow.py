@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from cion_jax.evaluate.embed import unit_features
+from cion_jax.models import ghostnet
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables, backbone
 from cion_jax.weights.file import Weights, save
@@ -15,7 +16,7 @@ from cion_jax.weights.finetuned import build
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from golden_weights import weight
 
-#: Options that make a backbone shallow; GhostNet has one depth only.
+#: Options that make a backbone shallow; of GhostNet the table is cut.
 FAMILIES: dict[str, dict[str, object]] = {
     "resnet10_half_ibn": {},
     "convnext_tiny": {"depths": (1, 1, 1, 1)},
@@ -27,6 +28,8 @@ FAMILIES: dict[str, dict[str, object]] = {
     "swin_tiny": {"depths": (1, 1, 1, 2)},
     "volo_d1": {"depths": (1, 1, 1, 1)},
 }
+#: Of GhostNet's bottlenecks those of each kind: with and without a stride, with and without gates.
+GHOSTS = (*ghostnet.TABLE[:2], *ghostnet.TABLE[3:5])
 #: MGN has all that the other methods put around a backbone.
 FINE_TUNED = "mgn"
 
