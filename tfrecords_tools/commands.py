@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.atomic import write_atomically
-from cion_jax.config import Crops, World, Writing
+from cion_jax.config import Crops, Tracking, World, Writing
 from cion_jax.data.dataset import Split
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
@@ -169,6 +169,30 @@ def repack(
     _announce(out, splits)
 
 
+def import_video(
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")],
+    out: Out,
+    tracking: Tracking = Tracking(),
+    writing: Writing = Writing(),
+) -> None:
+    """Video files: people are found in them, followed and cut out.
+
+    All become the split train. A video is a file, or a stretch of a long one; a tracklet is a person who is followed in
+    it; frames are counted in the file, from 1. A file that cannot be read is named at the end, and the others go on.
+    Beside the index stand each image's box in its frame and its score (cion-train.boxes.npy), and which file and track
+    each tracklet is (cion-train.tracklets.csv). Needs `pip install 'cion-jax[video]'`.
+
+    Args:
+        source: A video, a folder with videos in it, or a .txt file with the path of a video on each line.
+        out: Folder to write; the same command finishes a killed run.
+    """
+    try:
+        from tfrecords_tools.video.importing import import_videos
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; `pip install 'cion-jax[video]'`") from None
+    _announce(out, import_videos(source, out, tracking, writing))
+
+
 def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
     """An importer as a command: its own arguments, then where and how to write."""
 
@@ -205,7 +229,7 @@ def _cell(value: int | dict[str, float] | None) -> str:
 
 
 COMMANDS: dict[str, Any] = {
-    "import": {kind: _import(importer) for kind, importer in IMPORTERS.items()},
+    "import": {"video": import_video} | {kind: _import(importer) for kind, importer in IMPORTERS.items()},
     "synth": synth,
     "check": check,
     "stats": stats,

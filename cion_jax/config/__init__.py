@@ -22,6 +22,7 @@ from cion_jax.config.finetuning import (
 from cion_jax.config.hosts import Hosts
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
 from cion_jax.config.records import MEAN, STD, Reading, Writing
+from cion_jax.config.video import Tracking
 from cion_jax.config.world import World
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Pretraining",
     "Reading",
     "Supervised",
+    "Tracking",
     "Training",
     "World",
     "Writing",
