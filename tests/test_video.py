@@ -134,7 +134,7 @@ def test_files_with_faults_are_named_and_the_others_go_on(
     import_videos(folder, tmp_path / "out", Tracking(boxes=tmp_path), ONE)
     said = capsys.readouterr().err.splitlines()
     for line in (
-        f"{folder}: 1 files that do not end like videos left out",
+        f"{folder}: left out 1 files that do not end like videos",
         f"{folder / 'empty.mp4'}: cannot be opened as a video (it is empty)",
         f"{folder / 'half.mp4'}: cannot be opened as a video",
         f"{folder / 'sound.mp4'}: holds no moving pictures",
@@ -224,6 +224,6 @@ def test_what_is_left_out_is_said(films: Path, tmp_path: Path, capsys: pytest.Ca
     boxes = write_mot(tmp_path / "a.txt", (RED, short, low), FRAMES)
     import_videos(film, tmp_path / "out", Tracking(boxes=boxes), ONE)
     said = capsys.readouterr().err
-    assert f"{film}: {FRAMES} boxes of fewer than 48 rows of pixels left out" in said
-    assert f"{film}: 1 tracklets of fewer than 10 images left out, 5 images together" in said
+    assert f"{film}: left out {FRAMES} boxes of fewer than 48 rows of pixels (--min-height)" in said
+    assert f"{film}: left out 1 tracklets of fewer than 10 images (--min-images), 5 images together" in said
     assert len(Records(tmp_path / "out")) == FRAMES

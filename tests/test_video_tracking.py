@@ -89,7 +89,7 @@ def test_the_three_formats_of_boxes_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(coco))
     for name, left_out in (("a.json", 1), ("yolo", 5)):
         boxes = read_boxes(tmp_path / name)
-        assert boxes.notes == (f"{tmp_path / name}: {left_out} boxes of other classes than person left out",)
+        assert boxes.notes == (f"{tmp_path / name}: left out {left_out} boxes of other classes than person",)
         for frame in range(7):
             assert same(mot.of_frame(frame, 160, 96), boxes.of_frame(frame, 160, 96))
 

@@ -15,6 +15,7 @@ import numpy as np
 from cion_jax.data.images import HEADER_BYTES, MAX_PIXELS, ImageError, decode, encode_jpeg, header
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from tfrecords_tools.tracklet_names import Names
 
 #: Text of any length in an array; a Python string per image would not fit in memory.
 TEXT = np.dtypes.StringDType()
@@ -37,6 +38,8 @@ class Files:
     paths: np.ndarray
     labels: np.ndarray
     sizes: np.ndarray
+    names: Names = ()
+    """What tracklets and videos are called in the source, where they have names there; parts do without."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -69,6 +72,8 @@ class Crops:
     labels: np.ndarray
     sizes: np.ndarray
     """Bytes of each box's frame."""
+    names: Names = ()
+    """What tracklets and videos are called in the source; parts do without."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,7 +119,7 @@ def _digest(paths: np.ndarray, *arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected: str) -> Files:
+def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected: str, names: Names = ()) -> Files:
     """One split of image files, ordered by video, tracklet, frame and path.
 
     What would be refused while writing is refused here already, as far as headers show it.
@@ -124,6 +129,7 @@ def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected:
         paths: Where the images are, an array of TEXT.
         labels: Their labels, in the same order.
         expected: Which images are looked for, for the message if there are none.
+        names: What tracklets and videos are called in the source, from `names_of`.
     """
     if not len(paths):
         raise UserError(f"no images found under {source}; expected {expected}")
@@ -134,7 +140,7 @@ def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected:
     by_path = labels[order]
     order = order[np.lexsort([by_path[field] for field in ("frame", "tracklet", "video")])]
     facts = inspect(source, paths[order])
-    return Files(os.path.realpath(source), paths[order], labels[order], facts["bytes"])
+    return Files(os.path.realpath(source), paths[order], labels[order], facts["bytes"], names)
 
 
 def inspect(source: Path, paths: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ The first two are the numbers in the index; the others are the names in the sour
 """
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,25 @@ def names_file(split: str) -> str:
     return f"{NAME}-{split}.tracklets.csv"
 
 
-def write_names(rows: Iterable[tuple[int, int, str, str]]) -> Callable[[Path], None]:
+#: Tracklet, video, and what they are called in the source.
+Names = Sequence[tuple[int, int, str, str]]
+
+
+def names_of(labels: np.ndarray, videos: np.ndarray, tracklets: np.ndarray) -> Names:
+    """The names of all tracklets, by their numbers.
+
+    Args:
+        labels: (N,) LABELS of all images.
+        videos: (N,) what the video of each is called.
+        tracklets: (N,) what the tracklet of each is called.
+    """
+    values, first = np.unique(labels["tracklet"], return_index=True)
+    first = first[values >= 0]
+    numbers = labels[first][["tracklet", "video"]].tolist()
+    return [(*pair, str(videos[image]), str(tracklets[image])) for pair, image in zip(numbers, first, strict=True)]
+
+
+def write_names(rows: Names) -> Callable[[Path], None]:
     """What fills such a table with rows of tracklet, video, and their names."""
 
     def write(path: Path) -> None:
@@ -34,9 +52,3 @@ def write_names(rows: Iterable[tuple[int, int, str, str]]) -> Callable[[Path], N
             table.writerows(rows)
 
     return write
-
-
-def first_of_each(tracklet: np.ndarray) -> np.ndarray:
-    """An image of each tracklet, in the order of their numbers; images without a tracklet have none."""
-    values, first = np.unique(tracklet, return_index=True)
-    return first[values >= 0]

@@ -67,9 +67,9 @@ def _gather(rows: Iterator[_Row], shares: bool, path: Path) -> GivenBoxes:
     notes = []
     usable = person & (width > 0) & (height > 0)
     if others := int(np.count_nonzero(~person)):
-        notes.append(f"{path}: {others:,} boxes of other classes than person left out")
+        notes.append(f"{path}: left out {others:,} boxes of other classes than person")
     if empty := int(np.count_nonzero(person & ~usable)):
-        notes.append(f"{path}: {empty:,} boxes without width or height left out")
+        notes.append(f"{path}: left out {empty:,} boxes without width or height")
     if not usable.any():
         raise UserError(f"{path}: holds no box of a person; give the boxes of this video")
     if (scores[usable] < 0).any() or (scores[usable] > 1).any():

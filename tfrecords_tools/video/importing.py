@@ -6,8 +6,6 @@ one for each video. A run that was killed goes on with the stretch that it was i
 
 import functools
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,10 @@ from cion_jax.data.workers import spread
 from cion_jax.data.writer import Beside, write_dataset
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from tfrecords_tools.files import TEXT
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows
-from tfrecords_tools.tracklet_names import first_of_each, names_file, write_names
+from tfrecords_tools.notices import say, say_left_out
+from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
 from tfrecords_tools.video.crops import VideoCrops
 from tfrecords_tools.video.files import cameras_of, find_videos, known_again_by
 from tfrecords_tools.video.frames import expected_frames
@@ -37,8 +37,7 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
     _check(tracking)
     root, names, others = find_videos(source)
     cameras = cameras_of(names, tracking.camera_pattern)
-    if others:
-        _say(f"{source}: {others:,} files that do not end like videos left out")
+    say_left_out(source, others, "files that do not end like videos")
     digest = _digest(root, names, tracking)
     workers = min(writing.workers or len(os.sched_getaffinity(0)), len(names))
     tasks = _tasks(root, names, tracking, workers, out / ".unfinished" / "video")
@@ -50,13 +49,9 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
     crops = _crops(root, names, cameras, stretches, digest)
     beside: Beside = {
         BOXES_FILE: functools.partial(_save, array=_boxes(crops)),
-        names_file("train"): _names(crops, stretches),
+        names_file("train"): write_names(_names(crops, stretches)),
     }
     return write_dataset(out, {"train": crops}, writing, beside)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _check(tracking: Tracking) -> None:
@@ -124,20 +119,18 @@ def _outcomes(tasks: list[Task], source: Path) -> list[list[Stretch]]:
     outcomes = [read_outcome(task.parts, task.number) for task in tasks]
     for _, notes, _ in outcomes:
         for note in notes:
-            _say(note)
+            say(note)
     if all(unreadable for _, _, unreadable in outcomes):
         raise UserError(f"{source}: no video could be read; see the lines above")
     stretches = [stretch for result, _, _ in outcomes for stretch in result]
     tracking = tasks[0].tracking
-    if small := sum(stretch.small for stretch in stretches):
-        _say(f"{source}: {small:,} boxes of fewer than {tracking.min_height} rows of pixels left out (--min-height)")
-    if short := sum(stretch.short for stretch in stretches):
-        images = sum(stretch.short_images for stretch in stretches)
-        shorter = f"fewer than {tracking.min_images} images left out"
-        _say(f"{source}: {short:,} tracklets of {shorter}, {images:,} images together (--min-images)")
+    small, short, images = (sum(getattr(s, name) for s in stretches) for name in ("small", "short", "short_images"))
+    say_left_out(source, small, f"boxes of fewer than {tracking.min_height} rows of pixels (--min-height)")
+    few = f"fewer than {tracking.min_images} images (--min-images)"
+    say_left_out(source, short, f"tracklets of {few}, {images:,} images together")
     for task, (result, _, unreadable) in zip(tasks, outcomes, strict=True):
         if not unreadable and not any(len(stretch.rows) for stretch in result):
-            _say(f"{task.path}: no tracklets found in it")
+            say(f"{task.path}: no tracklets found in it")
     if not any(len(stretch.rows) for stretch in stretches):
         raise UserError(
             f"{source}: no tracklets found; try a smaller --min-height or --min-images, or another --detector"
@@ -166,15 +159,12 @@ def _boxes(crops: VideoCrops) -> np.ndarray:
     return boxes
 
 
-def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Callable[[Path], None]:
-    """The table of names: a video is called by its file and the second at which its stretch begins."""
-    starts = [f"{stretch.start:g}" for result in videos for stretch in result]
-    rows = []
-    for image in first_of_each(crops.labels["tracklet"]).tolist():
-        labels = crops.labels[image]
-        video = f"{crops.names[crops.file[image]]}@{starts[labels['video']]}s"
-        rows.append((int(labels["tracklet"]), int(labels["video"]), video, str(crops.rows["tracklet"][image])))
-    return write_names(rows)
+def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Names:
+    """What tracklets are called; a video by its file and the second at which its stretch begins."""
+    starts = [stretch.start for result in videos for stretch in result]
+    files = [crops.names[number] for number, result in enumerate(videos) for _ in result]
+    called = np.array([f"{file}@{start:g}s" for file, start in zip(files, starts, strict=True)], TEXT)
+    return names_of(crops.labels, called[crops.labels["video"]], crops.rows["tracklet"])
 
 
 def _save(path: Path, array: np.ndarray) -> None:

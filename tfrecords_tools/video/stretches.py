@@ -163,6 +163,6 @@ def _filtered(rows: np.ndarray, start: float, tracking: Tracking) -> Stretch:
 def _damage(path: Path, reading: Reading) -> Iterator[str]:
     """What was wrong with a file that was read."""
     if reading.damaged:
-        yield f"{path}: {reading.damaged:,} damaged packets or frames left out"
+        yield f"{path}: left out {reading.damaged:,} damaged packets or frames"
     if reading.frames < _WHOLE * reading.promised:
         yield f"{path}: ends after {reading.frames:,} of the {reading.promised:,} frames that its header promises"
