@@ -89,7 +89,9 @@ def _tracklets(records: Records) -> Places:
 
 def _identities(records: Records, people: np.ndarray) -> Places:
     index = records.index
-    say_left_out(records.folder, np.count_nonzero(people < 0), f"images of split {records.split} without an identity")
+    say_left_out(
+        records.folder, int(np.count_nonzero(people < 0)), f"images of split {records.split} without an identity"
+    )
     for number in np.flatnonzero(people >= 0).tolist():
         tracklet = max(int(index["tracklet"][number]), 0)
         yield records, number, f"identity{people[number]:08d}/tracklet{tracklet:08d}/{_name(records, number)}"
