@@ -46,7 +46,7 @@ class Files:
 
     def part(self, start: int, stop: int) -> "Files":
         """The images start..stop-1."""
-        return Files(self.root, *(array[start:stop] for array in (self.paths, self.labels, self.sizes)))
+        return Files(self.root, self.paths[start:stop], self.labels[start:stop], self.sizes[start:stop])
 
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         """Each file's bytes with its path below the root."""
@@ -80,8 +80,8 @@ class Crops:
 
     def part(self, start: int, stop: int) -> "Crops":
         """The crops start..stop-1."""
-        arrays = (self.paths, self.ids, self.boxes, self.labels, self.sizes)
-        return Crops(self.root, *(array[start:stop] for array in arrays))
+        paths, ids, boxes = self.paths[start:stop], self.ids[start:stop], self.boxes[start:stop]
+        return Crops(self.root, paths, ids, boxes, self.labels[start:stop], self.sizes[start:stop])
 
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         """Each crop as JPEG, named after its frame and track; crops of a damaged frame are that frame's own bytes.
