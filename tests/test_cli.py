@@ -69,6 +69,16 @@ def test_stats_as_table_and_json(world: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["train"]["images"] == len(Records(world))
 
 
+def test_a_sheet_without_identities_is_of_tracklets_in_the_format_of_its_name(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "sheet", str(world), str(tmp_path / "a.jpg"), "--rows=2", "--columns=2"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.jpg'}: written, with a row for each tracklet\n"
+    with Image.open(tmp_path / "a.jpg") as sheet:
+        assert sheet.format == "JPEG"
+    assert "a.gif: does not end like a picture" in refused(["data", "sheet", str(world), "a.gif"], capsys)
+
+
 def test_sheet_and_repack(world: Path, tmp_path: Path) -> None:
     labels = ["--labels", str(world / "truth.npz")]
     assert main(["data", "sheet", str(world), str(tmp_path / "people.png"), *labels, "--rows=3", "--columns=4"]) == 0

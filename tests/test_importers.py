@@ -4,6 +4,7 @@ import pickle
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,20 @@ from tfrecords_tools.importers.numbering import dense_ranks, natural_ranks
 # Layouts
 
 
-def test_folders(tmp_path: Path) -> None:
+def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plant(tmp_path, "v10/t1/c9_0007.JPG", "v10/t1/c9_0003.jpeg", "v2/t1/10.png", "v2/t1/9.png", "v2/t10/1.jpg")
     plant(tmp_path, "v2/t2/b.jpg", "v2/t2/x12.jpg", "v2/t2/x2.jpg", "v2/t3/20240101123000.jpg", "v2/t3/8.jpg")
     plant(
         tmp_path, ".hidden/t/1.jpg", "v2/.t/1.jpg", "v2/t1/.1.jpg", "v2/t1/notes.txt", "v2/cover.jpg", "v2/t1/x/1.jpg"
     )
     splits = IMPORTERS["folders"](tmp_path)
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"{tmp_path}: left out 1 files that are no images",
+        f"{tmp_path}: left out 1 folders among the images",
+        f"{tmp_path}: left out 1 images that stand higher than expected",
+        f"{tmp_path}: left out 3 hidden files and folders",
+    ]
+    assert getattr(splits["train"], "names")[2:] == [(2, 0, "v2", "t3"), (3, 0, "v2", "t10"), (4, 1, "v10", "t1")]  # noqa: B009
     assert list(splits) == ["train"]
     assert rows(splits["train"]) == [
         ("v2/t1/9.png", 0, 0, 9, -1, -1),
@@ -98,7 +106,7 @@ def test_market1501(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
-def test_msmt17(tmp_path: Path, folders: tuple[str, str]) -> None:
+def test_msmt17(tmp_path: Path, folders: tuple[str, str], capsys: pytest.CaptureFixture) -> None:
     names = {
         "train": "0000/0000_000_01_0303morning_0008_0.jpg 0",
         "val": "0000/0000_001_01_0303morning_0002_1_ex.jpg 0\n\n0001/0001_000_01_0114noon_0005_0.jpg 1\n",
@@ -110,6 +118,7 @@ def test_msmt17(tmp_path: Path, folders: tuple[str, str]) -> None:
         folder = folders[name in ("query", "gallery")]
         plant(tmp_path, *(f"{folder}/{line.split()[0]}" for line in lines.split("\n") if line))
     splits = IMPORTERS["msmt17"](tmp_path)
+    assert capsys.readouterr().err == f"{tmp_path}: this is MSMT17 {'V1' if folders[0] == 'train' else 'V2'}\n"
     assert list(splits) == ["train", "query", "gallery"]
     train, test = folders
     assert rows(splits["train"]) == [
@@ -246,8 +255,8 @@ def test_order_does_not_depend_on_the_order_of_listing(tmp_path: Path, monkeypat
     before = IMPORTERS["folders"](tmp_path)["train"]
     real = listing.list_names
 
-    def shuffled_names(folder: Path, *, folders: bool) -> list[str]:
-        return sorted(real(folder, folders=folders), key=lambda name: zlib.crc32(name.encode()))
+    def shuffled_names(folder: Path, **options: Any) -> list[str]:
+        return sorted(real(folder, **options), key=lambda name: zlib.crc32(name.encode()))
 
     monkeypatch.setattr(listing, "list_names", shuffled_names)
     shuffled = IMPORTERS["folders"](tmp_path)["train"]

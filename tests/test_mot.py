@@ -39,6 +39,22 @@ def test_mot(tmp_path: Path) -> None:
         assert data == encode_jpeg(pixels, 95)
 
 
+def test_mot_says_what_it_leaves_out_and_keeps_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Of GT: a box of conf 0, a car, a person hardly visible, and three too low inside the frame, the only ones of
+    their tracks."""
+    plant_sequence(tmp_path / "S-10", GT)
+    plant_sequence(tmp_path / "S-2", "1,7,0,0,20,50,0.4\n")
+    crops = IMPORTERS["mot"](tmp_path)["train"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}: left out 1 boxes that are not to be considered (conf 0)",
+        f"{tmp_path}: left out 1 boxes of other classes than pedestrian",
+        f"{tmp_path}: left out 1 boxes of which less than 0.25 is visible (--min-visibility)",
+        f"{tmp_path}: left out 3 boxes that have fewer than 48 rows of pixels inside the frame (--min-height), "
+        "and with them 3 whole tracks",
+    ]
+    assert list(crops.names) == [(0, 0, "S-2", "7"), (1, 1, "S-10", "3"), (2, 1, "S-10", "7"), (3, 1, "S-10", "12")]
+
+
 def test_mot_one_sequence_with_other_boxes_and_limits(tmp_path: Path) -> None:
     plant_sequence(tmp_path, GT)
     (tmp_path / "track").mkdir()

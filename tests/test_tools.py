@@ -14,7 +14,7 @@ from cion_jax.errors import UserError
 from sources import Blocks
 from tfrecords_tools.check import problems
 from tfrecords_tools.repack import new_order, repack
-from tfrecords_tools.sheet import rows_of, sheet_of
+from tfrecords_tools.sheet import caption_of, rows_of, sheet_of
 from tfrecords_tools.stats import draw, statistics
 
 WRITING = Writing(images_per_shard=64, workers=1)
@@ -48,6 +48,13 @@ def test_a_sheet_shows_the_chosen_images(dataset: Path) -> None:
             wanted = records.pixels(number)
             windows = np.lib.stride_tricks.sliding_window_view(sheet[..., 0], (32, 16))
             assert (windows == wanted[..., 0]).all(axis=(2, 3)).any(), f"image {number} is not on the sheet"
+
+
+def test_captions_say_what_is_known(dataset: Path) -> None:
+    row = Records(dataset).index[37].copy()
+    assert caption_of(row) == "c0 f37"
+    row["camera"] = -1
+    assert caption_of(row) == "f37"
 
 
 def test_a_sheet_of_nothing_is_explained(dataset: Path) -> None:

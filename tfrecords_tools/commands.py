@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.atomic import write_atomically
-from cion_jax.config import Crops, World, Writing
+from cion_jax.config import Crops, Tracking, World, Writing
 from cion_jax.data.dataset import Split
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
@@ -19,8 +19,10 @@ from cion_jax.data.source import Source
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.terminal import Console
+from tfrecords_tools import export as exporting
 from tfrecords_tools import repack as repacking
 from tfrecords_tools.importers import IMPORTERS
+from tfrecords_tools.tracklet_names import names_file, write_names
 
 Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
 Out = Annotated[Positional[Path], arg(metavar="OUT")]
@@ -99,7 +101,7 @@ def sheet(
     folder: Folder,
     out: Out,
     split: str = "train",
-    by: str = "identity",
+    by: str = "",
     labels: Path | None = None,
     only: tuple[int, ...] = (),
     rows: int = 10,
@@ -109,17 +111,21 @@ def sheet(
 
     Args:
         folder: A dataset folder.
-        out: The PNG file to write.
+        out: The picture to write, in the format that its name says: .png, .jpg or .webp.
         split: Which split.
-        by: What makes a row: identity, tracklet, video or camera.
+        by: What makes a row: identity, tracklet, video or camera. By default identity where there are identities, and
+            otherwise tracklet.
         labels: A labelling to take the identities from, such as FOLDER/truth.npz.
         only: The labels to show; without any, rows are spread evenly over those with many images.
         rows: How many rows, where `only` does not name them.
         columns: Images per row, spread evenly over what there is.
     """
-    from tfrecords_tools.sheet import rows_of, sheet_of
+    from tfrecords_tools.sheet import picture_format, rows_of, sheet_of
 
+    format_ = picture_format(out)
     records = Records(folder, split)
+    if not by:
+        by = "identity" if labels is not None or (records.index["identity"] >= 0).any() else "tracklet"
     if by not in ("identity", "tracklet", "video", "camera"):
         raise UserError(f"--by {by}: must be identity, tracklet, video or camera")
     if rows < 1 or columns < 1:
@@ -128,8 +134,8 @@ def sheet(
     if labels is not None:
         values = read_labelling(labels, records.card.fingerprint, len(records))
     drawn = sheet_of(records, rows_of(values, only, rows, columns))
-    write_atomically(out, lambda path: drawn.save(path, format="PNG"))
-    print(f"{out}: written")
+    write_atomically(out, lambda path: drawn.save(path, format=format_))
+    print(f"{out}: written, with a row for each {by}")
 
 
 def views(folder: Folder, out: Out, split: str = "train", rows: int = 6, seed: int = 0, crops: Crops = Crops()) -> None:
@@ -148,6 +154,30 @@ def views(folder: Folder, out: Out, split: str = "train", rows: int = 6, seed: i
         raise UserError(f"--rows {rows}: must be at least 1")
     draw_views(Records(folder, split), crops, out, rows=rows, seed=seed)
     print(f"{out}: written")
+
+
+def export(
+    folder: Folder,
+    out: Out,
+    layout: exporting.Layout = "tracklets",
+    split: str = "train",
+    labels: Path | None = None,
+) -> None:
+    """Write the images of a dataset into folders; not a byte of them changes.
+
+    Layouts are tracklets (video/tracklet/image.jpg, as `cion data import folders` reads it back), identities
+    (identity/tracklet/image.jpg), and market1501 (bounding_box_train, query and bounding_box_test with people, cameras
+    and frames in the names, as `cion data import market1501` reads it back).
+
+    Args:
+        folder: A dataset folder.
+        out: Folder to make.
+        layout: tracklets, identities or market1501.
+        split: Which split; market1501 writes all of them.
+        labels: A labelling to take the identities from, such as FOLDER/truth.npz; in market1501 those of train.
+    """
+    written = exporting.export(folder, out, layout=layout, split=split, labelling=labels)
+    print(f"{out}: {written:,} images written")
 
 
 def repack(
@@ -173,11 +203,38 @@ def repack(
     _announce(out, splits)
 
 
+def import_video(
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")],
+    out: Out,
+    tracking: Tracking = Tracking(),
+    writing: Writing = Writing(),
+) -> None:
+    """Video files: people are found in them, followed and cut out.
+
+    All become the split train. A video is a file, or a stretch of a long one; a tracklet is a person who is followed in
+    it; frames are counted in the file, from 1. A file that cannot be read is named at the end, and the others go on.
+    Beside the index stand each image's box in its frame and its score (cion-train.boxes.npy), and which file and track
+    each tracklet is (cion-train.tracklets.csv). Needs `pip install 'cion-jax[video]'`.
+
+    Args:
+        source: A video, a folder with videos in it, or a .txt file with the path of a video on each line.
+        out: Folder to write; the same command finishes a killed run.
+    """
+    try:
+        from tfrecords_tools.video.importing import import_videos
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; `pip install 'cion-jax[video]'`") from None
+    _announce(out, import_videos(source, out, tracking, writing))
+
+
 def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
     """An importer as a command: its own arguments, then where and how to write."""
 
     def command(source: Path, out: Path, writing: Writing, **options: Any) -> None:
-        _announce(out, write_dataset(out, importer(source, **options), writing))
+        sources = importer(source, **options)
+        named = {split: getattr(found, "names", ()) for split, found in sources.items()}
+        beside = {names_file(split): write_names(names) for split, names in named.items() if names}
+        _announce(out, write_dataset(out, sources, writing, beside))
 
     own = inspect.signature(importer, eval_str=True).parameters
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -209,11 +266,12 @@ def _cell(value: int | dict[str, float] | None) -> str:
 
 
 COMMANDS: dict[str, Any] = {
-    "import": {kind: _import(importer) for kind, importer in IMPORTERS.items()},
+    "import": {"video": import_video} | {kind: _import(importer) for kind, importer in IMPORTERS.items()},
     "synth": synth,
     "check": check,
     "stats": stats,
     "sheet": sheet,
     "views": views,
     "repack": repack,
+    "export": export,
 }

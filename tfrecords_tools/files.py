@@ -15,6 +15,7 @@ import numpy as np
 from cion_jax.data.images import HEADER_BYTES, MAX_PIXELS, ImageError, decode, encode_jpeg, header
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from tfrecords_tools.tracklet_names import Names
 
 #: Text of any length in an array; a Python string per image would not fit in memory.
 TEXT = np.dtypes.StringDType()
@@ -37,13 +38,15 @@ class Files:
     paths: np.ndarray
     labels: np.ndarray
     sizes: np.ndarray
+    names: Names = ()
+    """What tracklets and videos are called in the source, where they have names there; parts do without."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def part(self, start: int, stop: int) -> "Files":
         """The images start..stop-1."""
-        return Files(self.root, *(array[start:stop] for array in (self.paths, self.labels, self.sizes)))
+        return Files(self.root, self.paths[start:stop], self.labels[start:stop], self.sizes[start:stop])
 
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         """Each file's bytes with its path below the root."""
@@ -69,14 +72,16 @@ class Crops:
     labels: np.ndarray
     sizes: np.ndarray
     """Bytes of each box's frame."""
+    names: Names = ()
+    """What tracklets and videos are called in the source; parts do without."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def part(self, start: int, stop: int) -> "Crops":
         """The crops start..stop-1."""
-        arrays = (self.paths, self.ids, self.boxes, self.labels, self.sizes)
-        return Crops(self.root, *(array[start:stop] for array in arrays))
+        paths, ids, boxes = self.paths[start:stop], self.ids[start:stop], self.boxes[start:stop]
+        return Crops(self.root, paths, ids, boxes, self.labels[start:stop], self.sizes[start:stop])
 
     def encoded(self) -> Iterator[tuple[bytes, str]]:
         """Each crop as JPEG, named after its frame and track; crops of a damaged frame are that frame's own bytes.
@@ -114,7 +119,7 @@ def _digest(paths: np.ndarray, *arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected: str) -> Files:
+def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected: str, names: Names = ()) -> Files:
     """One split of image files, ordered by video, tracklet, frame and path.
 
     What would be refused while writing is refused here already, as far as headers show it.
@@ -124,6 +129,7 @@ def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected:
         paths: Where the images are, an array of TEXT.
         labels: Their labels, in the same order.
         expected: Which images are looked for, for the message if there are none.
+        names: What tracklets and videos are called in the source, from `names_of`.
     """
     if not len(paths):
         raise UserError(f"no images found under {source}; expected {expected}")
@@ -134,7 +140,7 @@ def checked_files(source: Path, paths: np.ndarray, labels: np.ndarray, expected:
     by_path = labels[order]
     order = order[np.lexsort([by_path[field] for field in ("frame", "tracklet", "video")])]
     facts = inspect(source, paths[order])
-    return Files(os.path.realpath(source), paths[order], labels[order], facts["bytes"])
+    return Files(os.path.realpath(source), paths[order], labels[order], facts["bytes"], names)
 
 
 def inspect(source: Path, paths: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A contact sheet: chosen identities or tracklets in rows, their images in columns."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,6 +14,15 @@ _GAP = 4
 _CAPTION = 64
 _INK = (60, 60, 60)
 _PAPER = (250, 250, 248)
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def picture_format(path: Path) -> str:
+    """The format that a picture's name says, as Pillow calls it."""
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(f"{path}: does not end like a picture; name it with {', '.join(_FORMATS)}")
+    return _FORMATS[path.suffix.lower()]
 
 
 def rows_of(labels: np.ndarray, chosen: Sequence[int], rows: int, columns: int) -> dict[int, np.ndarray]:
@@ -35,7 +45,8 @@ def spread(numbers: np.ndarray, count: int) -> np.ndarray:
 
 
 def sheet_of(records: Records, rows: dict[int, np.ndarray], *, height: int = 128, width: int = 64) -> Image.Image:
-    """Images by label, side by side; each is captioned with its camera, each row with its label."""
+    """Images by label, side by side; each row is captioned with its label, each image with its frame and, where that
+    is known, its camera."""
     font = ImageFont.load_default(size=12)
     columns = max(len(numbers) for numbers in rows.values())
     size = (_CAPTION + columns * (width + _GAP) + _GAP, len(rows) * (height + 16 + _GAP) + _GAP)
@@ -47,6 +58,13 @@ def sheet_of(records: Records, rows: dict[int, np.ndarray], *, height: int = 128
         for column, number in enumerate(numbers):
             left = _CAPTION + column * (width + _GAP)
             sheet.paste(Image.fromarray(images.resize(records.pixels(number), height, width)), (left, top))
-            caption = f"camera {records.index['camera'][number]}"
-            pen.text((left + width / 2, top + height), caption, fill=_INK, font=font, anchor="ma")
+            pen.text(
+                (left + width / 2, top + height), caption_of(records.index[number]), fill=_INK, font=font, anchor="ma"
+            )
     return sheet
+
+
+def caption_of(row: np.void) -> str:
+    """Camera and frame of an image, as far as they are known."""
+    known = [f"{letter}{row[name]}" for letter, name in (("c", "camera"), ("f", "frame")) if row[name] >= 0]
+    return " ".join(known)

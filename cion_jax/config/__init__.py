@@ -24,6 +24,7 @@ from cion_jax.config.numbers import AUTO, IntOrAuto
 from cion_jax.config.precision import Precision
 from cion_jax.config.pretraining import Head, Optimization, Pretraining, Training
 from cion_jax.config.records import MEAN, STD, Kernel, Reading, Writing
+from cion_jax.config.video import Tracking
 from cion_jax.config.world import World
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Pretraining",
     "Reading",
     "Supervised",
+    "Tracking",
     "Training",
     "World",
     "Writing",

@@ -6,17 +6,10 @@ are being written. A shard counts as done once its index part is there. The card
 
 import functools
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +20,30 @@ from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
 from cion_jax.data.labels import FIELDS
 from cion_jax.data.source import Source
+from cion_jax.data.workers import spread
 from cion_jax.errors import UserError
-from cion_jax.terminal import progress_bar
+from cion_jax.terminal import Progress, progress_bar
 from cion_jax.untrusted import file_digest, read_text
 
+#: Further files of a dataset by name, each with what fills it.
+Beside = Mapping[str, Callable[[Path], object]]
 
-def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> dict[str, Split]:
+
+def write_dataset(
+    out: Path, splits: Mapping[str, Source], writing: Writing, beside: Beside | None = None
+) -> dict[str, Split]:
     """Write sources as the splits of a new dataset folder, or finish what a killed run of the same call began.
 
     The same sources give the same bytes, however often the writing was interrupted and by however many workers.
-    Returns the splits as the card has them.
+
+    Args:
+        out: The folder.
+        splits: The sources by the names of the splits.
+        writing: How to write.
+        beside: Further files; they are there when the card is.
+
+    Returns:
+        The splits as the card has them.
     """
     if writing.images_per_shard < 1:
         raise UserError(f"images per shard: {writing.images_per_shard} is not positive")
@@ -49,7 +56,7 @@ def write_dataset(out: Path, splits: Mapping[str, Source], writing: Writing) -> 
     }
     if _claim(out, plan):
         _write_shards(out, sources, writing)
-        _finish(out, sources, plan)
+        _finish(out, sources, plan, beside or {})
     shutil.rmtree(_unfinished(out), ignore_errors=True)
     return dataset.read_card(out)[0]
 
@@ -114,48 +121,11 @@ def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) ->
     workers = min(writing.workers or len(os.sched_getaffinity(0)), shards)
     with progress_bar("writing images", total) as advance:
         advance(total - sum(len(task.source) for task in _tasks(out, sources, writing)))
-        if workers == 1:  # no process to start
-            for task in tasks:
-                advance(_write_shard(task))
-        else:
-            for images_done in _in_processes(tasks, workers):
-                advance(images_done)
+        spread(_write_shard, tasks, workers, advance)
 
 
-def _in_processes(tasks: Iterator[_Task], workers: int) -> Iterator[int]:
-    """Images done as the shards are finished, with at most two tasks per worker under way."""
-    context = multiprocessing.get_context("spawn")  # a fork of a process that holds JAX may never wake up
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        try:
-            under_way = {pool.submit(_write_shard, task) for task in islice(tasks, 2 * workers)}
-            while under_way:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                under_way |= {pool.submit(_write_shard, task) for task in islice(tasks, len(done))}
-                yield from (future.result() for future in done)
-        except BaseException as error:
-            for process in multiprocessing.active_children():  # what they leave half-written is never looked at
-                process.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise UserError("a writing process was killed, perhaps for lack of memory; run the same command again "
-                                "to go on, with fewer --workers") from None  # fmt: skip
-            raise
-
-
-def _start_worker() -> None:
-    """An interrupt is the parent's to handle, and a worker whose parent was killed must not wait for it for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for_end([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _write_shard(task: _Task) -> int:
-    """Write one shard aside, give it its name, then do the same with its part of the index. Returns images done."""
+def _write_shard(task: _Task, progress: Progress) -> None:
+    """Write one shard aside, give it its name, then do the same with its part of the index."""
     rows = []
 
     def write(path: Path) -> None:
@@ -166,12 +136,12 @@ def _write_shard(task: _Task) -> int:
                     framed, crc = tfrecord.frame(payload)
                     rows.append((file.tell(), task.shard, len(payload), crc, *labels))
                     file.write(framed)
+                progress(1)
 
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
     aside = _unfinished(task.out)
     write_atomically(shard, write, aside)
     write_atomically(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
-    return len(task.source)
 
 
 def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> bytes | None:
@@ -191,7 +161,7 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
+def _finish(out: Path, sources: Mapping[str, Source], plan: dict, beside: Beside) -> None:
     """Join the index parts, tell TFDS, and write the card, which makes the dataset a finished one."""
     from cion_jax.data.tfds_metadata import write_tfds_metadata  # a slow import that no writing process needs
 
@@ -205,6 +175,8 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict) -> None:
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)
-    names = (*(dataset.index_path(out, split).name for split in splits), *dataset.TFDS)
+    for name, write in beside.items():
+        write_atomically(out / name, write)
+    names = (*(dataset.index_path(out, split).name for split in splits), *dataset.TFDS, *beside)
     files = {name: file_digest(out / name, "repeat the command") for name in names}
     write_atomically(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan, files))

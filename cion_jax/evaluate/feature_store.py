@@ -113,7 +113,7 @@ def write_features(
         "precision": precision,
         "images_per_shard": images_per_shard,
         "splits": {
-            name: {"images": len(split.images), "fingerprint": split.fingerprint} for name, split in splits.items()
+            name: {"images": len(each.images), "fingerprint": each.fingerprint} for name, each in splits.items()
         },
     }
     on_main(lambda: _claim(out, card))

@@ -90,6 +90,9 @@ SUITE = {
     "denoising": Benchmark("Who is who", "denoising --alone", "test"),
     "denoising_real": Benchmark("Who is who, real people", f"denoising --features {REAL_FEATURES}", only_by_name=True),
     "denoise": Benchmark("Who is who, as it grows", "benchmarks.denoise"),
+    "video": Benchmark(
+        "People in a video", "benchmarks.video vtest.avi PETS09-S2L1.gt.txt", "video", only_by_name=True
+    ),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
     "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),
     "finetuning": Benchmark(

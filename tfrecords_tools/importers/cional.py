@@ -14,6 +14,7 @@ from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.columns import columns
 from tfrecords_tools.importers.names import last_numbers
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
+from tfrecords_tools.tracklet_names import names_of
 
 
 def cional(source: Path, *, annotations: Path | None = None) -> dict[str, Source]:
@@ -33,7 +34,8 @@ def cional(source: Path, *, annotations: Path | None = None) -> dict[str, Source
     video = natural_ranks(folders)
     identity = _identities(ids)
     labels = label_rows(video, dense_ranks(video, identity), last_numbers(paths), identity=identity)
-    return {"train": checked_files(source, paths, labels, f"the images that {annotations} lists")}
+    names = names_of(labels, folders, ids)
+    return {"train": checked_files(source, paths, labels, f"the images that {annotations} lists", names)}
 
 
 def _only_json(source: Path) -> Path:

@@ -9,6 +9,7 @@ from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.listing import list_images
 from tfrecords_tools.importers.names import last_numbers
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
+from tfrecords_tools.tracklet_names import names_of
 
 
 def folders(source: Path) -> dict[str, Source]:
@@ -27,7 +28,8 @@ def folders(source: Path) -> dict[str, Source]:
     video = natural_ranks(videos)
     tracklet = dense_ranks(video, natural_ranks(tracklets))
     labels = label_rows(video, tracklet, _frames(tracklet, names))
-    return {"train": checked_files(source, paths, labels, "video/tracklet/image.jpg")}
+    names = names_of(labels, videos, tracklets)
+    return {"train": checked_files(source, paths, labels, "video/tracklet/image.jpg", names)}
 
 
 def _frames(tracklet: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.listing import list_images
 from tfrecords_tools.importers.names import numbers_in
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
+from tfrecords_tools.tracklet_names import names_of
 
 _PATTERN = "(?P<tracklet>[0-9]{1,9})_(?P<frame>[0-9]{1,9})_(?P<object>[0-9]{1,9})"
 
@@ -28,4 +29,6 @@ def lupnl(source: Path) -> dict[str, Source]:
     video = natural_ranks(folders)
     tracklet = dense_ranks(video, numbers["tracklet"], numbers["object"])
     labels = label_rows(video, tracklet, numbers["frame"])
-    return {"train": checked_files(source, paths, labels, "country/city/video/00012_000345_6.jpg")}
+    tracklets = np.strings.add(np.strings.add(numbers["tracklet"].astype(TEXT), "_"), numbers["object"].astype(TEXT))
+    names = names_of(labels, folders, tracklets)
+    return {"train": checked_files(source, paths, labels, "country/city/video/00012_000345_6.jpg", names)}

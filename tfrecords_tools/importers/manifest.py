@@ -12,6 +12,7 @@ from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.columns import columns
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
 from tfrecords_tools.importers.tables import table_rows
+from tfrecords_tools.tracklet_names import names_of
 
 _COLUMNS = ("path", "video", "tracklet", "frame", "camera", "identity", "split")
 
@@ -37,7 +38,8 @@ def manifest(source: Path, *, root: Path | None = None) -> dict[str, Source]:
         paths, videos, tracklets, frame, camera, identity, _ = (column[splits == name] for column in table)
         video = natural_ranks(videos)
         labels = label_rows(video, dense_ranks(video, natural_ranks(tracklets)), frame, camera, identity)
-        sources[name] = checked_files(root or source.parent, paths, labels, f"the images that {source} lists")
+        names = names_of(labels, videos, tracklets)
+        sources[name] = checked_files(root or source.parent, paths, labels, f"the images that {source} lists", names)
     return sources
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,8 @@ from tfrecords_tools.importers.columns import columns
 from tfrecords_tools.importers.lines import placed_lines
 from tfrecords_tools.importers.listing import list_images, list_names
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
+from tfrecords_tools.notices import say_left_out
+from tfrecords_tools.tracklet_names import names_of
 
 _PEDESTRIAN = 1
 _FRAMES = "img1"
@@ -34,24 +37,35 @@ def mot(
         min_visibility: Boxes of which a smaller share is visible are left out, where the file tells.
         min_height: Boxes that have fewer rows of pixels inside the frame are left out.
     """
+    sequences = _sequences(source)
+    left_out: Counter[str] = Counter()
     rows = (
         (number, *row)
-        for number, sequence in enumerate(_sequences(source))
-        for row in _boxes(source, sequence, boxes, min_visibility)
+        for number, sequence in enumerate(sequences)
+        for row in _boxes(source, sequence, boxes, min_visibility, left_out)
     )
     video, paths, frame, ids, *sides = columns(rows, "<i4", TEXT, "<i4", "<i4", "<f8", "<f8", "<f8", "<f8")
+    for what, count in left_out.items():
+        say_left_out(source, count, what)
     frames, frame_of = np.unique(paths, return_inverse=True)
     facts = inspect(source, frames)[frame_of]
     clipped = _clip(np.stack(sides, axis=1), facts["width"], facts["height"])
     kept = np.flatnonzero((clipped[:, 2] > 0) & (clipped[:, 3] >= max(min_height, 1)))
     if not len(kept):
         raise UserError(f"no boxes left under {source}; expected people at least {min_height} pixels high in {boxes}")
+    tracks = len(np.unique(np.stack([video, ids]), axis=1)[0])
     tracklet = dense_ranks(video[kept], ids[kept])
+    gone = tracks - len(np.unique(tracklet))
+    whole = f", and with them {gone:,} whole tracks" if gone else ""
+    small = f"boxes that have fewer than {min_height} rows of pixels inside the frame (--min-height){whole}"
+    say_left_out(source, len(ids) - len(kept), small)
     order = np.lexsort((tracklet, frame[kept], video[kept]))  # unlike elsewhere, so that a frame is decoded once
     kept = kept[order]
     labels = label_rows(dense_ranks(video[kept]), tracklet[order], frame[kept])
+    called = np.array([sequence.rstrip("/") or source.resolve().name for sequence in sequences], TEXT)
+    names = names_of(labels, called[video[kept]], ids[kept])
     root = os.path.realpath(source)
-    return {"train": Crops(root, paths[kept], ids[kept], clipped[kept], labels, facts["bytes"][kept])}
+    return {"train": Crops(root, paths[kept], ids[kept], clipped[kept], labels, facts["bytes"][kept], names)}
 
 
 def _sequences(source: Path) -> list[str]:
@@ -65,8 +79,8 @@ def _sequences(source: Path) -> list[str]:
     return [f"{name}/" for name in names[np.argsort(natural_ranks(names))]]
 
 
-def _boxes(source: Path, sequence: str, boxes: str, min_visibility: float) -> Iterator[tuple]:
-    """Frame path, frame number, track and the four sides of each usable box of a sequence."""
+def _boxes(source: Path, sequence: str, boxes: str, min_visibility: float, left_out: Counter[str]) -> Iterator[tuple]:
+    """Frame path, frame number, track and the four sides of each usable box of a sequence; the others are counted."""
     images = _frame_images(source, sequence)
     seen = set()
     for place, values in _box_lines(source / sequence, boxes):
@@ -79,9 +93,15 @@ def _boxes(source: Path, sequence: str, boxes: str, min_visibility: float) -> It
         seen.add((frame, track))
         left, top, width, height, active = values[2:7]
         kind, visibility = values[7:9] if len(values) == 9 else (_PEDESTRIAN, 1.0)
-        if active and kind == _PEDESTRIAN and visibility >= min_visibility:
-            if frame not in images:
-                raise UserError(f"{place}: frame {frame} has no image in {sequence}{_FRAMES}; add it or drop the line")
+        if not active:
+            left_out["boxes that are not to be considered (conf 0)"] += 1
+        elif kind != _PEDESTRIAN:
+            left_out["boxes of other classes than pedestrian"] += 1
+        elif visibility < min_visibility:
+            left_out[f"boxes of which less than {min_visibility:g} is visible (--min-visibility)"] += 1
+        elif frame not in images:
+            raise UserError(f"{place}: frame {frame} has no image in {sequence}{_FRAMES}; add it or drop the line")
+        else:
             yield images[frame], frame, track, left, top, left + width, top + height
 
 

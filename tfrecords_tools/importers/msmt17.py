@@ -13,6 +13,7 @@ from tfrecords_tools.importers.columns import columns
 from tfrecords_tools.importers.lines import placed_lines
 from tfrecords_tools.importers.names import numbers_in
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
+from tfrecords_tools.notices import say
 
 _LISTS = {"train": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
 _PATTERN = r"[0-9]{4}_[0-9]+_(?P<camera>[0-9]{2})_\w+_(?P<frame>[0-9]{4})_[0-9]+\w*"  # a few names end with _ex
@@ -30,7 +31,9 @@ def msmt17(source: Path) -> dict[str, Source]:
     Args:
         source: The folder that holds the four lists.
     """
-    return {split: _split(source, split) for split in _LISTS}
+    splits = {split: _split(source, split) for split in _LISTS}
+    say(f"{source}: this is MSMT17 {'V1' if (source / 'train').is_dir() else 'V2'}")
+    return splits
 
 
 def _split(source: Path, split: str) -> Source:

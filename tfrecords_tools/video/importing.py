@@ -1,0 +1,172 @@
+"""From video files to a dataset: people are found and followed, file by file, and then cut out into records.
+
+What is found stands in OUT/.unfinished/video until the dataset is finished: a file for each stretch that is done and
+one for each video. A run that was killed goes on with the stretch that it was in.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cion_jax.atomic import claim_folder, write_atomically
+from cion_jax.config import Tracking, Writing
+from cion_jax.data import dataset
+from cion_jax.data.workers import spread
+from cion_jax.data.writer import Beside, write_dataset
+from cion_jax.errors import UserError
+from cion_jax.terminal import progress_bar
+from tfrecords_tools.files import TEXT
+from tfrecords_tools.importers.numbering import dense_ranks, label_rows
+from tfrecords_tools.notices import say, say_left_out
+from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
+from tfrecords_tools.video.crops import VideoCrops
+from tfrecords_tools.video.files import cameras_of, find_videos, known_again_by
+from tfrecords_tools.video.frames import expected_frames
+from tfrecords_tools.video.given import find_boxes
+from tfrecords_tools.video.stretches import Stretch, Task, read_outcome, track_video
+
+#: Where each image was cut out of its frame, and how sure the detector was; 0 where the box was filled in between two.
+BOXES = np.dtype([("left", "<i4"), ("top", "<i4"), ("width", "<i4"), ("height", "<i4"), ("score", "<f4")])
+BOXES_FILE = f"{dataset.NAME}-train.boxes.npy"
+
+
+def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing) -> dict[str, dataset.Split]:
+    """Write the tracklets in videos as the split train of a dataset, or finish what a killed run began."""
+    _check(tracking)
+    root, names, others = find_videos(source)
+    cameras = cameras_of(names, tracking.camera_pattern)
+    say_left_out(source, others, "files that do not end like videos")
+    digest = _digest(root, names, tracking)
+    workers = min(writing.workers or len(os.sched_getaffinity(0)), len(names))
+    tasks = _tasks(root, names, tracking, workers, out / ".unfinished" / "video")
+    if _claim(out, digest, writing):
+        return dataset.read_card(out)[0]
+    tasks[0].parts.mkdir(exist_ok=True)
+    _track(tasks, workers)
+    stretches = _outcomes(tasks, source)
+    crops = _crops(root, names, cameras, stretches, digest)
+    beside: Beside = {
+        BOXES_FILE: functools.partial(_save, array=_boxes(crops)),
+        names_file("train"): write_names(_names(crops, stretches)),
+    }
+    return write_dataset(out, {"train": crops}, writing, beside)
+
+
+def _check(tracking: Tracking) -> None:
+    for name, least in (("every", 1), ("min_height", 16), ("min_images", 1)):
+        if getattr(tracking, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(tracking, name)}: must be at least {least}")
+    if not tracking.minutes > 0:
+        raise UserError(f"--minutes {tracking.minutes}: must be above 0")
+    if not tracking.bridge >= 0:
+        raise UserError(f"--bridge {tracking.bridge}: must not be below 0")
+    if tracking.detector is not None and tracking.boxes is not None:
+        raise UserError("--detector and --boxes: give one of them, to find people or to take what was found")
+
+
+def _digest(root: Path, names: list[str], tracking: Tracking) -> str:
+    """Of all that the records depend on."""
+    settings = {name: str(value) for name, value in vars(tracking).items() if name not in ("detector", "boxes")}
+    given = tracking.detector or tracking.boxes
+    if given is not None and not given.exists():
+        raise UserError(f"{given}: no such file; an ONNX network or boxes were expected here")
+    files = sorted(path for path in ([given, *given.rglob("*")] if given else []) if path.is_file())
+    videos = [(name, *known_again_by(root / name)) for name in names]
+    return dataset.digest(settings, videos, [known_again_by(file) for file in files])
+
+
+def _claim(out: Path, digest: str, writing: Writing) -> bool:
+    """Make the folder ours; True if this very dataset stands there already, finished."""
+    card = out / dataset.CARD
+    begun = out / ".unfinished" / "video.json"
+
+    def check(note: Path) -> None:
+        advice = "choose another folder or delete this one"
+        if note == begun and note.read_text() != digest:
+            raise UserError(f"{out}: holds the beginning of another dataset; {advice}")
+        if note == card:
+            plan = dataset.read_card(out)[1]
+            fingerprints = [source["fingerprint"] for source in plan["sources"].values()]
+            if (fingerprints, plan["images_per_shard"]) != ([digest], writing.images_per_shard):
+                raise UserError(f"{out}: already holds another dataset; {advice}")
+
+    note = claim_folder(out, (card, begun), check)
+    if note is None:
+        write_atomically(begun, lambda path: path.write_text(digest))
+    return note == card
+
+
+def _tasks(root: Path, names: list[str], tracking: Tracking, workers: int, parts: Path) -> list[Task]:
+    """One for each video; what can be wrong with the boxes of any is found before the first is begun."""
+    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
+    tasks = []
+    for number, name in enumerate(names):
+        boxes = None if tracking.boxes is None else find_boxes(tracking.boxes, root / name, len(names))
+        tasks.append(Task(number, root / name, boxes, tracking, threads, parts))
+    return tasks
+
+
+def _track(tasks: list[Task], workers: int) -> None:
+    total = sum(expected_frames(task.path) for task in tasks)
+    with progress_bar("looking at frames", total) as advance:
+        spread(track_video, iter(tasks), workers, advance)
+
+
+def _outcomes(tasks: list[Task], source: Path) -> list[list[Stretch]]:
+    """The stretches of each video in which there are tracklets; what was left out and what went wrong is said."""
+    outcomes = [read_outcome(task.parts, task.number) for task in tasks]
+    for _, notes, _ in outcomes:
+        for note in notes:
+            say(note)
+    if all(unreadable for _, _, unreadable in outcomes):
+        raise UserError(f"{source}: no video could be read; see the lines above")
+    stretches = [stretch for result, _, _ in outcomes for stretch in result]
+    tracking = tasks[0].tracking
+    small, short, images = (sum(getattr(s, name) for s in stretches) for name in ("small", "short", "short_images"))
+    say_left_out(source, small, f"boxes of fewer than {tracking.min_height} rows of pixels (--min-height)")
+    few = f"fewer than {tracking.min_images} images (--min-images)"
+    say_left_out(source, short, f"tracklets of {few}, {images:,} images together")
+    for task, (result, _, unreadable) in zip(tasks, outcomes, strict=True):
+        if not unreadable and not any(len(stretch.rows) for stretch in result):
+            say(f"{task.path}: no tracklets found in it")
+    if not any(len(stretch.rows) for stretch in stretches):
+        raise UserError(
+            f"{source}: no tracklets found; try a smaller --min-height or --min-images, or another --detector"
+        )
+    return [[stretch for stretch in result if len(stretch.rows)] for result, _, _ in outcomes]
+
+
+def _crops(root: Path, names: list[str], cameras: np.ndarray, videos: list[list[Stretch]], digest: str) -> VideoCrops:
+    """All boxes as a source; stretches and tracklets are numbered as they come."""
+    stretches = [stretch for result in videos for stretch in result]
+    rows = np.concatenate([stretch.rows for stretch in stretches])
+    sizes = [len(stretch.rows) for stretch in stretches]
+    video = np.repeat(np.arange(len(stretches)), sizes)
+    file = np.repeat(np.repeat(np.arange(len(videos)), [len(result) for result in videos]), sizes)
+    labels = label_rows(video, dense_ranks(video, rows["tracklet"]), rows["frame"], cameras[file])
+    return VideoCrops(tuple(root / name for name in names), tuple(names), file, rows, labels, digest)
+
+
+def _boxes(crops: VideoCrops) -> np.ndarray:
+    boxes = np.empty(len(crops), BOXES)
+    left, top, right, bottom = crops.rows["box"].T
+    for name, values in zip(
+        BOXES.names or (), (left, top, right - left, bottom - top, crops.rows["score"]), strict=True
+    ):
+        boxes[name] = values
+    return boxes
+
+
+def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Names:
+    """What tracklets are called; a video by its file and the second at which its stretch begins."""
+    starts = [stretch.start for result in videos for stretch in result]
+    files = [crops.names[number] for number, result in enumerate(videos) for _ in result]
+    called = np.array([f"{file}@{start:g}s" for file, start in zip(files, starts, strict=True)], TEXT)
+    return names_of(crops.labels, called[crops.labels["video"]], crops.rows["tracklet"])
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

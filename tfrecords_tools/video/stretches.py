@@ -1,0 +1,168 @@
+"""The tracklets of one video file, stretch by stretch; each stretch is kept once it is done."""
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cion_jax.atomic import write_atomically
+from cion_jax.config import Tracking
+from cion_jax.terminal import Progress
+from tfrecords_tools.video.colours import colours_of
+from tfrecords_tools.video.detectors import Detector, make_detector
+from tfrecords_tools.video.frames import Frame, Reading, VideoError
+from tfrecords_tools.video.links import link, rows_of
+from tfrecords_tools.video.tracker import Tracker
+
+_SAMPLE = 64  # frames of a stretch from which a detector may learn the background
+_WHOLE = 0.98  # a file that has a smaller share of the frames that its header promises was cut off
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video file to find tracklets in: all that a process is sent."""
+
+    number: int
+    path: Path
+    boxes: Path | None
+    tracking: Tracking
+    threads: int
+    parts: Path
+    """The folder of what is done."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What was found in a stretch of a video."""
+
+    start: float
+    """Seconds of the video before it."""
+    rows: np.ndarray
+    """`links.ROW`, by frame."""
+    small: int
+    """Boxes that were left out because they are not high enough."""
+    short: int
+    """Tracklets that were left out because they have too few images, and those images."""
+    short_images: int
+
+
+def track_video(task: Task, progress: Progress) -> None:
+    """Find the tracklets of each stretch that is not done. How it ended is written last, also if nothing was read."""
+    summary = _summary_path(task.parts, task.number)
+    if summary.exists():
+        return
+    cv2.setNumThreads(task.threads)
+    outcome: dict[str, object] = {"stretches": 0, "notes": [], "unreadable": False}
+    reading = Reading(task.path)
+    try:
+        detector = make_detector(task.tracking, task.boxes, task.threads)
+        ahead = enumerate(_stretches(Reading(task.path), task.tracking))
+        for number, (start, frames) in enumerate(_stretches(reading, task.tracking)):
+            kept = _stretch_path(task.parts, task.number, number)
+            if not kept.exists():
+                detector.begin(_sample(ahead, number, _sampling_step(reading, task.tracking)))
+                stretch = _track(detector, frames, start, reading.rate, task.tracking, progress)
+                write_atomically(kept, functools.partial(_save, stretch=stretch))
+            for _ in frames:  # of a stretch that was done before
+                progress(1)
+            outcome["stretches"] = number + 1
+        outcome["notes"] = [*detector.notes, *_damage(task.path, reading)]
+    except VideoError as error:
+        outcome |= {"notes": [str(error)], "unreadable": True}
+    write_atomically(summary, lambda path: path.write_text(json.dumps(outcome)))
+
+
+def read_outcome(parts: Path, number: int) -> tuple[list[Stretch], list[str], bool]:
+    """The stretches of a video that is done, what there is to say of it, and whether it could not be read at all."""
+    outcome = json.loads(_summary_path(parts, number).read_text())
+    stretches = []
+    for stretch in range(outcome["stretches"]):
+        with np.load(_stretch_path(parts, number, stretch), allow_pickle=False) as arrays:
+            counts = (int(arrays[name]) for name in ("small", "short", "short_images"))
+            stretches.append(Stretch(float(arrays["start"]), arrays["rows"], *counts))
+    return stretches, outcome["notes"], outcome["unreadable"]
+
+
+def _summary_path(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.json"
+
+
+def _stretch_path(parts: Path, number: int, stretch: int) -> Path:
+    return parts / f"{number:06d}-{stretch:06d}.npz"
+
+
+def _save(path: Path, stretch: Stretch) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **vars(stretch))
+
+
+def _stretches(reading: Reading, tracking: Tracking) -> Iterator[tuple[float, Iterator[Frame]]]:
+    """When each stretch begins, in seconds, and its frames; times that run backwards begin none."""
+    length = 60 * tracking.minutes
+    latest = 0.0
+
+    def begin(frame: Frame) -> float:
+        nonlocal latest
+        latest = max(latest, frame.seconds // length * length)
+        return latest
+
+    return groupby(reading, begin)
+
+
+def _sampling_step(reading: Reading, tracking: Tracking) -> int:
+    longest = round(60 * tracking.minutes * reading.rate)
+    return max(min(reading.promised or longest, longest) // _SAMPLE, 1)
+
+
+def _sample(ahead: Iterator[tuple[int, tuple[float, Iterator[Frame]]]], number: int, step: int) -> Iterator[Frame]:
+    """Every so many frames of a stretch, one at a time, from a reader that is not beyond it."""
+    for stretch, (_, frames) in ahead:
+        if stretch == number:
+            yield from islice(frames, 0, None, step)
+            return
+
+
+def _track(
+    detector: Detector, frames: Iterator[Frame], start: float, rate: float, tracking: Tracking, progress: Progress
+) -> Stretch:
+    """Find and follow people in a stretch."""
+    tracker = Tracker(rate / tracking.every)
+    looked_at = []
+    height = width = 0
+    for frame in frames:
+        if (frame.number - 1) % tracking.every == 0:
+            boxes, scores = detector(frame)
+            tracker.update(frame.number, boxes, scores, colours_of(frame.pixels, boxes))
+            looked_at.append((frame.number, frame.pts))
+            height, width = frame.pixels.shape[:2]
+        progress(1)
+    table = np.array(looked_at, [("number", "<i8"), ("pts", "<i8")])
+    rows = rows_of(link(tracker.tracks(), rate, tracking.bridge), table["number"], rate)
+    rows["pts"] = table["pts"][np.searchsorted(table["number"], rows["frame"])]
+    rows["box"] = np.clip(np.rint(rows["box"]), 0, [width, height, width, height])
+    return _filtered(rows, start, tracking)
+
+
+def _filtered(rows: np.ndarray, start: float, tracking: Tracking) -> Stretch:
+    """The rows that are large enough, of tracklets that have enough of them."""
+    left, top, right, bottom = rows["box"].T
+    is_large = (bottom - top >= max(tracking.min_height, 1)) & (right > left)
+    small = int(np.count_nonzero(~is_large))
+    rows = rows[is_large]
+    _, tracklet, counts = np.unique(rows["tracklet"], return_inverse=True, return_counts=True)
+    is_long = counts >= tracking.min_images
+    rows = rows[is_long[tracklet]]
+    return Stretch(start, rows, small, int(np.count_nonzero(~is_long)), int(counts[~is_long].sum()))
+
+
+def _damage(path: Path, reading: Reading) -> Iterator[str]:
+    """What was wrong with a file that was read."""
+    if reading.damaged:
+        yield f"{path}: left out {reading.damaged:,} damaged packets or frames"
+    if reading.frames < _WHOLE * reading.promised:
+        yield f"{path}: ends after {reading.frames:,} of the {reading.promised:,} frames that its header promises"
