@@ -112,9 +112,7 @@ def write_features(
         "match_colours": match_colours,
         "precision": precision,
         "images_per_shard": images_per_shard,
-        "splits": {
-            name: {"images": len(each.images), "fingerprint": each.fingerprint} for name, each in splits.items()
-        },
+        "splits": {name: {"images": len(s.images), "fingerprint": s.fingerprint} for name, s in splits.items()},
     }
     on_main(lambda: _claim(out, card))
     if not (out / CARD).exists():
