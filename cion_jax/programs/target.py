@@ -86,7 +86,7 @@ def _gpus(name: str, gpu: _Gpu, shape: str) -> list[jax.Device]:
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_cuda_data_dir={compilers[0]}".strip()
     os.environ["PATH"] += f"{os.pathsep}{compilers[0] / 'bin'}"
-    return _topology(name, shape, "cuda", target_config=gpu.description())
+    return _topology(name, "", "cuda", topology=shape, target_config=gpu.description())
 
 
 def _folders(package: str) -> list[Path]:
@@ -95,11 +95,11 @@ def _folders(package: str) -> list[Path]:
     return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
 
 
-def _topology(name: str, shape: str, platform: str, **options: str) -> list[jax.Device]:
+def _topology(name: str, slice_name: str, platform: str, **options: str) -> list[jax.Device]:
     from jax.experimental import topologies
 
     try:
-        return list(topologies.get_topology_desc(shape, platform, **options).devices)
+        return list(topologies.get_topology_desc(slice_name, platform, **options).devices)
     except Exception as error:  # the plugin's own kinds of errors, of which JAX makes various
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{name}: XLA knows no such devices ({reason}); give {EXAMPLES}") from None
