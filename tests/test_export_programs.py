@@ -20,7 +20,11 @@ from cion_jax.models import ghostnet
 
 pytest.importorskip("flatbuffers")
 SMALL = "resnet10_half_ibn"
-NAMES = [*shallow.FAMILIES, shallow.FINE_TUNED]
+#: Both formats of a network are compared in one process, with the same features.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"export {name}"))
+    for name in (*shallow.FAMILIES, shallow.FINE_TUNED)
+]
 
 
 @pytest.fixture(autouse=True)
