@@ -7,6 +7,10 @@ on eight V100 are put into the same terms. No step is faster than its operations
 memory's rate. Bytes are an estimate from shapes: what the backward pass holds of an image
 (experiments.benchmarks.memory) is written and read once, and so is its gradient; the teacher writes and reads its
 share of the same. Neither crops in the making nor parameters are counted.
+
+The last table is of the programs that XLA made for such devices (experiments.benchmarks.compiled): for TPUs by the
+compiler's estimate, kernels one after the other and exchanges not counted; for GPUs a bound, each kernel at its
+roofline.
 """
 
 import functools
@@ -16,10 +20,12 @@ from tyro.conf import Positional
 
 from cion_jax.config import Pretraining
 from cion_jax.pretrain.flops import step_flops
+from cion_jax.programs.account import table
 from cion_jax.programs.devices import peak_flops
 from cion_jax.recipes import recipe
 from cion_jax.run.pretraining import model_of
 from experiments.benchmarks.command import command
+from experiments.benchmarks.compiled import Row, kept
 from experiments.benchmarks.memory import needs
 
 #: What is asked about: a device's kind, and how many.
@@ -28,6 +34,12 @@ SHARES = (0.2, 0.3, 0.4)
 PUBLISHED = ("Tesla V100-SXM2-32GB", 8, 5 * 24.0)
 #: Bytes a second that a device reads and writes, from the makers' data sheets.
 BANDWIDTHS = {"NVIDIA H200": 4.8e12, "TPU v5e": 819e9}
+#: What is known of like work elsewhere: share of the peak that it uses.
+ELSEWHERE = (
+    ("MLPerf's ResNet-50 on H100, derived from its time", 0.15),
+    ("DINOv3's ViT-L on H100", 0.26),
+    ("big_vision's ViT-S/16 on TPU v3", 0.28),
+)
 ROWS = ("resnet50_ibn", "vit_small", "swin_tiny", "convnext_tiny", "ghostnet_1_0")
 
 
@@ -66,6 +78,18 @@ def main(names: Positional[tuple[str, ...]] = ROWS, images: int = 3_900_000, epo
             speed, bound = limit(row, kind)
             cells += [f"{speed:,.0f}", f"{speed * each / _peak(kind):.0%}", bound]
         print(f"| {' | '.join(cells)} |", flush=True)
+    print("\nCOMPILED, not run: the same job by the programs that XLA makes\n")
+    title = "|devices|images/s a device|MFU|hours on 16|on 64|on 256|what it is"
+    rows = [row for row in kept() if row.name in names and row.label == "now"]
+    print("\n".join(table(title, [_of_program(row, seen) for row in rows])))
+    print("\nElsewhere: " + "; ".join(f"{work} {share:.0%}" for work, share in ELSEWHERE) + " of the peak.")
+
+
+def _of_program(row: Row, seen: int) -> tuple[str, ...]:
+    speed = row.images / row.seconds
+    hours = [f"{seen / (count * speed) / 3600:,.1f}" for count in (16, 64, 256)]
+    kind = "the compiler's estimate" if row.is_estimated else "a bound"
+    return row.name, row.devices, f"{speed:,.0f}", f"{row.least['operations'] / row.seconds:.0%}", *hours, kind
 
 
 def _hours(label: str, seen: int, speeds: list[float]) -> str:
