@@ -79,8 +79,8 @@ def test_norms_bear_a_mean_of_many_standard_deviations(name: str, axes: tuple[in
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-4)
 
 
-def test_a_mixed_norm_bears_a_mean_of_many_standard_deviations_within_an_image_and_of_some_over_all() -> None:
-    x = (X + np.repeat([100, 3], 4)).astype(np.float32)
+def test_a_mixed_norm_bears_a_mean_of_many_standard_deviations() -> None:
+    x = (X + 100).astype(np.float32)
     y, variables = IBN().init_with_output(jax.random.key(0), x, True)
     halves = (x[..., :4], (1, 2)), (x[..., 4:], (0, 1, 2))
     wanted = [

@@ -1,7 +1,7 @@
 """Norms. Statistics are taken in float32 or better, and what comes out has the type of what goes in.
 
-Over the batch the variance is the mean of squares less the square of the mean, as in Flax: for differences from the
-mean XLA would write an array of them on CPU. Its relative error grows with mean^2 / variance, so within a map or a
+Over the batch BatchNorm's variance is the mean of squares less the square of the mean, as in Flax: for differences from
+the mean XLA would write an array of them on CPU. Its relative error grows with mean^2 / variance, so within a map or a
 token, where that may be anything, the differences are squared. The gradient is written out: it needs the input as it
 came and two sums, where JAX's own rule keeps the input several times, in float32.
 """
@@ -177,12 +177,11 @@ def _standardised_by_half(x: Array, scale: Array, bias: Array, epsilon: float) -
 def _forward_by_half(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Any, Any]:
     wide = at_least_float32(x)
     mean, variance = _of_images(wide)
-    # over all images, mean and mean of squares are those of the images' own
-    squares = _pool_half(variance + jnp.square(mean))
-    mean = _pool_half(mean)
-    variance = _halves(variance, jnp.maximum(squares - jnp.square(mean), 0))
-    y = _normalise(wide, mean, variance, epsilon, scale, bias).astype(x.dtype)
-    return (y, mean, variance), (x, scale, mean, variance)
+    pooled = _pool_half(mean)
+    # over all images: the mean of their own variances, and that of their means' squared distances from the mean of all
+    variance = _pool_half(variance + jnp.square(mean - pooled))
+    y = _normalise(wide, pooled, variance, epsilon, scale, bias).astype(x.dtype)
+    return (y, pooled, variance), (x, scale, pooled, variance)
 
 
 def _backward_by_half(epsilon: float, kept: Any, cotangents: tuple[Array, Any, Any]) -> tuple[Array, Array, Array]:
