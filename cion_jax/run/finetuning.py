@@ -26,6 +26,7 @@ from cion_jax.finetune.optimizer import bnneck_optimizer, cluster_contrast_optim
 from cion_jax.finetune.schedules import bnneck_values_at, cluster_contrast_values_at, mgn_values_at
 from cion_jax.finetune.step import FinetuneState, Labelled, StepConfig, finetune_step, init_state
 from cion_jax.models.complexity import countable, multiply_adds
+from cion_jax.models.network import Network
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.run.clusters import cluster, most_clusters
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores, scores_of_some
@@ -147,9 +148,8 @@ class FinetuningMethod:
         if isinstance(settings, ClusterContrast):
             update = update_hard if settings.memory_update == "hard" else update_plain
             remember = partial(update, momentum=settings.memory_momentum)
-        return StepConfig(
-            self.model, settings.augmentation, settings.precision, settings.seed, _way(settings).optimizer, remember
-        )
+        pictures = replace(settings.augmentation, mean=self.model.mean, std=self.model.std)
+        return StepConfig(self.model, pictures, settings.precision, settings.seed, _way(settings).optimizer, remember)
 
 
 class _Way(NamedTuple):
@@ -190,7 +190,7 @@ def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
     learned = divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
     weights = None if settings.weights is None else load(settings.weights)
     name = settings.backbone if weights is None else weights.network.name
-    body = _body(settings, name)
+    body = _body(settings, name, None if weights is None else weights.network)
     network = network_of(settings, body, learned.classes)
     network.width(network.image_size)
     start = body.init(jax.random.key(settings.seed)) if weights is None else body_of(weights, body)
@@ -198,13 +198,14 @@ def finetuning(settings: Finetuning, data: Folder) -> FinetuningMethod:
     return FinetuningMethod(settings, network, start, *learned, clusters)
 
 
-def _body(settings: Finetuning, name: str) -> Backbone:
-    """The backbone to train on."""
+def _body(settings: Finetuning, name: str, source: Network | None) -> Backbone:
+    """The backbone to train on, which begins with the weights of a network."""
     pictures = settings.augmentation
+    scale = pictures if source is None or settings.pixel_scale == "augmentation" else source
     options: dict[str, Any] = {"remat": True} if settings.remat else {}
     if settings.resample_positions:
         options["always_resample"] = True
-    return replace(backbone(name, image_size=pictures.size, **options), mean=pictures.mean, std=pictures.std)
+    return replace(backbone(name, image_size=pictures.size, **options), mean=scale.mean, std=scale.std)
 
 
 def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:
