@@ -133,7 +133,8 @@ def published(settings: Finetuning, backbone: str, data_set: str) -> Finetuning:
     if isinstance(settings, Mgn):
         return replace(settings, validation=0.0)
     assert isinstance(settings, ClusterContrast)
-    return replace(settings, clustering=Clustering(eps=0.6 if data_set == "market1501" else 0.7))
+    clustering = Clustering(eps=0.6 if data_set == "market1501" else 0.7)
+    return replace(settings, clustering=clustering, pixel_scale="augmentation")
 
 
 def read_settings(path: Path, kind: type[_Settings]) -> _Settings:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.config import CLUSTER_CONTRAST_AUGMENTATION, Bnneck, ClusterContrast, Mgn
+from cion_jax.config import CLUSTER_CONTRAST_AUGMENTATION, Augmentation, Bnneck, ClusterContrast, Mgn
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.evaluate.embed import embed_all
@@ -18,7 +19,7 @@ from cion_jax.evaluate.feature_store import read_features
 from cion_jax.finetune.bnneck import BNNeck
 from cion_jax.finetune.step import Labelled
 from cion_jax.models.zoo import backbone
-from cion_jax.run.finetuning import FinetuningMethod, network_of
+from cion_jax.run.finetuning import FinetuningMethod, finetuning, network_of
 from cion_jax.run.sharding import make_mesh
 from cion_jax.weights.file import Weights, load, save
 from finetuned import COMMANDS, TOY, cion, killed_at, rows, stand_in
@@ -154,6 +155,36 @@ def test_a_network_sees_pixels_by_its_own_scale_and_either_side_of_the_neck(data
     expected = np.asarray(jax.jit(other.apply)(variables, ((pixels - 0.5) / 0.5).astype(np.float32)))
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(embed_all(other, variables, records, image_size=(32, 16)), expected, atol=2e-6)
+
+
+def test_adapting_begins_with_what_its_weights_see(dataset: Path, tmp_path: Path) -> None:
+    """Before the first step, pooled by the mean, features are those of the backbone; by another scale they are not.
+    In the step it is the same scale, whatever that of augmentation is."""
+    body = backbone(TOY, image_size=(32, 16))
+    path = tmp_path / "weights.safetensors"
+    save(path, Weights(body, body.init(jax.random.key(0))))
+    records = Records(dataset, "query")
+    expected = embed_all(body, load(path).variables, records, image_size=(32, 16))
+    pictures = Augmentation(size=(32, 16), pad=2)
+    usual = ClusterContrast(weights=path, batch=8, instances=4, image_size=(32, 16), exponent=1, augmentation=pictures)
+
+    def begun(settings: ClusterContrast) -> tuple[FinetuningMethod, np.ndarray]:
+        method = finetuning(settings, dataset)
+        variables = method.model.begin(jax.random.key(0), method.start)
+        return method, embed_all(method.model, variables, records, image_size=(32, 16))
+
+    assert np.abs(begun(replace(usual, pixel_scale="augmentation"))[1] - expected).max() > 1e-3
+    images = np.random.default_rng(0).integers(256, size=(1, 8, 32, 16, 3), dtype=np.uint8)
+    inputs = Labelled(jnp.array(images), jnp.arange(8)[None] // 4)
+    losses = []
+    for mean in (pictures.mean, (0.1, 0.2, 0.3)):
+        method, features = begun(replace(usual, augmentation=replace(pictures, mean=mean)))
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+        state = method.init(jax.random.key(0), method.start)
+        state = state._replace(memory=state.memory.at[:2].set(features[:2]))
+        step = jax.jit(method.step(4, make_mesh(1, 1)))
+        losses.append(float(step(state, inputs, method.values_at(0, 0, 1))[1]["loss"]))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.slow

@@ -162,6 +162,7 @@ def test_published_settings() -> None:
     assert row(Bnneck(), "swin_base", "msmt17") == (64, 0.0002, 20)
     assert row(Bnneck(), "swin_base", "market1501") == (64, 0.0004, 20)
     assert all(row(Bnneck(), name, "msmt17")[0] in (32, 64, 128, 256, 384, 512) for name in PAPER)
-    eps = [published(ClusterContrast(), "resnet50", name) for name in ("market1501", "msmt17")]
-    assert [each.clustering.eps for each in eps if isinstance(each, ClusterContrast)] == [0.6, 0.7]
+    adapting = [published(ClusterContrast(), "resnet50", name) for name in ("market1501", "msmt17")]
+    assert [each.clustering.eps for each in adapting if isinstance(each, ClusterContrast)] == [0.6, 0.7]
+    assert {each.pixel_scale for each in adapting} == {"augmentation"}
     assert published(Mgn(), "resnet50", "msmt17").epochs == 60

@@ -81,6 +81,10 @@ class Finetuning(Training):
     instances: int = 4
     """K, images of an identity in a batch."""
     augmentation: Augmentation = BNNECK_AUGMENTATION
+    pixel_scale: Literal["weights", "augmentation"] = "augmentation"
+    """Whose mean and std the network sees pixels by: those that its weights were trained with, or augmentation's, as
+    published. Weights see another world by another scale, until training has made up for it. Fresh weights have no
+    scale of their own and take augmentation's."""
     resample_positions: bool = False
     """Resample a ViT's table of positions at its own size too, as the published fine-tuning does unawares."""
     select: Literal["validation", "test"] = "validation"
@@ -160,6 +164,7 @@ class ClusterContrast(Finetuning):
     instances: int = 8
     precision: Precision = "tensorfloat32"
     augmentation: Augmentation = CLUSTER_CONTRAST_AUGMENTATION
+    pixel_scale: Literal["weights", "augmentation"] = "weights"  # the first clusters are those of the weights
     clustering: Clustering = Clustering()
     denoising: Denoising = Denoising()
     temperature: float = 0.05

@@ -27,6 +27,7 @@ from cion_jax.finetune.schedules import bnneck_values_at, cluster_contrast_value
 from cion_jax.finetune.step import FinetuneState, Labelled, StepConfig, finetune_step, init_state
 from cion_jax.hosts import Facts
 from cion_jax.models.complexity import countable, multiply_adds
+from cion_jax.models.network import Network
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.run.agreement import facts_of
 from cion_jax.run.clusters import cluster, most_clusters
@@ -151,9 +152,8 @@ class FinetuningMethod:
         if isinstance(settings, ClusterContrast):
             update = update_hard if settings.memory_update == "hard" else update_plain
             remember = partial(update, momentum=settings.memory_momentum)
-        return StepConfig(
-            self.model, settings.augmentation, settings.precision, settings.seed, _way(settings).optimizer, remember
-        )
+        pictures = replace(settings.augmentation, mean=self.model.mean, std=self.model.std)
+        return StepConfig(self.model, pictures, settings.precision, settings.seed, _way(settings).optimizer, remember)
 
 
 class _Way(NamedTuple):
@@ -194,7 +194,7 @@ def finetuning(settings: Finetuning, data: Folder, devices: Sequence[jax.Device]
     learned = _learned(settings, records)
     weights = None if settings.weights is None else load(settings.weights)
     name = settings.backbone if weights is None else weights.network.name
-    body = _body(settings, name, there[0].platform)
+    body = _body(settings, name, None if weights is None else weights.network, there[0].platform)
     network = network_of(settings, body, learned.classes)
     network.width(network.image_size)
     start = body.init(jax.random.key(settings.seed)) if weights is None else body_of(weights, body)
@@ -220,15 +220,15 @@ def _learned(settings: Finetuning, records: Records) -> Learned:
     return divide(settings, records) if isinstance(settings, Supervised) else Learned(np.arange(len(records)), None)
 
 
-def _body(settings: Finetuning, name: str, platform: str) -> Backbone:
-    """The backbone to train on, in the forms of a platform."""
+def _body(settings: Finetuning, name: str, source: Network | None, platform: str) -> Backbone:
+    """The backbone to train on, in the forms of a platform, which begins with the weights of a network."""
     pictures = settings.augmentation
+    scale = pictures if source is None or settings.pixel_scale == "augmentation" else source
     options: dict[str, Any] = {"remat": True} if settings.remat else {}
     if settings.resample_positions:
         options["always_resample"] = True
-    return replace(
-        backbone(name, image_size=pictures.size, platform=platform, **options), mean=pictures.mean, std=pictures.std
-    )
+    body = backbone(name, image_size=pictures.size, platform=platform, **options)
+    return replace(body, mean=scale.mean, std=scale.std)
 
 
 def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:

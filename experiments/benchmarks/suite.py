@@ -101,6 +101,9 @@ SUITE = {
         "adapt",
         only_by_name=True,
     ),
+    "adaptation": Benchmark(
+        "Settings of adaptation", "finetuning --choose cion-demo/seed-900", "adapt", only_by_name=True
+    ),
     "finetune_step": Benchmark("The steps of fine-tuning", "benchmarks.finetune_step --batch 16", "torch"),
     "loss": Benchmark("The loss", "benchmarks.loss --block 2048", "torch"),
     "loss_120": Benchmark("The loss, 120 images", "benchmarks.loss --block 2048 --batch 120 --rounds 5"),
