@@ -206,6 +206,7 @@ def test_settings_that_cannot_be_met_are_refused(
     with pytest.raises(UserError) as caught:
         import_videos(films / "films", tmp_path / "out", settings(films, **more), ONE)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()  # it can be tried again with others
 
 
 def test_a_list_names_videos_from_where_it_stands(films: Path, tmp_path: Path) -> None:

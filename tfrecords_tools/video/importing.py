@@ -6,6 +6,8 @@ one for each video. A run that was killed goes on with the stretch that it was i
 
 import functools
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +44,17 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
     workers = min(writing.workers or len(os.sched_getaffinity(0)), len(names))
     tasks = _tasks(root, names, tracking, workers, out / ".unfinished" / "video")
     if _claim(out, digest, writing):
+        shutil.rmtree(out / ".unfinished", ignore_errors=True)
         return dataset.read_card(out)[0]
     tasks[0].parts.mkdir(exist_ok=True)
     _track(tasks, workers)
-    stretches = _outcomes(tasks, source)
+    try:
+        stretches = _outcomes(tasks, source)
+    except UserError:  # there is nothing to go on with, and the same folder may be tried with other settings
+        shutil.rmtree(out / ".unfinished")
+        with suppress(OSError):
+            out.rmdir()
+        raise
     crops = _crops(root, names, cameras, stretches, digest)
     beside: Beside = {
         BOXES_FILE: functools.partial(_save, array=_boxes(crops)),
