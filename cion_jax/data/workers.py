@@ -44,7 +44,7 @@ def spread(work: Callable[[Task, Progress], object], tasks: Iterator[Task], work
                 under_way |= {pool.submit(_work, work, task) for task in islice(tasks, len(finished))}
                 for future in finished:
                     future.result()
-                told, before = done.value, told
+                told, before = done.get_obj().value, told  # no lock: a process may have been killed while it held it
                 progress(told - before)
         except BaseException as error:
             for process in multiprocessing.active_children():  # what they leave half-written is never looked at
