@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("libtpu", reason="the compiler for TPUs is in the extra `tpu`")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("absent_devices")]
 
+CION = [sys.executable, "-c", "import sys; from cion_jax.cli import main; sys.exit(main())"]
 #: In a process of its own: JAX in this one has chosen its devices.
 SCRIPT = """
 import json, sys
@@ -60,12 +61,29 @@ def test_prototypes_that_are_shared_are_summed_or_gathered_and_nothing_else() ->
 def test_a_dry_run_tells_what_the_program_would_be(tmp_path: Path) -> None:
     world = tmp_path / "world"
     tiny = ["--identities", "8", "--test-identities", "2", "--distractors", "2", "--height", "64", "--width", "32"]
-    cion = [sys.executable, "-c", "import sys; from cion_jax.cli import main; sys.exit(main())"]
-    subprocess.run([*cion, "data", "synth", str(world), *tiny], check=True, capture_output=True)
+    subprocess.run([*CION, "data", "synth", str(world), *tiny], check=True, capture_output=True)
     run = ["pretrain", "debug", "--data", str(world), "--out", str(tmp_path / "run"), "--dry-run", "--for", "v5e:2x2"]
-    process = subprocess.run([*cion, *run], capture_output=True, text=True, check=False)
+    process = subprocess.run([*CION, *run], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert "| a device (4 x TPU v5 lite) | GB |" in process.stdout
     assert "| all-reduce |" in process.stdout and "Roofline: " in process.stdout
     assert not (tmp_path / "run").exists()
     assert process.stderr.count("compiling the step") == 2
+
+
+def test_embedding_is_described_too(tmp_path: Path) -> None:
+    make = """
+import sys, jax
+from pathlib import Path
+from cion_jax.models.zoo import backbone
+from cion_jax.weights.file import Weights, save
+body = backbone("resnet10_half_ibn", image_size=(64, 32))
+save(Path(sys.argv[1]), Weights(body, body.init(jax.random.key(0))))
+"""
+    weights = tmp_path / "weights.safetensors"
+    subprocess.run([sys.executable, "-c", make, str(weights)], check=True, capture_output=True)
+    embed = [*CION, "embed", str(weights), str(tmp_path), str(tmp_path / "out"), "--for", "v5e:2x2", "--batch", "30"]
+    process = subprocess.run(embed, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("resnet10_half_ibn, 32 images on 4 x TPU v5 lite")
+    assert "| none |" in process.stdout and "state" not in process.stdout and not (tmp_path / "out").exists()

@@ -1,7 +1,8 @@
 """`cion embed`: from weights and images to features."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from etils import epath
 from tyro.conf import Positional, arg
@@ -9,6 +10,11 @@ from tyro.conf import Positional, arg
 from cion_jax.commands.sources import facts_of, file_of, weights_of
 from cion_jax.config import Hosts, Precision
 from cion_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cion_jax.models.network import Network
+
+_FOR = "Embed nothing: compile for devices that are not there, such as v5e:2x2 or h100:1x1x1, and tell what that takes."
 
 
 def embed(
@@ -21,6 +27,7 @@ def embed(
     batch: int = 256,
     precision: Precision = "float32",
     image_size: tuple[int, int] | None = None,
+    target: Annotated[str | None, arg(name="for", metavar="DEVICES", help=_FOR)] = None,
     hosts: Hosts = Hosts(),
 ) -> None:
     """Compute a feature for each image, on all devices; the same command finishes a killed run.
@@ -39,11 +46,16 @@ def embed(
         precision: What the network computes in: bfloat16, float32, or tensorfloat32, which is float32 but for what is
             multiplied, which GPUs and TPUs round. Features are float32 in any case.
         image_size: Height and width to which images are resized; without it those that the weights were made for.
+        target: Devices that are not there.
         hosts: How processes find each other, which then share the images.
     """
     from cion_jax.evaluate.feature_store import open_images, write_features
     from cion_jax.hosts import is_main, join_job
 
+    if target is not None:
+        network = weights_of(weights).network
+        print("\n".join(_program(network, image_size or network.image_size, batch, flip, precision, target)))
+        return
     asked = {"flip": flip, "match_colours": match_colours, "precision": precision, "image_size": image_size}
     places = {"split": split, "batch": batch, "out": out.absolute()}
     with join_job(hosts, lambda: facts_of("embed", data, file_of(weights), **asked, **places)):
@@ -71,3 +83,35 @@ def embed(
             if unmatched:
                 print(f"{out}: no tracklets in {' and '.join(unmatched)}: colours there are left as they are")
             print(f"{out}: features, {card['width']} wide: {counts}")
+
+
+def _program(
+    network: "Network", image_size: tuple[int, int], batch: int, flip: bool, precision: Precision, target: str
+) -> Iterator[str]:
+    """What the program for a batch needs on devices that are not there, line by line."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from cion_jax.evaluate.embed import unit_features
+    from cion_jax.export.program import traced_for
+    from cion_jax.programs.account import account, described
+    from cion_jax.programs.devices import sheet_of
+    from cion_jax.programs.target import absent_devices
+
+    devices = absent_devices(target)
+    mesh = Mesh(np.array(devices), ("data",))
+    rows = -(-batch // len(devices)) * len(devices)
+    pixels = jax.ShapeDtypeStruct((rows, *image_size, 3), np.uint8, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    whole = NamedSharding(mesh, PartitionSpec())
+    variables = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), network.shapes()
+    )
+    there = traced_for(network, devices[0].platform)
+    jitted = jax.jit(unit_features, static_argnums=(0, 4, 5))
+    compiled = jitted.lower(there, variables, pixels, (), flip, precision).compile()
+    sheet = sheet_of(devices[0].device_kind)
+    assert sheet is not None, devices[0].device_kind
+    yield f"{network.name}, {rows:,} images on {len(devices):,} x {devices[0].device_kind}, on each device:"
+    yield ""
+    yield from described(account(compiled, sheet), sheet)

@@ -43,8 +43,8 @@ class Account(NamedTuple):
 
     memory: dict[str, int]
     """Bytes by kind."""
-    is_donated: bool
-    """Whether the whole state is written where the old one was."""
+    is_donated: bool | None
+    """Whether the whole state is written where the old one was; None where there is no state."""
     kernels: list[Kernel]
     collectives: dict[str, tuple[int, int]]
     """How many, and bytes of their results, by kind."""
@@ -122,7 +122,8 @@ def account(compiled: Any, sheet: Sheet, state_leaves: int = 0) -> Account:
         "code": sizes.generated_code_size_in_bytes,
     }
     aliased = len(re.findall(r"(?:may|must)-alias", text.partition("\n")[0]))
-    return Account(memory, aliased >= state_leaves, kernels, collectives, is_estimated, len(text))
+    is_donated = aliased >= state_leaves if state_leaves else None
+    return Account(memory, is_donated, kernels, collectives, is_estimated, len(text))
 
 
 def _kernel(program: Program, computation: Computation, operation: Operation, times: int, sheet: Sheet) -> Kernel:
@@ -184,8 +185,9 @@ def described(account: Account, sheet: Sheet, costliest: int = 10) -> Iterator[s
     gb = {name: f"{size / 1e9:,.3f}" for name, size in account.memory.items() if size}
     yield from table("memory of a device|GB", [*gb.items(), ("in all", f"{account.total_memory / 1e9:,.3f}")])
     yield ""
-    yield "The state is written where the old one was." if account.is_donated else "The state is held TWICE."
-    yield ""
+    if account.is_donated is not None:
+        yield "The state is written where the old one was." if account.is_donated else "The state is held TWICE."
+        yield ""
     rows = [(name, f"{count:,}", f"{size / 1e6:,.1f}") for name, (count, size) in account.collectives.items()]
     yield from table("collective|a step|MB", rows or [("none", "", "")])
     yield ""

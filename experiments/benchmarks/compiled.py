@@ -50,7 +50,7 @@ class Row(NamedTuple):
     """Images that were asked for; more than `images` where these did not fit."""
     gigabytes: float
     limit: float
-    is_donated: bool
+    is_donated: bool | None
     collectives: dict[str, tuple[int, int]]
     types: dict[str, tuple[int, int]]
     """Convolutions and products by their operands' type: how many, and operations."""
