@@ -57,7 +57,9 @@ def test_stablehlo_gives_the_same_features(name: str) -> None:
     pixels = shallow.pixels(name)
     compiled = jax.jit(exported.call).lower(pixels).compile()
     text = compiled.as_text()
-    assert "conditional" not in text and "feature_group_count" not in text, "a CPU has its own forms only"
+    assert "conditional" not in text, "a CPU has its own forms only"
+    # FastViT's last convolution makes two channels of each, for which a CPU has no form of its own.
+    assert ("feature_group_count" in text) == name.startswith("fastvit")
     assert largest(np.asarray(compiled(pixels)), shallow.features(name)) < 1e-6
 
 
