@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cion_jax.config import Writing
@@ -26,6 +27,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     for path in (_TESTS, _TESTS / "support", _TESTS.parent, os.environ.get("PYTHONPATH", ""))
     if str(path) != "."
 )
+# No test asserts a time, however slow the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

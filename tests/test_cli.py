@@ -145,7 +145,6 @@ def test_a_bad_settings_file_is_explained(
         ["data", "sheet", "{world}", "{tmp}/x.png", "--split=gallory"],
         ["data", "sheet", "{world}", "{tmp}/x.png", "--by=colour"],
         ["data", "sheet", "{world}", "{tmp}/x.png", "--by=tracklet", "--rows=0"],
-        ["data", "sheet", "{world}", "{tmp}/x.png"],
         ["data", "sheet", "{world}", "{tmp}/x.png", "--labels={tmp}/none.npz"],
         ["data", "sheet", "{world}", "{tmp}/no/such/folder/x.png", "--by=tracklet"],
         ["data", "repack", "{world}", "{world}"],

@@ -131,6 +131,8 @@ SUITE = {
         "On a GPU: who is who", "benchmarks.denoise --images 1000000 --widths 128", only_by_name=True
     ),
     "compile": Benchmark("Compiling", "benchmarks.compile"),
+    "exports": Benchmark("Networks in other formats", "benchmarks.exports", "stablehlo,onnx"),
+    "fuzz": Benchmark("Damaged files", "benchmarks.fuzz"),
     "compiled": Benchmark("Programs for devices that are not there", "benchmarks.compiled"),
     "projection": Benchmark("The whole job, on paper", "benchmarks.projection"),
 }
