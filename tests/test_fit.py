@@ -24,6 +24,7 @@ NEEDED = Memory(parameters=100, opt_state=50, temporaries=10, image=7, images=4)
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ZOO, "tiny", FAMILY)
+    monkeypatch.setattr(fit, "fitting_step", lambda method, *_: (method, None, []))
     monkeypatch.setattr(fit, "memory", lambda *_: NEEDED)
 
 
@@ -41,6 +42,12 @@ def test_a_batch_is_the_largest_that_fits_and_suits_every_k(monkeypatch: pytest.
     assert find(monkeypatch, 7 * 24, batch=AUTO) == (24, 1)
     assert find(monkeypatch, 7 * 24, batch=AUTO, accumulate=3) == (72, 3)
     assert find(monkeypatch, 7 * 24, batch=AUTO, accumulate=AUTO) == (24, 1)
+
+
+def test_what_a_large_program_needs_counts_more_than_what_a_small_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([NEEDED, NEEDED._replace(image=9)])
+    monkeypatch.setattr(fit, "memory", lambda *_: next(found))
+    assert find(monkeypatch, 9 * 20, batch=AUTO) == (20, 1)  # by seven bytes an image 24 would fit
 
 
 def test_parts_are_as_few_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:

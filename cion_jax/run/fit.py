@@ -12,7 +12,7 @@ import numpy as np
 from cion_jax.config import AUTO, Training
 from cion_jax.errors import UserError
 from cion_jax.hosts import all_gather
-from cion_jax.run.forecast import memory, memory_limit
+from cion_jax.run.forecast import fitting_step, memory, memory_limit
 from cion_jax.run.method import Method
 from cion_jax.run.sharding import make_mesh
 
@@ -41,11 +41,16 @@ def fitted(
         return settings
     there = devices or jax.devices()
     unit = len(there) * math.lcm(*instances)
-    method = make(replace(settings, batch=unit, accumulate=1))
-    needed = memory(method, max(instances), make_mesh(len(there), settings.model_axis, devices))
+    mesh = make_mesh(len(there), settings.model_axis, devices)
     limit = memory_limit(there[0])
-    own = needed.fits(int(SHARE * limit)) * len(there) // unit * unit
-    most = int(all_gather(np.array([own])).min())  # every host takes what the smallest device holds
+    most = unit
+    for _ in range(2):  # what an image needs is told by few of them, and then by as many as seemed to fit
+        method, program, _ = fitting_step(make(replace(settings, batch=most, accumulate=1)), max(instances), mesh)
+        needed = memory(method, max(instances), mesh, program)
+        own = needed.fits(int(SHARE * limit)) * len(there) // unit * unit
+        most = int(all_gather(np.array([own])).min())  # every host takes what the smallest device holds
+        if not most:
+            break
     if not most:
         raise UserError(
             f"{limit / 1e9:,.1f} GB of a device do not hold {unit // len(there)} images of {settings.backbone} beside "
