@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from etils import epath
 from tyro.conf import Positional, arg
@@ -43,8 +43,8 @@ def embed(
         flip: Add the features of each image's mirror image.
         match_colours: Match the colours of each video to those of its split; this needs videos and tracklets.
         batch: Images that the devices take together.
-        precision: What the network computes in: bfloat16, float32, or tensorfloat32, which is float32 but for what is
-            multiplied, which GPUs and TPUs round. Features are float32 in any case.
+        precision: What the network computes in: bfloat16, float32, or tensorfloat32, of which GPUs and TPUs round what
+            is multiplied. Features are float32.
         image_size: Height and width to which images are resized; without it those that the weights were made for.
         target: Devices that are not there.
         hosts: How processes find each other, which then share the images.
@@ -62,10 +62,7 @@ def embed(
         loaded = weights_of(weights)
         splits = open_images(data, split)
         if match_colours and any(part.names for part in splits.values()):
-            raise UserError(
-                f"{data}: a folder of images has no videos and tracklets, which --match-colours needs; make a dataset "
-                "of it with `cion data import`, or leave --match-colours out"
-            )
+            _refuse_colours(data)
         card = write_features(
             out,
             splits,
@@ -77,12 +74,22 @@ def embed(
             precision=precision,
             batch=batch,
         )
-        counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
-        unmatched = [name for name, part in splits.items() if match_colours and not part.has_tracklets()]
         if is_main():
-            if unmatched:
-                print(f"{out}: no tracklets in {' and '.join(unmatched)}: colours there are left as they are")
-            print(f"{out}: features, {card['width']} wide: {counts}")
+            _say(out, card, [name for name, part in splits.items() if match_colours and not part.has_tracklets()])
+
+
+def _refuse_colours(data: epath.Path) -> NoReturn:
+    raise UserError(
+        f"{data}: a folder of images has no videos and tracklets, which --match-colours needs; make a dataset "
+        "of it with `cion data import`, or leave --match-colours out"
+    )
+
+
+def _say(out: Path, card: dict[str, Any], unmatched: list[str]) -> None:
+    if unmatched:
+        print(f"{out}: no tracklets in {' and '.join(unmatched)}: colours there are left as they are")
+    counts = ", ".join(f"{part['images']:,} of {name}" for name, part in card["splits"].items())
+    print(f"{out}: features, {card['width']} wide: {counts}")
 
 
 def _program(
