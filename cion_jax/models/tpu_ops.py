@@ -1,7 +1,7 @@
 """Forms of what `ops` offers for TPUs: XLA's own, but products over maps are convolutions.
 
 XLA lays maps out as the convolutions around them want it. To go over to a product of matrices, and back, would be
-copies, and what stands between could not be fused: a quarter of the time of a ResNet's first blocks.
+copies, and what stands between could not be fused.
 """
 
 from jax import Array

@@ -21,7 +21,6 @@ _SLICES = ("slice", "dynamic-slice", "gather")
 _COPIES = {"copy-start": 0, "slice-start": 1}
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
-_GROUPS = re.compile(r"feature_group_count=(\d+)")
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:s=\{|ensions":\[)"?([\d,"]*)')
 
 

@@ -15,12 +15,11 @@ from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import Records
 from cion_jax.denoise.denoise import denoise
 from cion_jax.errors import UserError
-from cion_jax.evaluate.embed import embed_all
 from cion_jax.evaluate.jaccard import cluster_centers, dbscan, jaccard_graph
 from cion_jax.hosts import all_gather, is_main, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
-from cion_jax.run.damaged import Passing
+from cion_jax.run.damaged import embed_passing
 from cion_jax.run.relabel import labels_path, tracked_features
 from cion_jax.terminal import ProgressBar
 
@@ -68,17 +67,8 @@ def _clusters(
         for warning in denoised.warnings if is_main() else ():
             print(f"cion: {warning}", file=sys.stderr)
         return tracked.features, denoised.labels
-    images = Passing(records.in_order(), settings.skip_damaged)
-    with bar("embedding images for clusters", len(records)) as progress:
-        features = embed_all(
-            network,
-            variables,
-            images,
-            image_size=network.image_size,
-            precision=settings.precision,
-            progress=progress,
-        )
-    whole = images.whole()
+    title = "embedding images for clusters"
+    features, whole = embed_passing(settings, network, variables, records.in_order(), bar, title)
     labels = np.full(len(records), -1, np.int64)
     labels[whole] = _neighbours(settings, features[whole], most_clusters(settings, records), bar)
     return features, labels

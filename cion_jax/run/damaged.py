@@ -4,9 +4,13 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from cion_jax.config import Training
 from cion_jax.data.records import DamagedRecordError
-from cion_jax.evaluate.embed import Images
+from cion_jax.evaluate.embed import Images, embed_all
 from cion_jax.hosts import all_gather
+from cion_jax.models.network import Network
+from cion_jax.models.zoo import Variables
+from cion_jax.terminal import ProgressBar
 
 
 class Passing:
@@ -42,3 +46,20 @@ class Passing:
     def whole(self) -> np.ndarray:
         """The numbers of all others, in order."""
         return np.setdiff1d(np.arange(len(self)), self.damaged())
+
+
+def embed_passing(
+    settings: Training, network: Network, variables: Variables, images: Images, bar: ProgressBar, title: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of all images, and the numbers of those that are whole; `title` is that of the progress bar."""
+    passing = Passing(images, settings.skip_damaged)
+    with bar(title, len(images)) as progress:
+        features = embed_all(
+            network,
+            variables,
+            passing,
+            image_size=network.image_size,
+            precision=settings.precision,
+            progress=progress,
+        )
+    return features, passing.whole()

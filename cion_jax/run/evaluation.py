@@ -7,12 +7,12 @@ import numpy as np
 from cion_jax.config import Training
 from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
-from cion_jax.evaluate.embed import Images, embed_all
+from cion_jax.evaluate.embed import Images
 from cion_jax.evaluate.query_gallery import embed_query_gallery, open_query_gallery
 from cion_jax.evaluate.retrieval import right_answers, scores, search
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
-from cion_jax.run.damaged import Passing
+from cion_jax.run.damaged import embed_passing
 from cion_jax.terminal import ProgressBar
 
 
@@ -49,17 +49,7 @@ def scores_of_some(
     settings: Training, network: Network, variables: Variables, images: Images, labels: np.ndarray, bar: ProgressBar
 ) -> dict[str, float]:
     """Scores where the first image of each identity under each camera seeks the others; labels have a row an image."""
-    passing = Passing(images, settings.skip_damaged)
-    with bar("embedding those set aside", len(images)) as progress:
-        features = embed_all(
-            network,
-            variables,
-            passing,
-            image_size=network.image_size,
-            precision=settings.precision,
-            progress=progress,
-        )
-    whole = passing.whole()
+    features, whole = embed_passing(settings, network, variables, images, bar, "embedding those set aside")
     features, labels = features[whole], labels[whole]
     pairs = np.stack([labels["identity"], labels["camera"]])
     _, query = np.unique(pairs, axis=1, return_index=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cion_jax.config import AUTO, Training
 from cion_jax.errors import UserError
-from cion_jax.hosts import all_gather
+from cion_jax.hosts import all_gather, is_main
 from cion_jax.run.forecast import fitting_step, memory, memory_limit
 from cion_jax.run.method import Method
 from cion_jax.run.sharding import make_mesh
@@ -69,5 +69,6 @@ def fitted(
 
 
 def _found(settings: Settings) -> Settings:
-    print(f"found to fit: --batch {settings.batch} --accumulate {settings.accumulate}", file=sys.stderr)
+    if is_main():
+        print(f"found to fit: --batch {settings.batch} --accumulate {settings.accumulate}", file=sys.stderr)
     return settings

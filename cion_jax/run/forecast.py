@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
+from cion_jax.hosts import is_main
 from cion_jax.programs.account import account, described
 from cion_jax.programs.devices import sheet_of
 from cion_jax.run.method import Method, abstract_state, lower_step
@@ -106,8 +107,9 @@ def fitting_step(method: Method, instances: int, mesh: Mesh) -> tuple[Method, An
 
 def compiled_step(method: Method, instances: int, mesh: Mesh) -> Any:
     """The step as XLA compiles it for the devices of a mesh; a line on stderr says so, since it may take minutes."""
-    device = mesh.devices.flat[0].device_kind
-    print(f"compiling the step: {method.settings.batch:,} images, {mesh.size} x {device}", file=sys.stderr, flush=True)
+    if is_main():
+        where = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+        print(f"compiling the step: {method.settings.batch:,} images, {where}", file=sys.stderr, flush=True)
     return lower_step(method, instances, mesh).compile()
 
 
