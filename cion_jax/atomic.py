@@ -1,7 +1,9 @@
 """Output that nobody meets half made: files are written whole or not at all, and a folder belongs to one thing."""
 
+import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cion_jax.errors import UserError
@@ -40,3 +42,33 @@ def claim_folder(out: Path, notes: Sequence[Path], check: Callable[[Path], None]
         raise UserError(f"{out}: already holds something else; choose another folder or delete this one")
     notes[-1].parent.mkdir(parents=True, exist_ok=True)
     return None
+
+
+#: Folders that this process writes to.
+_writing: set[Path] = set()
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask from writing to a folder, which is there; one that is killed lets go of it."""
+    folder = folder.resolve()
+    if folder in _writing:  # whoever called us has it
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(folder, place)
+        _writing.add(folder)
+        yield
+    finally:
+        _writing.discard(folder)
+        os.close(place)
+
+
+def _lock(folder: Path, place: int) -> None:
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is writing there; let it end, or choose another folder") from None
+    except OSError:
+        pass  # there are file systems without locks

@@ -14,9 +14,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -24,6 +25,7 @@ import numpy as np
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
+from cion_jax.atomic import sole_writer
 from cion_jax.config import Hosts
 from cion_jax.errors import UserError
 from cion_jax.roll_call import Facts, Place, Watch, call_roll
@@ -158,6 +160,11 @@ def is_main() -> bool:
 def is_single_process() -> bool:
     """Whether there is no other process."""
     return jax.process_count() == 1
+
+
+def main_writes(folder: Path) -> AbstractContextManager[None]:
+    """Keep other jobs from writing to a folder, which is there: its main process holds it."""
+    return sole_writer(folder) if is_main() else nullcontext()
 
 
 def on_main(work: Callable[[], object]) -> None:

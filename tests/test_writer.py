@@ -1,5 +1,6 @@
 """Datasets are written whole, the same each time, and taken up where a killed run left them."""
 
+import fcntl
 import os
 import random
 import signal
@@ -12,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cion_jax.atomic import sole_writer
 from cion_jax.config import Writing
 from cion_jax.data import dataset as layout
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
+from cion_jax.hosts import main_writes
 from sources import Blocks, contents
 
 COMMAND = "import sys; from cion_jax.cli import main; sys.exit(main())"
@@ -175,3 +178,17 @@ def test_writing_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert len(workers) == 2
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+def test_two_processes_never_write_to_one_folder(dataset: Path, blocks: Blocks, tmp_path: Path) -> None:
+    """Neither records nor anything else; whoever ends, however, lets go of it."""
+    place = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(place, fcntl.LOCK_EX)  # as another process holds it
+    with pytest.raises(UserError, match="another process is writing there"):
+        write_dataset(tmp_path, {"train": blocks}, Writing(workers=1))
+    with pytest.raises(UserError, match="another process is writing there"), main_writes(tmp_path):
+        pass
+    os.close(place)
+    with main_writes(tmp_path), sole_writer(tmp_path):
+        pass
+    write_dataset(tmp_path, {"train": blocks}, Writing(workers=1))

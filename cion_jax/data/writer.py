@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cion_jax.atomic import claim_folder, write_atomically
+from cion_jax.atomic import claim_folder, sole_writer, write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
@@ -54,10 +54,12 @@ def write_dataset(
         "images_per_shard": writing.images_per_shard,
         "sources": {name: {"images": len(s), "fingerprint": s.fingerprint()} for name, s in sources.items()},
     }
-    if _claim(out, plan):
-        _write_shards(out, sources, writing)
-        _finish(out, sources, plan, beside or {})
-    shutil.rmtree(_unfinished(out), ignore_errors=True)
+    is_left = _claim(out, plan)
+    with sole_writer(out):
+        if is_left:
+            _write_shards(out, sources, writing)
+            _finish(out, sources, plan, beside or {})
+        shutil.rmtree(_unfinished(out), ignore_errors=True)
     return dataset.read_card(out)[0]
 
 

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from cion_jax.data.files import Folder
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
-from cion_jax.hosts import is_main, on_main
+from cion_jax.hosts import is_main, main_writes, on_main
 from cion_jax.run.checkpoints import Checkpoint, Checkpoints, Position, is_finite
 from cion_jax.run.journal import Journal, Silence, profile
 from cion_jax.run.loader import device_batches
@@ -59,7 +59,7 @@ def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0) ->
     on_main(lambda: claim(out, settings))
     on_main(lambda: note_origin(out, data, records.card.fingerprint))
     template = abstract_state(method, mesh)
-    with Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
+    with main_writes(out), Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
         checkpoint = _restore_or_init(method, template, records, checkpoints)
         first_step = int(checkpoint.state.step)
         total_steps = first_step + _steps_left(method, records, stages, checkpoint)
