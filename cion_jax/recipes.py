@@ -131,10 +131,10 @@ def published(settings: Finetuning, backbone: str, data_set: str) -> Finetuning:
         optimization = _ODD.get((backbone, data_set), BnneckOptimization())
         return replace(settings, batch=batch, validation=0.0, resize="bicubic", optimization=optimization)
     if isinstance(settings, Mgn):
-        return replace(settings, validation=0.0)
+        return replace(settings, validation=0.0, resize="bicubic")
     assert isinstance(settings, ClusterContrast)
     clustering = Clustering(eps=0.6 if data_set == "market1501" else 0.7)
-    return replace(settings, clustering=clustering, pixel_scale="augmentation")
+    return replace(settings, clustering=clustering, pixel_scale="augmentation", resize="bicubic")
 
 
 def read_settings(path: Path, kind: type[_Settings]) -> _Settings:

@@ -140,7 +140,7 @@ class Painted(Blocks):
             return np.zeros_like(pixels)
         return pixels if number < self.count // 2 else (pixels * [0.5, 0.3, 0.3] + [10, 20, 20]).astype(np.uint8)
 
-    def pixels_into(self, out: np.ndarray, number: Any) -> None:
+    def pixels_into(self, out: np.ndarray, number: Any, kernel: str = "bilinear") -> None:
         out[:] = self.pixels(number)
 
     def where(self, number: Any) -> str:

@@ -248,7 +248,7 @@ def test_histograms_see_colours_and_heights_but_not_sides(tmp_path: Path) -> Non
         def __len__(self) -> int:
             return len(records)
 
-        def pixels_into(self, out: np.ndarray, number: int) -> None:
+        def pixels_into(self, out: np.ndarray, number: int, kernel: str = "bilinear") -> None:
             records.pixels_into(out, number)
             out[:] = out[:, ::-1]
 

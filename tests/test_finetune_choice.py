@@ -134,7 +134,7 @@ def test_a_damaged_image_among_those_set_aside_is_not_scored(
         def where(self, number: Any) -> str:
             return ""
 
-        def pixels_into(self, out: np.ndarray, number: Any) -> None:
+        def pixels_into(self, out: np.ndarray, number: Any, kernel: str = "bilinear") -> None:
             whole.images.pixels_into(out, kept[number])
 
     assert scores == scores_of_some(settings, *network, Others(), whole.labels[kept], silent)

@@ -74,8 +74,8 @@ class Training:
     image_size: tuple[int, int] = (256, 128)
     """Height and width to which images are decoded, before crops are taken."""
     resize: Kernel = "bilinear"
-    """How images of another size are brought to it in training. Scores and features are always of bilinear images; so
-    are those of the published bnneck, which trains with bicubic ones."""
+    """How images of another size are brought to it in training. Networks of mgn and of adaptation see them in the same
+    way when they are tested; those of bnneck and of pre-training see bilinear ones, as in the published code."""
     precision: Precision = "bfloat16"
     """What networks compute in; parameters, norms, softmax and loss are float32 in any case. tensorfloat32 is float32
     but for what is multiplied, which GPUs and TPUs round to be faster; on CPUs the two are the same."""

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cion_jax.config import Precision
+from cion_jax.config import Kernel, Precision
 from cion_jax.data.images import ImageError, decode_into
 from cion_jax.data.pixels import normalise, to_float
 from cion_jax.errors import UserError
@@ -33,7 +33,7 @@ class Images(Protocol):
         """How many images there are."""
         ...
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """Write an image into a uint8 array, resized to its height and width."""
         ...
 
@@ -54,11 +54,11 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """Decode an image into an array, resized to its height and width."""
         path = self.folder / self.names[number]
         try:
-            decode_into(out, path.read_bytes())
+            decode_into(out, path.read_bytes(), kernel)
         except ImageError as error:
             raise UserError(f"{path}: {error}; mend or remove it") from None
 
@@ -141,6 +141,7 @@ def embed(
     spans: Sequence[range],
     *,
     image_size: tuple[int, int],
+    resize: Kernel = "bilinear",
     batch: int = 256,
     colours: Colours | None = None,
 ) -> Iterator[np.ndarray]:
@@ -153,7 +154,8 @@ def embed(
         run: What `embedder` returned.
         images: Where the pixels come from.
         spans: Consecutive numbers of images, at most `batch` in each, as `batched` makes them.
-        image_size: Height and width to which images are resized.
+        image_size: Height and width to which images are resized,
+        resize: and how: as the network's `resize` says.
         batch: Images that the devices take together.
         colours: How to change the colours of each image, with a row for each of `images`, as `colours.matched`
             returns it.
@@ -163,7 +165,7 @@ def embed(
     def decode(span: range) -> tuple[np.ndarray, ...]:
         pixels = np.zeros((rows, *image_size, 3), np.uint8)
         for row, number in zip(pixels, span, strict=False):
-            images.pixels_into(row, number)
+            images.pixels_into(row, number, resize)
         return pixels, *(_padded(each[span.start : span.stop], rows) for each in colours or ())
 
     batches = in_threads(decode, spans)
@@ -223,7 +225,7 @@ def embed_all(
     run = embedder(model, variables, flip=flip, precision=precision)
     spans = batched(local, batch)
     features = np.empty((len(local), model.width(image_size)), np.float32)
-    parts = embed(run, images, spans, image_size=image_size, batch=batch, colours=colours)
+    parts = embed(run, images, spans, image_size=image_size, resize=model.resize, batch=batch, colours=colours)
     for span, rows in zip(spans, parts, strict=True):
         features[span.start - local.start : span.stop - local.start] = rows
         progress(len(span))

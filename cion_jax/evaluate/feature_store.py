@@ -28,7 +28,7 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate.colours import image_colours, matchable, matched
 from cion_jax.evaluate.embed import Colours, ImageFolder, Images, batched, embed, embedder
-from cion_jax.hosts import barrier, local_part, on_main
+from cion_jax.hosts import barrier, local_part, main_writes, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
 from cion_jax.npz import map_npy
@@ -108,6 +108,7 @@ def write_features(
         "weights": digest(variables),
         "width": model.width(image_size),
         "image_size": list(image_size),
+        "resize": model.resize,
         "flip": flip,
         "match_colours": match_colours,
         "precision": precision,
@@ -115,15 +116,18 @@ def write_features(
         "splits": {name: {"images": len(s.images), "fingerprint": s.fingerprint} for name, s in splits.items()},
     }
     on_main(lambda: _claim(out, card))
-    if not (out / CARD).exists():
-        run = embedder(model, variables, flip=flip, precision=precision)
-        for name, split in splits.items():
-            colours = _matched(name, split, image_size) if match_colours and split.has_tracklets() else None
-            embed_spans = functools.partial(embed, run, image_size=image_size, batch=batch, colours=colours)
-            _write_split(out, name, split, card, embed_spans, batch)
-        barrier()  # the card says that all shards are there
-        on_main(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(_signed(out, card)))))
-    on_main(lambda: shutil.rmtree(_unfinished(out), ignore_errors=True))
+    with main_writes(out):
+        if not (out / CARD).exists():
+            run = embedder(model, variables, flip=flip, precision=precision)
+            for name, split in splits.items():
+                colours = _matched(name, split, image_size) if match_colours and split.has_tracklets() else None
+                embed_spans = functools.partial(
+                    embed, run, image_size=image_size, resize=model.resize, batch=batch, colours=colours
+                )
+                _write_split(out, name, split, card, embed_spans, batch)
+            barrier()  # the card says that all shards are there
+            on_main(lambda: _write(out, out / CARD, lambda path: path.write_text(_as_json(_signed(out, card)))))
+        on_main(lambda: shutil.rmtree(_unfinished(out), ignore_errors=True))
     return card
 
 

@@ -46,7 +46,7 @@ def card(network: Network, fingerprint: str) -> dict[str, Any]:
             "type": "uint8",
             "shape": [BATCH, height, width, 3],
             "colours": "RGB",
-            "resize": "bilinear, antialiased, aspect ratio not kept (Pillow's BILINEAR)",
+            "resize": f"{network.resize}, antialiased, aspect ratio not kept (Pillow's {network.resize.upper()})",
         },
         "inside": {"rule": "(pixels / 255 - mean) / std", "mean": network.mean, "std": network.std},
         "output": {

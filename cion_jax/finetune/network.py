@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from jax import Array
 
+from cion_jax.config import Kernel
 from cion_jax.models.network import Colour
 from cion_jax.models.zoo import Backbone, Variables
 
@@ -51,6 +52,11 @@ class Finetuned:
     def std(self) -> Colour:
         """and what they are then divided by."""
         return self.backbone.std
+
+    @property
+    def resize(self) -> Kernel:
+        """How images of another size are brought to its own."""
+        return self.backbone.resize
 
     @property
     def order(self) -> tuple[str, ...]:

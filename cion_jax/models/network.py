@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from cion_jax.config import Kernel
 from cion_jax.models.zoo import Variables
 
 Colour = tuple[float, float, float]
@@ -29,6 +30,11 @@ class Network(Protocol):
     @property
     def std(self) -> Colour:
         """and what they are then divided by."""
+        ...
+
+    @property
+    def resize(self) -> Kernel:
+        """How images of another size are brought to its own."""
         ...
 
     @property

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cion_jax.config import MEAN, STD
+from cion_jax.config import MEAN, STD, Kernel
 from cion_jax.errors import UserError
 from cion_jax.models import convnext, edgenext, fastvit, ghostnet, repvit, resnet, swin, vit, volo
 from cion_jax.models.ops import traced_for
@@ -40,6 +40,8 @@ class Backbone:
     """What is taken off the channels of its images, whose values are 0 to 1;"""
     std: tuple[float, float, float] = STD
     """and what they are then divided by."""
+    resize: Kernel = "bilinear"
+    """How images of another size are brought to its own."""
 
     def init(self, key: Array, param_dtype: Any = jnp.float32) -> Variables:
         """Fresh variables."""

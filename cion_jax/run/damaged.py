@@ -4,7 +4,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from cion_jax.config import Training
+from cion_jax.config import Kernel, Training
 from cion_jax.data.records import DamagedRecordError
 from cion_jax.evaluate.embed import Images, embed_all
 from cion_jax.hosts import all_gather
@@ -29,10 +29,10 @@ class Passing:
         """The place of an image, for messages."""
         return self._images.where(number)
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """Write an image into an array, resized to its height and width."""
         try:
-            self._images.pixels_into(out, number)
+            self._images.pixels_into(out, number, kernel)
         except DamagedRecordError:
             if not self._skip:
                 raise

@@ -228,7 +228,8 @@ def _body(settings: Finetuning, name: str, source: Network | None, platform: str
     if settings.resample_positions:
         options["always_resample"] = True
     body = backbone(name, image_size=pictures.size, platform=platform, **options)
-    return replace(body, mean=scale.mean, std=scale.std)
+    tested = "bilinear" if isinstance(settings, Bnneck) else settings.resize  # as in the published code
+    return replace(body, mean=scale.mean, std=scale.std, resize=tested)
 
 
 def network_of(settings: Finetuning, body: Backbone, classes: int) -> Finetuned:

@@ -5,7 +5,7 @@ from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
-from cion_jax.config import Supervised
+from cion_jax.config import Kernel, Supervised
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.names import listed_images
 from cion_jax.data.records import Records
@@ -31,9 +31,9 @@ class Chosen:
         """The place of an image, for messages."""
         return self._records.where(self._numbers[number])
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """Write an image into an array, resized to its height and width."""
-        self._records.pixels_into(out, self._numbers[number])
+        self._records.pixels_into(out, self._numbers[number], kernel)
 
 
 class Aside(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cion_jax.config import BNNECK_AUGMENTATION, CLUSTER_CONTRAST_AUGMENTATION, MGN_AUGMENTATION
+from cion_jax.config import BNNECK_AUGMENTATION, CLUSTER_CONTRAST_AUGMENTATION, MGN_AUGMENTATION, Kernel
 from cion_jax.errors import UserError
 from cion_jax.finetune.bnneck import BNNeck
 from cion_jax.finetune.encoder import encoder
@@ -54,14 +54,15 @@ def card(network: Finetuned) -> dict[str, str]:
     numbers = {"mean": network.mean, "std": network.std}
     noted = {name: " ".join(map(repr, values)) for name, values in numbers.items()}
     feature = {"feature": network.feature} if isinstance(network, BNNeck) else {}
-    return {"method": network.method, **noted, **feature}
+    return {"method": network.method, **noted, "resize": network.resize, **feature}
 
 
 def from_card(noted: Mapping[str, str], body: Backbone, state: Mapping[str, np.ndarray]) -> Finetuned:
     """The network that a card describes; what the card lacks raises a KeyError or ValueError."""
     red, green, blue = map(float, noted["mean"].split())
     by_red, by_green, by_blue = map(float, noted["std"].split())
-    body = replace(body, mean=(red, green, blue), std=(by_red, by_green, by_blue))
+    resize: Kernel = "bicubic" if noted.get("resize") == "bicubic" else "bilinear"
+    body = replace(body, mean=(red, green, blue), std=(by_red, by_green, by_blue), resize=resize)
     return build(noted["method"], body, classes=classes_in(state), feature=noted.get("feature", "before"))
 
 
@@ -74,7 +75,8 @@ def published(state: State, name: str, image_size: tuple[int, int] | None) -> tu
     for key, values in _PIXELS.items():
         if key in state and not np.allclose(state[key].ravel(), 255 * np.array(values), rtol=1e-3):
             raise UserError(f"{key} is {state[key].ravel()}, not {255 * np.array(values)}: not of published MGN")
-    network = build(method, replace(body, mean=usual.mean, std=usual.std), classes=classes_in(state))
+    resize: Kernel = "bilinear" if method == "bnneck" else "bicubic"
+    network = build(method, replace(body, mean=usual.mean, std=usual.std, resize=resize), classes=classes_in(state))
     return network, {key: value for key, value in state.items() if key not in _PIXELS}
 
 

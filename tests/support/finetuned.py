@@ -25,9 +25,10 @@ FAMILY = Family(
 COMMON = "--epochs 3 --epoch-steps 4 --batch 16 --instances 4 --precision float32 --threads 1 --checkpoint-steps 3"
 COMMANDS = {
     "bnneck": f"finetune bnneck {COMMON} --image-size 32 16 --size 32 16 --validation 0.3 --evaluate-every 1 --pad 2",
-    "mgn": f"finetune mgn {COMMON} --image-size 48 16 --size 48 16 --validation 0 --pad 2 --frozen 1 --warmup 1",
+    "mgn": f"finetune mgn {COMMON} --image-size 48 16 --size 48 16 --validation 0 --pad 2 --frozen 1 --warmup 1 "
+    "--resize bicubic",
     "dbscan": f"adapt {COMMON} --image-size 32 16 --size 32 16 --pad 2 --k1 8 --k2 2 --min-samples 2 --eps 0.7 "
-    "--learning-rate 0.05",
+    "--learning-rate 0.05 --resize bicubic",
     "denoise": f"adapt {COMMON} --image-size 32 16 --size 32 16 --pad 2 --by denoise --tau 0.3 --memory-update plain",
 }
 

@@ -63,7 +63,7 @@ class Drawn:
     def __len__(self) -> int:
         return 100
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: str = "bilinear") -> None:
         self.seen.append(int(number))
         out[:] = np.random.default_rng(int(number)).integers(0, 256, out.shape)
 
