@@ -1,6 +1,5 @@
 """Records as folders of images again: the bytes are those in the records."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from cion_jax.atomic import sole_writer
 from cion_jax.data import dataset
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
@@ -46,14 +46,22 @@ def export(folder: Path, out: Path, *, layout: Layout, split: str, labelling: Pa
     else:
         records = Records(folder, split)
         places = _tracklets(records) if layout == "tracklets" else _identities(records, _people(records, labelling))
-    unfinished = out.parent / f".{out.name}.{os.getpid()}"
-    try:
-        written = _write(unfinished, places, total)
-        unfinished.replace(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with sole_writer(unfinished):
+        try:
+            _empty(unfinished)  # of what a killed export has left
+            written = _write(unfinished, places, total)
+            unfinished.replace(out)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     return written
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path)
 
 
 def _write(folder: Path, places: Places, total: int) -> int:

@@ -6,12 +6,14 @@ PLAN is a JSON object:
     killed     the step after which the process, if it keeps no journal, kills itself
     without    a module that it does not have
     rows       images that each device embeds together for clusters
+    labels     a run whose clusters are taken after the first epoch, whatever its own features make
 """
 
 import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ import numpy as np
 import pytest
 
 from cion_jax.evaluate.embed import embed_all
-from cion_jax.run import clusters
+from cion_jax.run import clusters, damaged
 from cion_jax.run.journal import Silence
 from finetuned import cion, stand_in
 
@@ -38,7 +40,21 @@ def embed_by(rows: int) -> None:
     def embedding(*arguments: Any, **options: Any) -> np.ndarray:
         return embed_all(*arguments, batch=rows * jax.local_device_count(), **options)
 
-    clusters.embed_all = embedding
+    damaged.embed_all = embedding
+
+
+def take_clusters(run: str) -> None:
+    """Those of another run from its second epoch on."""
+    find = clusters._clusters
+    _, *later = sorted(Path(run, "labels").glob("*.npz"))
+    epochs = iter([None, *(np.load(path)["labels"] for path in later)])
+
+    def finding(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        features, labels = find(*arguments)
+        taken = next(epochs)
+        return features, labels if taken is None else taken
+
+    clusters._clusters = finding
 
 
 if __name__ == "__main__":
@@ -49,6 +65,8 @@ if __name__ == "__main__":
         sys.modules[plan["without"]] = None  # type: ignore[assignment]
     if "rows" in plan:
         embed_by(plan["rows"])
+    if "labels" in plan:
+        take_clusters(plan["labels"])
     with pytest.MonkeyPatch.context() as patch:
         stand_in(patch)
         sys.exit(cion(*command))
