@@ -7,11 +7,11 @@ import numpy as np
 
 from cion_jax.data.dataset import digest, is_dataset, read_card
 from cion_jax.data.files import is_remote
-from cion_jax.data.labels import MAX_IDENTITY, read_labelling
+from cion_jax.data.labels import read_labelling
 from cion_jax.errors import UserError
 from cion_jax.evaluate import feature_store
 from cion_jax.gallery import graph
-from cion_jax.gallery.rows import make_rows
+from cion_jax.gallery.rows import encoded, make_rows
 from cion_jax.gallery.search import exact_neighbours
 from cion_jax.gallery.store import Gallery, Origin
 from cion_jax.untrusted import parse_json, read_file
@@ -48,14 +48,12 @@ def from_features(
         people = read_labelling(labelling, fingerprint, len(index))
     elif split in ("query", "gallery"):
         people[people == 0] = -1  # distractors are many people
-    names = _tracklet_names(origin, index["tracklet"])
     rows = make_rows(
         index,
         index["number"],
         person=_people(people),
         path=_paths(folder / split, origin.data, len(index)),
-        video_name=[names.get(tracklet, ("", ""))[0] for tracklet in index["tracklet"].tolist()] if names else (),
-        tracklet_name=[names.get(tracklet, ("", ""))[1] for tracklet in index["tracklet"].tolist()] if names else (),
+        **_tracklet_names(origin, index["tracklet"]),
     )
     made = digest(card.get("files"), fingerprint, people, half)
     return Gallery(features.astype(np.float16) if half else features, rows, origin, made=made)
@@ -104,15 +102,18 @@ def _origin(folder: Path, card: dict[str, Any], split: str, data: str, weights: 
 def _people(identity: np.ndarray) -> np.ndarray:
     """What people are called before they have names: by their numbers."""
     different, inverse = np.unique(identity, return_inverse=True)
-    assert different.max(initial=0) <= MAX_IDENTITY
-    return np.array(["" if number < 0 else str(number) for number in different], np.dtypes.StringDType())[inverse]
+    return encoded(["" if number < 0 else str(number) for number in different.tolist()])[inverse]
 
 
-def _tracklet_names(origin: Origin, tracklet: np.ndarray) -> dict[int, tuple[str, str]]:
-    """What the source calls videos and tracklets, where the dataset is there and has a table of it."""
-    if not origin.data or not (tracklet >= 0).any() or not (is_remote(origin.data) or is_dataset(origin.data)):
+def _tracklet_names(origin: Origin, tracklet: np.ndarray) -> dict[str, np.ndarray]:
+    """What the source calls the video and the tracklet of each image, where the dataset is there and has a table."""
+    if not origin.data or not (is_remote(origin.data) or is_dataset(origin.data)):
         return {}
-    return read_names(origin.data, origin.split)
+    names = read_names(origin.data, origin.split)
+    different, inverse = np.unique(tracklet, return_inverse=True)
+    known = [names.get(number, ("", "")) for number in different.tolist()]
+    return {f"{kind}_name": encoded([pair[place] for pair in known])[inverse]
+            for place, kind in enumerate(("video", "tracklet"))}  # fmt: skip
 
 
 def _paths(part: Path, data: str, images: int) -> list[str]:

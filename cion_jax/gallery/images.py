@@ -57,6 +57,8 @@ def open_all(places: Sequence[Folder], split: str = "query") -> tuple[Joined, li
         places: Image files, folders of them, and datasets.
         split: Which split of the datasets.
     """
+    if not places:
+        raise UserError("no images are given; name image files, folders of them, or datasets")
     parts: list[Images] = []
     names: list[str] = []
     for is_file, some in groupby(places, lambda place: not is_remote(place) and Path(place).is_file()):

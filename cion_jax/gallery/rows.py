@@ -23,11 +23,11 @@ def make_rows(labels: np.ndarray, number: np.ndarray | None = None, **texts: Seq
     Args:
         labels: (N,) with the fields video, tracklet, frame and camera, as the index of a dataset has them.
         number: (N,) the number of each image in its split; by default 0 to N - 1, and -1 for images that have a path.
-        texts: Any of TEXTS, a text for each image, "" where it is not known.
+        texts: Any of TEXTS, a text for each image, "" where it is not known; or as `encoded` makes them of fewer.
     """
-    columns = {name: _encoded(texts.pop(name, ()), len(labels)) for name in TEXTS}
-    if texts:
-        raise TypeError(f"no such text: {', '.join(texts)}; there are {', '.join(TEXTS)}")
+    if unknown := texts.keys() - {*TEXTS}:
+        raise TypeError(f"no such text: {', '.join(unknown)}; there are {', '.join(TEXTS)}")
+    columns = {name: _column(texts.get(name, ())) for name in TEXTS}
     rows = np.zeros(len(labels), [*NUMBERS.descr, *((name, values.dtype) for name, values in columns.items())])
     for name, values in columns.items():
         rows[name] = values
@@ -72,6 +72,12 @@ def widest_group(rows: np.ndarray) -> By:
     return "person" if (rows["person"] != b"").any() else "tracklet" if (rows["tracklet"] >= 0).any() else "image"
 
 
+def count_known(rows: np.ndarray) -> tuple[int, int, int]:
+    """How many images, tracklets and people there are."""
+    tracklets, people = np.unique(rows["tracklet"]), np.unique(rows["person"])
+    return len(rows), int((tracklets >= 0).sum()), int((people != b"").sum())
+
+
 def _numbered(names: np.ndarray, known: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Numbers for what is known, and behind them the numbers of the others."""
     result = np.empty(len(names), np.int64)
@@ -80,8 +86,10 @@ def _numbered(names: np.ndarray, known: np.ndarray, others: np.ndarray) -> np.nd
     return result
 
 
-def _encoded(texts: Sequence[str] | np.ndarray, count: int) -> np.ndarray:
-    if not len(texts):
-        return np.zeros(count, "S1")
-    different, inverse = np.unique(np.asarray(texts, np.dtypes.StringDType()), return_inverse=True)
-    return np.array([os.fsencode(each) for each in different] or [b""], np.bytes_)[inverse]
+def encoded(texts: Sequence[str]) -> np.ndarray:
+    """Texts as bytes, in an array; paths keep what is not UTF-8 in them."""
+    return np.array([os.fsencode(each) for each in texts] or [b""], np.bytes_)
+
+
+def _column(texts: Sequence[str] | np.ndarray) -> np.ndarray:
+    return texts if isinstance(texts, np.ndarray) else encoded(texts)
