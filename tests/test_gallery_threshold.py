@@ -1,16 +1,18 @@
 """A threshold by a false match rate: what pairs it is told by, and how sure it is."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.stats import beta
-from test_gallery import gallery_of
+from test_gallery import EACH, TRACKLETS, gallery_of
 
 from cion_jax.data.labels import LABELS
 from cion_jax.errors import UserError
 from cion_jax.gallery.answers import ask
 from cion_jax.gallery.rows import make_rows
 from cion_jax.gallery.store import Gallery
-from cion_jax.gallery.threshold import choose_threshold, different_pairs, rate_with_interval
+from cion_jax.gallery.threshold import choose_threshold, rate_with_interval, two_people
 
 
 def labels_of(video: list[int], tracklet: list[int], frame: list[int]) -> np.ndarray:
@@ -19,50 +21,52 @@ def labels_of(video: list[int], tracklet: list[int], frame: list[int]) -> np.nda
     return labels
 
 
-def test_those_are_two_who_share_a_frame_of_one_video() -> None:
-    video = [0, 0, 0, 0, 1, 1, -1, -1, 2, 2]
-    tracklet = [5, 3, 3, 4, 6, 7, 8, 9, 10, -1]
-    frame = [0, 0, 1, 1, 0, 1, 0, 0, -1, -1]
-    assert different_pairs(labels_of(video, tracklet, frame)).tolist() == [[3, 4], [3, 5]]
+def test_those_are_two_whom_one_frame_of_a_video_shows() -> None:
+    video = [0, 0, 0, 0, 1, 1, -1, -1, 2, 2, 0]
+    tracklet = [5, 3, 3, 4, 6, 7, 8, 9, 10, -1, 3]
+    frame = [0, 0, 1, 1, 0, 1, 0, 0, -1, -1, 0]
+    images = two_people(labels_of(video, tracklet, frame))
+    assert {frozenset(pair) for pair in images.tolist()} == {frozenset(pair) for pair in [(0, 1), (0, 10), (2, 3)]}
+    assert two_people(labels_of([], [], [])).shape == (0, 2)
 
 
 def test_the_rate_is_that_of_all_comparisons_counted_by_hand() -> None:
     gallery = gallery_of(spread=1.0)
-    chosen = choose_threshold(gallery, 0.02, "image")
+    chosen = choose_threshold(gallery, 0.02)
     assert chosen is not None
     rows, features = gallery.rows, gallery.features
-    shares, larger = [], []
-    for one, other in different_pairs(rows):
-        distance = 1 - features[rows["tracklet"] == one] @ features[rows["tracklet"] == other].T
-        shares.append(np.mean(distance < chosen.distance))
-        larger.append(np.mean(distance <= chosen.distance + 1e-6))
-    assert chosen.rate == pytest.approx(np.mean(shares)) and np.mean(shares) <= 0.02 < np.mean(larger)
-    assert (chosen.pairs, chosen.tracklets, chosen.comparisons) == (150, 60, 150 * 64)
+    below = []
+    for one, other in combinations(range(len(rows)), 2):
+        if all(rows[name][one] == rows[name][other] for name in ("video", "frame")):
+            below.append(1 - features[one] @ features[other] - chosen.distance)
+    assert (chosen.comparisons, chosen.pairs, chosen.tracklets) == (len(below), 150, 60) == (150 * EACH, 150, 60)
+    assert chosen.rate == pytest.approx(np.mean(np.array(below) < -1e-6)) and chosen.rate <= 0.02
+    assert np.mean(np.array(below) < 1e-6) > 0.02
     assert chosen.low < chosen.rate < chosen.high
 
 
-def test_the_more_images_an_answer_has_the_smaller_is_its_threshold() -> None:
-    gallery = gallery_of(spread=1.0)
-    by_image, by_tracklet, by_person = (choose_threshold(gallery, 0.02, by) for by in ("image", "tracklet", "person"))
-    assert by_image and by_tracklet and by_person
-    assert by_person.distance < by_tracklet.distance < by_image.distance
+def test_a_tracker_that_changes_over_from_one_person_to_another_does_no_harm() -> None:
+    gallery = gallery_of(spread=0.6)
+    chosen = choose_threshold(gallery, 0.02)
+    swapped = np.arange(len(gallery.rows))
+    for late in range(EACH // 2, EACH):  # from some frame on tracklets 0 and 2, and 1 and 3, and so on, are swapped
+        for first in range(0, TRACKLETS, 4):
+            for one, other in ((first, first + 2), (first + 1, first + 3)):
+                swapped[[one * EACH + late, other * EACH + late]] = [other * EACH + late, one * EACH + late]
+    after = choose_threshold(Gallery(gallery.features[swapped], gallery.rows), 0.02)
+    assert chosen and after and after.distance == pytest.approx(chosen.distance)
 
 
-def test_pairs_that_a_labelling_calls_one_person_do_not_count_where_answers_are_people() -> None:
-    gallery = gallery_of()
-    wrong = gallery.rows.copy()
-    wrong["person"][wrong["tracklet"] == 2] = b"0"  # tracklets 0 and 2 share frames
-    assert (choose := choose_threshold(Gallery(gallery.features, wrong), 0.02, "person")) and choose.pairs == 149
-
-
-def test_a_long_tracklet_counts_as_much_as_a_short_one() -> None:
+def test_a_pair_that_is_long_together_counts_as_much_as_a_short_one() -> None:
     gallery = gallery_of(spread=1.0)
     chosen = choose_threshold(gallery, 0.02)
-    again = np.flatnonzero(gallery.rows["tracklet"] == 0).repeat(2)  # 16 images: as many as may ask
-    twice = np.concatenate([again, np.flatnonzero(gallery.rows["tracklet"] != 0)])
-    longer = choose_threshold(Gallery(gallery.features[twice], gallery.rows[twice]), 0.02)
+    together = np.isin(gallery.rows["tracklet"], [0, 2])
+    later = gallery.rows[together].copy()
+    later["frame"] += 1000
+    rows = np.concatenate([gallery.rows, later])
+    longer = choose_threshold(Gallery(np.concatenate([gallery.features, gallery.features[together]]), rows), 0.02)
     assert chosen and longer and longer.distance == pytest.approx(chosen.distance)
-    assert longer.comparisons > chosen.comparisons
+    assert (longer.comparisons, longer.pairs) == (chosen.comparisons + EACH, chosen.pairs)
 
 
 def test_strangers_match_at_the_rate_that_was_asked_for() -> None:

@@ -44,9 +44,12 @@ def index(
         approximate: Also make a graph, for approximate search.
     """
     from cion_jax.commands.sources import absolute, file_of
+    from cion_jax.data.dataset import is_dataset
     from cion_jax.gallery.build import from_features
     from cion_jax.gallery.store import made_from, read
 
+    if is_dataset(features):
+        raise UserError(f"{features}: this is a dataset; `cion embed RUN {features} FEATURES` first, and give FEATURES")
     gallery = from_features(
         features,
         split or _only_split(features),

@@ -34,8 +34,9 @@ def search(
 
     For each image the nearest answers are printed, with their distance (1 - cosine, of a tracklet or person that of its
     nearest image) and whether that is a match: nearer than a threshold. By default the threshold is the largest that
-    keeps a false match rate among people who are known to be two, since a frame of one video shows both; the rate is
-    printed with its interval. People of one video look more alike than strangers do, so that fewer of those match.
+    keeps a false match rate, as measured in images of the index that a frame of a video shows together, which are of
+    two people. The rate is one of pairs of images and is printed with its interval. An answer of many images has as
+    many chances to match.
 
     Args:
         index: What `cion index` wrote.
@@ -44,7 +45,7 @@ def search(
         top: Answers to each image.
         by: Whether an answer is an image, a tracklet, or a person; without it the last of these that the index knows.
         threshold: Distance below which an answer is a match, instead of the false match rate.
-        false_match_rate: Share of comparisons with somebody else that may be below the threshold.
+        false_match_rate: Share of pairs of images of two people that may be nearer than the threshold.
         exact: Compare with all images, also where the index has a graph for approximate search.
         weights: The run or the weights that the index was made with, if they are not any more where they were.
         json_: Print JSON.
@@ -86,6 +87,8 @@ def search(
         print(f"{page}: written", file=sys.stderr if json_ else sys.stdout)
 
 
+#: Letters in a line where no terminal says how many it has.
+_WIDTH = 200
 #: Columns of what is known of an answer, where any answer has it.
 _COLUMNS = ("person", "tracklet", "video", "frame", "camera", "called", "image")
 
@@ -94,14 +97,18 @@ def _show(answers: "Answers") -> None:
     """Print a table of the answers to each query, and what a match is."""
     listed = [[_with_names(each) for each in answers.of(query)] for query in range(len(answers.names))]
     columns = [name for name in _COLUMNS if any(name in each for own in listed for each in own)]
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     for name, own in zip(answers.names, listed, strict=True):
         numbers = [Column(title, justify="right") for title in ("rank", "distance")]
-        table = Table(*numbers, "match", *columns, title=Text(name), title_justify="left")
+        known_columns = [Column(title, overflow="fold") for title in columns]
+        table = Table(*numbers, "match", *known_columns, title=Text(name), title_justify="left")
         for each in own:
             match = {True: "yes", False: "no", None: ""}[each["match"]]
             known = [str(each.get(column, "")) for column in columns]
             table.add_row(str(each["rank"]), f"{each['distance']:.3f}", match, *map(Text, known))
-        Console().print(table)
+        console.print(table)
     print(answers.about_threshold())
 
 

@@ -70,9 +70,10 @@ class Answers:
             return f"A match is nearer than {self.threshold:g}, as given."
         sure = self.chosen
         return (
-            f"A match is nearer than {sure.distance:.4g}. Of comparisons with somebody else, {_percent(sure.rate)} are "
-            f"(between {_percent(sure.low)} and {_percent(sure.high)}, at {CONFIDENCE:.0%} confidence), told by "
-            f"{sure.pairs:,} pairs of {sure.tracklets:,} tracklets that share a frame, so that they are two people."
+            f"A match is nearer than {sure.distance:.3g}. {_percent(sure.rate)} of pairs of images of two people are "
+            f"(at {CONFIDENCE:.0%} confidence {_percent(sure.low)} to {_percent(sure.high)}): measured in "
+            f"{sure.comparisons:,} pairs that a frame shows, of {sure.tracklets:,} tracklets. An answer of many images "
+            "has as many chances to match."
         )
 
     def remarks(self) -> Iterator[str]:
@@ -113,7 +114,7 @@ def ask(
         raise UserError(f"threshold {threshold}: distances are 1 - cosine, from 0 to 2")
     by = by or widest_group(gallery.rows)
     found = search(gallery, queries, top, by, exact=exact, progress=progress)
-    chosen = choose_threshold(gallery, false_match_rate, by) if threshold is None else None
+    chosen = choose_threshold(gallery, false_match_rate) if threshold is None else None
     distance = chosen.distance if chosen else threshold
     return Answers(gallery, names, by, found, distance, chosen)
 
