@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 #: Neighbours of a vector in the graph; candidates while it is put in, and while one searches: more find more.
-CONNECTIVITY = 16
-WHEN_ADDED = 64
+CONNECTIVITY = 12
+WHEN_ADDED = 40
 WHEN_SOUGHT = 128
 #: How many times more neighbours it proposes than are asked for.
 PROPOSED = 4

@@ -69,7 +69,7 @@ def choose_threshold(gallery: Gallery, false_match_rate: float = 0.001) -> Thres
     order = np.argsort(distance)
     rate_up_to = np.cumsum(1 / comparisons[of_pair[order]] / len(pairs))
     # Below the first distance that is one too many, the rate is kept.
-    first_beyond = np.searchsorted(rate_up_to, false_match_rate * (1 + 1e-9), side="right")
+    first_beyond = int(np.searchsorted(rate_up_to, false_match_rate * (1 + 1e-9), side="right"))
     threshold = float(distance[order[min(first_beyond, len(order) - 1)]])
     share = np.bincount(of_pair, distance < threshold) / comparisons
     return Threshold(
