@@ -10,10 +10,12 @@ from rich.table import Column, Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
+from cion_jax.commands.sources import file_of
 from cion_jax.errors import UserError
 from cion_jax.terminal import Console
 
 if TYPE_CHECKING:
+    from cion_jax.evaluate.embed import Images
     from cion_jax.gallery.answers import Answers
 
 
@@ -52,7 +54,6 @@ def search(
         page: Also write the ranked lists with pictures, as this HTML file. It shows people: keep it as private as they
             are.
     """
-    from cion_jax.commands.sources import file_of
     from cion_jax.gallery.answers import ask
     from cion_jax.gallery.images import embed_for, open_all
     from cion_jax.gallery.store import read
@@ -63,28 +64,23 @@ def search(
     gallery = read(index)
     asked, names = open_all(images, split)
     queries = embed_for(gallery, asked, None if weights is None else file_of(weights))
+    options = {"top": top, "by": by, "threshold": threshold, "false_match_rate": false_match_rate, "exact": exact}
     with progress_bar("searching", len(names)) as progress:
-        answers = ask(
-            gallery,
-            queries,
-            names,
-            top=top,
-            by=by,
-            threshold=threshold,
-            false_match_rate=false_match_rate,
-            exact=exact,
-            progress=progress,
-        )
+        answers = ask(gallery, queries, names, **options, progress=progress)  # type: ignore[arg-type]
     for line in answers.remarks():
         print(f"cion: {line}", file=sys.stderr)
     print(json.dumps(answers.as_dict(), indent=1)) if json_ else _show(answers)
     if page is not None:
-        from cion_jax.atomic import write_atomically
-        from cion_jax.report.found import found
-
-        html = found(answers, asked)
-        write_atomically(page, lambda aside: aside.write_text(html))
+        _write_page(page, answers, asked)
         print(f"{page}: written", file=sys.stderr if json_ else sys.stdout)
+
+
+def _write_page(path: Path, answers: "Answers", asked: "Images") -> None:
+    from cion_jax.atomic import write_atomically
+    from cion_jax.report.found import found
+
+    html = found(answers, asked)
+    write_atomically(path, lambda aside: aside.write_text(html))
 
 
 #: Letters in a line where no terminal says how many it has.

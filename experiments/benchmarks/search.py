@@ -1,4 +1,4 @@
-"""What does it cost to ask a gallery of a million images, exactly and by a graph of neighbours, and what does that miss?
+"""What does it cost to ask a gallery of a million images, exactly and by a graph of neighbours? What does that miss?
 
     pip install -e '.[search]' && python -m experiments.benchmarks.search
 
