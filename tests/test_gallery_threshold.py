@@ -1,5 +1,6 @@
 """A threshold by a false match rate: what pairs it is told by, and how sure it is."""
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -94,6 +95,16 @@ def test_the_interval_knows_that_pairs_share_tracklets() -> None:
     assert rate_with_interval(share, bunched)[2] > 1.5 * high
     assert rate_with_interval(np.zeros(100), independent)[1:] == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
     assert rate_with_interval(np.zeros(100), star)[2] == pytest.approx(1 - 0.025 ** (1 / 50.5))
+
+
+def test_how_sure_a_match_is_stands_beside_it() -> None:
+    gallery = gallery_of(spread=1.0)
+    answers = ask(gallery, gallery.features[:1], ["a"], false_match_rate=0.0125)
+    says = answers.about_threshold()
+    assert re.search(
+        r" 1\.2 % of pairs of images .* \(at 95% confidence 0\.\d+ % to \d\.\d %\): measured in 1,200 ", says
+    )
+    assert "of 60 tracklets" in says and says.endswith("matches 6 of the 480 images, on average.")
 
 
 def test_where_nobody_shares_a_frame_there_is_no_threshold() -> None:

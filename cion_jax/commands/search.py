@@ -37,8 +37,8 @@ def search(
     For each image the nearest answers are printed, with their distance (1 - cosine, of a tracklet or person that of its
     nearest image) and whether that is a match: nearer than a threshold. By default the threshold is the largest that
     keeps a false match rate, as measured in images of the index that a frame of a video shows together, which are of
-    two people. The rate is one of pairs of images and is printed with its interval. An answer of many images has as
-    many chances to match.
+    two people. The rate is one of pairs of images and is printed with its interval: the more images an index has, the
+    more of them a stranger matches.
 
     Args:
         index: What `cion index` wrote.
@@ -48,7 +48,8 @@ def search(
         by: Whether an answer is an image, a tracklet, or a person; without it the last of these that the index knows.
         threshold: Distance below which an answer is a match, instead of the false match rate.
         false_match_rate: Share of pairs of images of two people that may be nearer than the threshold.
-        exact: Compare with all images, also where the index has a graph for approximate search.
+        exact: Compare with all images, also where the index has a graph for approximate search. Do so with an index from
+            somebody whom you do not trust: the graph's file is read by usearch, which does not expect harm.
         weights: The run or the weights that the index was made with, if they are not any more where they were.
         json_: Print JSON.
         page: Also write the ranked lists with pictures, as this HTML file. It shows people: keep it as private as they

@@ -72,8 +72,8 @@ class Answers:
         return (
             f"A match is nearer than {sure.distance:.3g}. {_percent(sure.rate)} of pairs of images of two people are "
             f"(at {CONFIDENCE:.0%} confidence {_percent(sure.low)} to {_percent(sure.high)}): measured in "
-            f"{sure.comparisons:,} pairs that a frame shows, of {sure.tracklets:,} tracklets. An answer of many images "
-            "has as many chances to match."
+            f"{sure.comparisons:,} pairs that a frame shows, of {sure.tracklets:,} tracklets. At this rate a stranger "
+            f"matches {sure.rate * len(self.gallery.rows):,.2g} of the {len(self.gallery.rows):,} images, on average."
         )
 
     def remarks(self) -> Iterator[str]:
