@@ -48,8 +48,8 @@ def search(
         by: Whether an answer is an image, a tracklet, or a person; without it the last of these that the index knows.
         threshold: Distance below which an answer is a match, instead of the false match rate.
         false_match_rate: Share of pairs of images of two people that may be nearer than the threshold.
-        exact: Compare with all images, also where the index has a graph for approximate search. Do so with an index from
-            somebody whom you do not trust: the graph's file is read by usearch, which does not expect harm.
+        exact: Compare with all images, also where the index has a graph for approximate search. Do so with an index
+            from somebody whom you do not trust: usearch reads the file of the graph, and expects no harm.
         weights: The run or the weights that the index was made with, if they are not any more where they were.
         json_: Print JSON.
         page: Also write the ranked lists with pictures, as this HTML file. It shows people: keep it as private as they
