@@ -94,6 +94,7 @@ SUITE = {
         "People in a video", "benchmarks.video vtest.avi PETS09-S2L1.gt.txt", "video", only_by_name=True
     ),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
+    "search": Benchmark("Asking a gallery", "benchmarks.search", "search"),
     "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),
     "finetuning": Benchmark(
         "Does pre-training help the task",
