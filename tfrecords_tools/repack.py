@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from cion_jax.atomic import write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset, images
+from cion_jax.data.files import put
 from cion_jax.data.labels import FIELDS, LABELS, read_labelling, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
@@ -93,7 +93,7 @@ def repack(
     if labelling is not None:
         carried = labels["train"][numbers["train"]]
         settings = {"carried over from": labelling.name}
-        write_atomically(
+        put(
             out / "labels.npz",
             lambda path: write_labelling(path, carried, written["train"].fingerprint, settings),
         )

@@ -16,6 +16,7 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from cion_jax.data.files import StoredFile, StoreError, exists, is_remote, size_of
 from cion_jax.errors import UserError
 
 _USUAL_RATE = 25  # where a file does not say
@@ -113,15 +114,20 @@ def frames_from(path: Path, pts: int) -> Iterator[Frame]:
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its stream of pictures; anything else is a VideoError."""
     try:
-        container = av.open(str(path))
+        container = av.open(StoredFile(path) if is_remote(path) else str(path))
     except (FFmpegError, OSError) as error:
-        reason = "it is empty" if path.is_file() and not path.stat().st_size else error.strerror
+        reason = "it is empty" if exists(path) and not size_of(path) else error.strerror
         raise VideoError(f"{path}: cannot be opened as a video ({reason}); mend it or leave it out") from None
+    except StoreError as error:
+        raise VideoError(str(error)) from None
     with container:
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError(f"{path}: holds no moving pictures; leave it out")
-        yield container, streams[0]
+        try:
+            yield container, streams[0]
+        except StoreError as error:  # while it is decoded
+            raise VideoError(str(error)) from None
 
 
 def expected_frames(path: Path) -> int:
