@@ -6,6 +6,7 @@ taken up by the same command, with Beam or without.
 
 import pickle
 import shlex
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,7 +49,7 @@ def spread(work: Callable[[Task, Progress], object], tasks: Iterator[Task], file
             elements = pipeline | beam.Create(places) | beam.Reshuffle()
             elements | beam.Map(_do, file=str(file), work=work)
     except Exception as error:  # each runner has errors of its own
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        why = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
         raise UserError(f"--beam-runner {writing.beam_runner}: the pipeline failed ({why}); what is done is kept, so "
                         "mend the cause and repeat the command") from None  # fmt: skip
     if refused := sorted(matching(refusals, "*")):

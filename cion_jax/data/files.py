@@ -70,9 +70,10 @@ def read_range(path: Folder, start: int, size: int) -> bytes:
 
 
 def matching(folder: Folder, pattern: str) -> list[str]:
-    """Paths of the files in a folder, relative to it, that match a pattern as of a shell; ** stands for any folders."""
+    """Paths of what is in a folder and no folder itself, relative to it, that match a pattern as of a shell; ** stands
+    for any folders."""
     if not is_remote(folder):
-        return [str(path.relative_to(folder)) for path in Path(folder).glob(pattern) if path.is_file()]
+        return [str(path.relative_to(folder)) for path in Path(folder).glob(pattern) if not path.is_dir()]
 
     def listed(store: Any, place: str) -> list[str]:
         found = store.glob(f"{place.rstrip('/')}/{pattern}", detail=True)

@@ -12,9 +12,11 @@ import numpy as np
 
 from cion_jax.data.files import exists, is_folder, is_remote, located, matching, read_range, size_of
 from cion_jax.errors import UserError
+from cion_jax.untrusted import check_is_file
 from tfrecords_tools.files import TEXT
 from tfrecords_tools.importers.lines import placed_lines
 from tfrecords_tools.importers.numbering import natural_ranks
+from tfrecords_tools.notices import say
 
 #: Endings of the files that are taken for videos in a folder.
 ENDINGS = (
@@ -67,12 +69,23 @@ def _split_pattern(source: Path) -> tuple[Path, str]:
 
 def _among(root: Path, pattern: str) -> tuple[Path, list[str], int]:
     files = [name for name in matching(root, pattern) if not any(part.startswith(".") for part in name.split("/"))]
-    names = [name for name in files if PurePosixPath(name).suffix.lower() in ENDINGS]
+    videos = [name for name in files if PurePosixPath(name).suffix.lower() in ENDINGS]
+    names = [name for name in videos if _is_text(root, name)]
     if not names:
         place = f"{root}/{pattern}".removesuffix("/**/*")
         raise UserError(f"no videos found under {place}; expected files that end with {', '.join(ENDINGS)}")
     order = np.argsort(natural_ranks(np.array(names, TEXT)), kind="stable")
-    return root, [names[place] for place in order], len(files) - len(names)
+    return root, [names[place] for place in order], len(files) - len(videos)
+
+
+def _is_text(root: Path, name: str) -> bool:
+    """Whether a name can stand in records; the user is told of one that cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        say(f"{root}: left out {name!a}, whose name is not UTF-8 text; rename it")
+        return False
+    return True
 
 
 def _listed(source: Path) -> list[str]:
@@ -109,8 +122,13 @@ def cameras_of(names: Sequence[str], pattern: str) -> np.ndarray:
 
 
 def known_again_by(path: Path) -> tuple[int, str]:
-    """Size of a file and digest of its two ends."""
-    size = size_of(path)
-    digest = hashlib.sha256(read_range(path, 0, _DIGESTED))
-    digest.update(read_range(path, max(size - _DIGESTED, 0), _DIGESTED))
+    """Size of a file and digest of its two ends; of what cannot be read, why."""
+    try:
+        if not is_remote(path):
+            check_is_file(path, "")  # one could read a pipe without an end
+        size = size_of(path)
+        digest = hashlib.sha256(read_range(path, 0, _DIGESTED))
+        digest.update(read_range(path, max(size - _DIGESTED, 0), _DIGESTED))
+    except (OSError, UserError) as error:
+        return -1, type(error).__name__
     return size, digest.hexdigest()

@@ -18,8 +18,12 @@ from av.video.stream import VideoStream
 
 from cion_jax.data.files import StoredFile, StoreError, exists, is_remote, size_of
 from cion_jax.errors import UserError
+from cion_jax.untrusted import check_is_file
 
 _USUAL_RATE = 25  # where a file does not say
+#: A file from the internet must not make FFmpeg fetch others, from there or from this machine.
+_OPTIONS = {"protocol_whitelist": "file"}
+_LISTS = {"hls", "applehttp", "concat", "dash", "imf", "sdp", "rtsp"}
 
 
 class VideoError(UserError):
@@ -114,13 +118,17 @@ def frames_from(path: Path, pts: int) -> Iterator[Frame]:
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its stream of pictures; anything else is a VideoError."""
     try:
-        container = av.open(StoredFile(path) if is_remote(path) else str(path))
+        if not is_remote(path):
+            check_is_file(path, "leave it out")
+        container = av.open(StoredFile(path) if is_remote(path) else str(path), options=_OPTIONS)
     except (FFmpegError, OSError) as error:
         reason = "it is empty" if exists(path) and not size_of(path) else error.strerror
         raise VideoError(f"{path}: cannot be opened as a video ({reason}); mend it or leave it out") from None
-    except StoreError as error:
+    except UserError as error:
         raise VideoError(str(error)) from None
     with container:
+        if _LISTS.intersection(container.format.name.split(",")):
+            raise VideoError(f"{path}: is a list of other files, not a video; import those, or leave it out")
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError(f"{path}: holds no moving pictures; leave it out")

@@ -26,7 +26,7 @@ from tfrecords_tools.video.crops import VideoCrops
 from tfrecords_tools.video.files import at_once, cameras_of, find_videos, known_again_by, place_of
 from tfrecords_tools.video.frames import expected_frames
 from tfrecords_tools.video.given import find_boxes
-from tfrecords_tools.video.stretches import Stretch, Task, read_outcome, track_video
+from tfrecords_tools.video.stretches import Stretch, Task, fetch_outcome, outcome_of, track_video
 
 #: Where each image was cut out of its frame, and how sure the detector was; 0 where the box was filled in between two.
 BOXES = np.dtype([("left", "<i4"), ("top", "<i4"), ("width", "<i4"), ("height", "<i4"), ("score", "<f4")])
@@ -130,7 +130,8 @@ def _track(tasks: list[Task], workers: int) -> None:
 
 def _outcomes(tasks: list[Task], source: Path) -> list[list[Stretch]]:
     """The stretches of each video in which there are tracklets; what was left out and what went wrong is said."""
-    outcomes = at_once(lambda task: read_outcome(task.parts, task.number), tasks)
+    fetched = at_once(lambda task: fetch_outcome(task.parts, task.number), tasks)
+    outcomes = [outcome_of(*kept) for kept in fetched]
     for _, notes, _ in outcomes:
         for note in notes:
             say(note)

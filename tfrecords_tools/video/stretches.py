@@ -78,12 +78,19 @@ def track_video(task: Task, progress: Progress) -> None:
     put(summary, lambda path: path.write_text(json.dumps(outcome)))
 
 
-def read_outcome(parts: Path, number: int) -> tuple[list[Stretch], list[str], bool]:
-    """The stretches of a video that is done, what there is to say of it, and whether it could not be read at all."""
-    outcome = json.loads(read(_summary_path(parts, number)))
+def fetch_outcome(parts: Path, number: int) -> tuple[bytes, list[bytes]]:
+    """What is kept of a video that is done, as it was written: threads of Python 3.11 cannot read .npz at once."""
+    summary = read(_summary_path(parts, number))
+    stretches = range(json.loads(summary)["stretches"])
+    return summary, [read(_stretch_path(parts, number, stretch)) for stretch in stretches]
+
+
+def outcome_of(summary: bytes, kept: list[bytes]) -> tuple[list[Stretch], list[str], bool]:
+    """The stretches of a video, what there is to say of it, and whether it could not be read at all."""
+    outcome = json.loads(summary)
     stretches = []
-    for stretch in range(outcome["stretches"]):
-        with np.load(io.BytesIO(read(_stretch_path(parts, number, stretch))), allow_pickle=False) as arrays:
+    for data in kept:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             counts = (int(arrays[name]) for name in ("small", "short", "short_images"))
             stretches.append(Stretch(float(arrays["start"]), arrays["rows"], *counts))
     return stretches, outcome["notes"], outcome["unreadable"]
