@@ -25,7 +25,7 @@ from cion_jax.terminal import Console
 from tfrecords_tools import export as exporting
 from tfrecords_tools import repack as repacking
 from tfrecords_tools.importers import IMPORTERS
-from tfrecords_tools.tracklet_names import names_file, write_names
+from tfrecords_tools.tracklet_names import called, names_file, read_names, write_names
 
 Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
 Out = Annotated[Positional[Path], arg(metavar="OUT")]
@@ -116,6 +116,8 @@ def sheet(
 ) -> None:
     """Draw a contact sheet: an identity (or tracklet, video, camera) in each row, its images side by side.
 
+    Tracklets and videos that have names in their source (cion-SPLIT.tracklets.csv) are shown with them.
+
     Args:
         folder: A dataset folder.
         out: The picture to write, in the format that its name says: .png, .jpg or .webp.
@@ -140,7 +142,7 @@ def sheet(
     values = np.asarray(records.index[by])
     if labels is not None:
         values = read_labelling(labels, records.card.fingerprint, len(records))
-    drawn = sheet_of(records, rows_of(values, only, rows, columns))
+    drawn = sheet_of(records, rows_of(values, only, rows, columns), called(read_names(folder, split), by))
     write_atomically(out, lambda path: drawn.save(path, format=format_))
     print(f"{out}: written, with a row for each {by}")
 

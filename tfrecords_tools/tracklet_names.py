@@ -8,12 +8,15 @@ The first two are the numbers in the index; the others are the names in the sour
 """
 
 import csv
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cion_jax.data.dataset import NAME
+from cion_jax.data.files import Folder, exists, located, read
+from cion_jax.errors import UserError
 
 #: Columns of the table.
 COLUMNS = ("tracklet", "video", "video_name", "tracklet_name")
@@ -52,3 +55,25 @@ def write_names(rows: Names) -> Callable[[Path], None]:
             table.writerows(rows)
 
     return write
+
+
+def read_names(folder: Folder, split: str) -> Names:
+    """The names of the tracklets of a split; none where its source had none."""
+    path = located(folder) / names_file(split)
+    if not exists(path):
+        return ()
+    try:
+        header, *rows = csv.reader(io.StringIO(read(path).decode(), newline=""), strict=True)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"its columns are {header}")
+        return [(int(tracklet), int(video), video_name, name) for tracklet, video, video_name, name in rows]
+    except (csv.Error, ValueError, OSError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not a table of names ({why}); copy the dataset again, or remove this file") from None
+
+
+def called(names: Names, by: str) -> dict[int, str]:
+    """What each tracklet is called in its source, after its video; or each video; other things have no names."""
+    if by == "tracklet":
+        return {tracklet: f"{video_name}, {name}" for tracklet, _, video_name, name in names}
+    return {video: name for _, video, name, _ in names} if by == "video" else {}

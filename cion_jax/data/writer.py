@@ -24,6 +24,7 @@ from cion_jax.data.source import Source
 from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.data.workers import spread
 from cion_jax.errors import UserError
+from cion_jax.npz import save_npy
 from cion_jax.terminal import Progress, progress_bar
 
 #: Further files of a dataset by name, each with what fills it.
@@ -145,7 +146,7 @@ def _write_shard(task: _Task, progress: Progress) -> None:
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
     aside = _unfinished(task.out)
     put(shard, write, aside)
-    put(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
+    put(_part(task.out, task.split, task.shard), lambda path: save_npy(path, np.array(rows, INDEX)), aside)
 
 
 def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> bytes | None:
@@ -160,11 +161,6 @@ def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> 
     return example.encode(example.ImageRecord(encoded, height, width, **numbers, source=name))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def _finish(out: Path, sources: Mapping[str, Source], plan: dict, beside: Beside) -> None:
     """Join the index parts, tell TFDS, and write the card, which makes the dataset a finished one."""
     splits = {}
@@ -173,7 +169,7 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict, beside: Beside
         again = f"delete {_unfinished(out)} and repeat the command"
         parts = [dataset.read_rows(_part(out, split, shard), again) for shard in range(shards)]
         index = np.concatenate(parts)
-        put(dataset.index_path(out, split), functools.partial(_save, array=index))
+        put(dataset.index_path(out, split), functools.partial(save_npy, array=index))
         size = int(index["length"].sum(dtype=np.int64)) + len(index) * (HEADER_BYTES + FOOTER_BYTES)
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     _tell_tfds(out, splits)

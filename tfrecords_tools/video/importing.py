@@ -17,20 +17,18 @@ from cion_jax.data.files import claim, make_folder, put, read, remove_folder
 from cion_jax.data.workers import spread
 from cion_jax.data.writer import Beside, write_dataset
 from cion_jax.errors import UserError
+from cion_jax.npz import save_npy
 from cion_jax.terminal import progress_bar
 from tfrecords_tools.files import TEXT
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows
 from tfrecords_tools.notices import say, say_left_out
 from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
+from tfrecords_tools.video.boxes import BOXES, BOXES_FILE
 from tfrecords_tools.video.crops import VideoCrops
 from tfrecords_tools.video.files import at_once, cameras_of, find_videos, known_again_by, place_of
 from tfrecords_tools.video.frames import expected_frames
 from tfrecords_tools.video.given import find_boxes
 from tfrecords_tools.video.stretches import Stretch, Task, fetch_outcome, outcome_of, track_video
-
-#: Where each image was cut out of its frame, and how sure the detector was; 0 where the box was filled in between two.
-BOXES = np.dtype([("left", "<i4"), ("top", "<i4"), ("width", "<i4"), ("height", "<i4"), ("score", "<f4")])
-BOXES_FILE = f"{dataset.NAME}-train.boxes.npy"
 
 
 def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing) -> dict[str, dataset.Split]:
@@ -61,7 +59,7 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
         raise
     crops = _crops(root, names, cameras, stretches, digest)
     beside: Beside = {
-        BOXES_FILE: functools.partial(_save, array=_boxes(crops)),
+        BOXES_FILE: functools.partial(save_npy, array=_boxes(crops)),
         names_file("train"): write_names(_names(crops, stretches)),
     }
     return write_dataset(out, {"train": crops}, writing, beside)
@@ -180,8 +178,3 @@ def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Names:
     files = [crops.names[number] for number, result in enumerate(videos) for _ in result]
     called = np.array([f"{file}@{start:g}s" for file, start in zip(files, starts, strict=True)], TEXT)
     return names_of(crops.labels, called[crops.labels["video"]], crops.rows["tracklet"])
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
