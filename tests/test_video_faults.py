@@ -1,5 +1,6 @@
 """What is no video costs a line, and a kill costs nothing: the others go on, to the same bytes."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from cion_jax.config import Tracking, Writing
 from cion_jax.data.records import Records
 from sources import contents
+from tfrecords_tools.video.frames import Reading, frames_from
 from tfrecords_tools.video.importing import import_videos
 from videos import BLUE, RED, pictures, write_mot, write_video
 
@@ -21,6 +23,7 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 from cion_jax.config import Tracking, Writing
+from tfrecords_tools.video.frames import Reading, frames_from
 from tfrecords_tools.video.importing import import_videos
 
 films, boxes, out = map(Path, sys.argv[1:])
@@ -111,3 +114,17 @@ def test_every_kind_of_file_at_once(films: Path, tmp_path: Path, capsys: pytest.
     for number in range(len(records)):
         middle = records.pixels(number)[20:40, 8:16].reshape(-1, 3).mean(0)
         assert abs(middle[0] - middle[2]) > 100, f"image {number} shows no walker"
+
+
+@pytest.mark.parametrize("turned", [(), (0, 1, -1, 0)])
+def test_frames_leave_memory_as_soon_as_they_are_done_with(turned: tuple[int, ...], tmp_path: Path) -> None:
+    """Not only when Python looks for circles of references, which is seldom: a frame has megabytes."""
+    film = write_video(tmp_path / "a.mp4", pictures((RED,), FRAMES), turned=turned)
+    for frames in (lambda: Reading(film), lambda: frames_from(film, 0)):
+        gc.collect()
+        gc.disable()
+        try:
+            assert sum(frame.pixels.shape[2] for frame in frames()) == 3 * FRAMES
+            assert gc.collect() < FRAMES
+        finally:
+            gc.enable()
