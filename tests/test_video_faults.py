@@ -17,13 +17,12 @@ from videos import BLUE, RED, pictures, write_mot, write_video
 
 FRAMES = 40
 
-#: Imports in a process that is killed as soon as it has made so many files, for ten numbers, and then once in peace.
-#: All are children of one that has imported what they need.
+#: Imports ten times in a process that is killed when it is about to open a file for writing, or to give one its name;
+#: and then once in peace. All are children of one that has imported what they need.
 KILLS = """
-import os, random, signal, sys, time
+import os, random, signal, sys
 from pathlib import Path
 from cion_jax.config import Tracking, Writing
-from tfrecords_tools.video.frames import Reading, frames_from
 from tfrecords_tools.video.importing import import_videos
 
 films, boxes, out = map(Path, sys.argv[1:])
@@ -31,21 +30,23 @@ films, boxes, out = map(Path, sys.argv[1:])
 def run():
     import_videos(films, out, Tracking(boxes=boxes, minutes=1 / 60), Writing(images_per_shard=8, workers=1))
 
-def made():
-    return sum(1 for _ in out.rglob("*"))
+def die_at(event, arguments):
+    global left
+    if event == "os.rename" or event == "open" and "w" in (arguments[1] or ""):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 moments = random.Random(0)
-for least in sorted(moments.sample(range(38), 10)):
+for _ in range(10):
+    left = moments.randint(2, 18)
     child = os.fork()
     if not child:
+        sys.addaudithook(die_at)
         run()
         os._exit(0)
-    while made() < least and not os.waitpid(child, os.WNOHANG)[0]:
-        time.sleep(0.001)
-    time.sleep(moments.uniform(0, 0.01))
-    os.kill(child, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), f"it ended before it had {least} files"
-    print("killed with", made())
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    print("killed with", len(list(out.rglob("*.npz"))), "stretches and", len(list(out.glob("*.tfrecord*"))), "shards")
 run()
 """
 
@@ -65,8 +66,8 @@ def test_ten_kills_change_nothing(films: Path, tmp_path: Path) -> None:
     sources = [str(films / "films"), str(films / "boxes")]
     command = [sys.executable, "-c", KILLS, *sources, str(tmp_path / "killed")]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    made = [int(line.split()[-1]) for line in said]
-    assert len(made) == 10 and made[0] < 10 and made[-1] > 30
+    stretches, shards = zip(*((int(line.split()[2]), int(line.split()[5])) for line in said), strict=True)
+    assert len(said) == 10 and stretches[0] < 8 and stretches[-1] == 8 and 0 < shards[6] < 20
     tracking = Tracking(boxes=films / "boxes", minutes=1 / 60)
     import_videos(films / "films", tmp_path / "whole", tracking, Writing(images_per_shard=8, workers=1))
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

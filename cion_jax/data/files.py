@@ -132,14 +132,13 @@ def digest_of(path: Path, remedy: str) -> str:
 class StoredFile(io.RawIOBase):
     """A file in a store, of which only those blocks are fetched that are read; the last few stay in memory."""
 
-    _BLOCK = 4 << 20
-    _KEPT = 8
-
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, block: int = 4 << 20, kept: int = 8):
+        """Open it; `block` bytes are fetched at a time, and the `kept` blocks that were used last stay."""
         self.name = str(path)
         self._size = size_of(path)
         self._place = 0
-        self._block = lru_cache(self._KEPT)(lambda number: read_range(path, number * self._BLOCK, self._BLOCK))
+        self._block_size = block
+        self._block = lru_cache(kept)(lambda number: read_range(path, number * block, block))
 
     def readable(self) -> bool:
         """It is."""
@@ -160,7 +159,7 @@ class StoredFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, or as much of it as the block has."""
-        number, start = divmod(self._place, self._BLOCK)
+        number, start = divmod(self._place, self._block_size)
         data = self._block(number)[start : start + len(buffer)] if self._place < self._size else b""
         buffer[: len(data)] = data
         self._place += len(data)
