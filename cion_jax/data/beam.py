@@ -6,6 +6,7 @@ taken up by the same command, with Beam or without.
 
 import pickle
 import shlex
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ def spread(work: Callable[[Task, Progress], object], tasks: Iterator[Task], file
     places = _write_tasks(tasks, file)
     if not places:
         return
+    print(f"{writing.beam_runner}: {len(places):,} {file.name} to do; its log says how far it is", file=sys.stderr)
     refusals = file.parent / f"{file.name}{_REFUSALS}"
     remove_folder(refusals)  # of a pipeline before this one
     make_folder(refusals)

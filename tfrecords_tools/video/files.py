@@ -12,7 +12,6 @@ import numpy as np
 
 from cion_jax.data.files import exists, is_folder, is_remote, located, matching, read_range, size_of
 from cion_jax.errors import UserError
-from cion_jax.untrusted import check_is_file
 from tfrecords_tools.files import TEXT
 from tfrecords_tools.importers.lines import placed_lines
 from tfrecords_tools.importers.numbering import natural_ranks
@@ -41,7 +40,7 @@ def find_videos(source: Path) -> tuple[Path, list[str], int]:
 
     Args:
         source: A video, a folder of videos (and folders), a pattern of paths as of a shell, or a text file (.txt or
-            .lst) with a path on each line, relative to where it stands. All may be in a store.
+            .lst) on a disk with a path or URL on each line, relative to where it stands. Videos may be in a store.
     """
     if re.search(r"[*?[]", str(source)) and not exists(source):
         return _among(*_split_pattern(source))
@@ -122,13 +121,13 @@ def cameras_of(names: Sequence[str], pattern: str) -> np.ndarray:
 
 
 def known_again_by(path: Path) -> tuple[int, str]:
-    """Size of a file and digest of its two ends; of what cannot be read, why."""
+    """Size of a file and digest of its two ends; of what is no file, or cannot be read, only that."""
+    if not is_remote(path) and not path.is_file():  # one could read a pipe without an end
+        return -1, "no file"
     try:
-        if not is_remote(path):
-            check_is_file(path, "")  # one could read a pipe without an end
         size = size_of(path)
         digest = hashlib.sha256(read_range(path, 0, _DIGESTED))
         digest.update(read_range(path, max(size - _DIGESTED, 0), _DIGESTED))
-    except (OSError, UserError) as error:
+    except OSError as error:
         return -1, type(error).__name__
     return size, digest.hexdigest()
