@@ -179,7 +179,7 @@ def _with_settings(words: str, command: Command, options: list[str]) -> Command:
             return functools.partial(command, settings=settings)
         return command
     if command is data.synth:
-        file = _peek(words, "settings", functools.partial(data.synth, out=Path()), options)
+        file = _peek(words, "settings", functools.partial(data.synth, out=epath.Path()), options)
         return functools.partial(data.synth, world=read_settings(file, World)) if file else data.synth
     return command
 

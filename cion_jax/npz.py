@@ -109,6 +109,12 @@ def map_npy(path: Path, remedy: str) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="r")
 
 
+def save_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array into a file of this very name."""
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as file:
         array = np.lib.format.read_array(file, allow_pickle=False)

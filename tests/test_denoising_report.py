@@ -26,6 +26,7 @@ from cion_jax.report.page import subheading
 from cion_jax.report.tau import choice_of_tau, distances_seen
 from experiments.feature_world import FeatureWorld, draw
 from sources import Blocks
+from tfrecords_tools.tracklet_names import names_file, write_names
 
 FIXED = Denoising(sigma=0.3, tau=0.3, whiten="none", video_mean=False)
 
@@ -45,7 +46,8 @@ def auto(tracked: TrackedFeatures) -> Denoised:
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrackedFeatures, Denoised, Records]:
     """Three people in turn, two to a video; images 7 and 28 show nobody, 12 the other person of its video."""
     folder = tmp_path_factory.mktemp("crowd") / "data"
-    write_dataset(folder, {"train": Blocks(60)}, Writing(workers=1))
+    names = [(tracklet, tracklet // 2, f"film{tracklet // 2}.mp4", f"#{tracklet % 2}") for tracklet in range(12)]
+    write_dataset(folder, {"train": Blocks(60)}, Writing(workers=1), {names_file("train"): write_names(names)})
     records = Records(folder)
     tracklet = np.array(records.index["tracklet"])
     random = np.random.default_rng(0)
@@ -292,9 +294,18 @@ def test_merged_identities_are_shown_with_what_became_of_their_tracklets(
     cells = [[cell.split("</td>")[0] for cell in row.split("<td>")[1:]] for row in text.split("<tr>")]
     rows = {row[0]: row[1:] for row in cells if row}
     assert len(rows) == 12
-    assert rows["1"] == ["0", "5", "1", "0", "4"]  # image 7 is nobody's
-    assert rows["2"] == ["1", "5", "1", "0", "4"] and rows["3"] == ["1", "5", "0", "1", "6"]  # image 12 went over
-    assert rows["4"] == ["2", "5", "0", "0", "5"]
+    assert rows["1"] == ["0", "5", "1", "0", "4", "film0.mp4, #1"]  # image 7 is nobody's
+    # image 12 went over
+    assert rows["2"] == ["1", "5", "1", "0", "4", "film1.mp4, #0"]
+    assert rows["3"] == [
+        "1",
+        "5",
+        "0",
+        "1",
+        "6",
+        "film1.mp4, #1",
+    ]
+    assert rows["4"] == ["2", "5", "0", "0", "5", "film2.mp4, #0"]
 
 
 def test_without_merged_identities_the_page_says_so(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:

@@ -153,6 +153,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     assert f"{expected}bounding_box_train/0002_c1s1_000451_03.jpg" in refusal("market1501", tmp_path)
     (tmp_path / "list_train.txt").touch()
     (tmp_path / "list_val.txt").touch()
+    (tmp_path / "train").mkdir()
     assert f"{expected}lines like" in refusal("msmt17", tmp_path)
     (tmp_path / "ids.json").write_text("[]")
     assert f"{expected}the images that" in refusal("cional", tmp_path)
@@ -181,8 +182,18 @@ def test_other_names_are_refused(tmp_path: Path, kind: str, path: str) -> None:
 
 @pytest.mark.parametrize("line", ["0000/a.jpg", "0000/a.jpg x", "0000/a.jpg -1", "0000/a.jpg 12345678901"])
 def test_msmt17_refuses_lines(tmp_path: Path, line: str) -> None:
+    (tmp_path / "train").mkdir()
     (tmp_path / "list_train.txt").write_text(f"\n{line}\n")
     assert f"list_train.txt:2: {line!r}" in refusal("msmt17", tmp_path)
+
+
+def test_msmt17_refuses_a_mixture_of_its_versions(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "mask_test_v2").mkdir()
+    assert "holds the folders of both versions" in refusal("msmt17", tmp_path)
+    (tmp_path / "train").rmdir()
+    (tmp_path / "mask_test_v2").rmdir()
+    assert "holds neither train and test nor mask_train_v2" in refusal("msmt17", tmp_path)
 
 
 def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:

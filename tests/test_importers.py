@@ -60,7 +60,7 @@ def test_lupnl(tmp_path: Path) -> None:
     ]
 
 
-def test_cional(tmp_path: Path) -> None:
+def test_cional(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plant(tmp_path, "sec1/a/f_12.jpg", "sec1/a/f_9.jpg", "sec1/b/x.jpg", "sec1/b/unlisted.jpg")
     write_annotations(tmp_path, ("sec1/b/x.jpg", "0070"), ("./sec1/a/f_12.jpg", 70), ("sec1/a/f_9.jpg", 8))
     assert rows(IMPORTERS["cional"](tmp_path)["train"]) == [
@@ -68,6 +68,8 @@ def test_cional(tmp_path: Path) -> None:
         ("sec1/a/f_12.jpg", 0, 1, 12, -1, 70),
         ("sec1/b/x.jpg", 1, 2, -1, -1, 70),
     ]
+    left_out = "left out 1 images that are not listed, from the folders of those that are"
+    assert capsys.readouterr().err == f"{tmp_path}: {left_out}\n"
 
 
 def test_cional_numbers_ids_that_are_names(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Datasets in an object store: the same images, in few long requests, and a line for what goes wrong."""
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from bucket import Bucket, fill
 from cion_jax.cli import main
 from cion_jax.config import Reading, Writing
 from cion_jax.data import pipeline, records, shards
+from cion_jax.data.files import StoredFile, located
 from cion_jax.data.pipeline import host_batches
 from cion_jax.data.records import DamagedRecordError, Records
 from cion_jax.data.sampler import PKSampler, WindowedShuffle
@@ -206,3 +208,22 @@ def test_the_command_line_keeps_a_url(bucket: type[Bucket], tmp_path: Path, caps
         for given in (["--data", data], [f"--data={data}"]):
             assert main(["pretrain", "debug", *given, "--out", str(tmp_path / "run")]) == 1
             assert f"cion: {data}: {why}" in capsys.readouterr().err
+
+
+def test_a_file_in_a_store_is_read_like_one_on_a_disk(grouped: Path, bucket: type[Bucket]) -> None:
+    """At any place, in any order, and each block is fetched once while it is kept."""
+    name = next(grouped.glob("*.tfrecord-*")).name
+    stored = StoredFile(located(f"{URL}/{name}"), block=1000, kept=4)
+    on_disk = (grouped / name).open("rb")
+    random = np.random.default_rng(0)
+    size = (grouped / name).stat().st_size
+    with on_disk, io.BufferedReader(stored, 100) as reader:
+        for whence, place in zip(random.integers(0, 3, 200), random.integers(0, size, 200), strict=True):
+            offset = int(place) - (0, reader.tell(), size)[whence]
+            assert reader.seek(offset, int(whence)) == on_disk.seek(int(place))
+            assert reader.read(int(place) % 3000) == on_disk.read(int(place) % 3000)
+        bucket.asked.clear()
+        for place in (5000, 5900, 6500, 5200):
+            reader.seek(place)
+            reader.read(10)
+        assert len(bucket.asked) <= 2

@@ -7,14 +7,18 @@ import av
 import numpy as np
 import pytest
 
+from cion_jax.cli import main
 from cion_jax.config import Tracking, Writing
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from sources import contents
 from tfrecords_tools.check import problems
+from tfrecords_tools.sheet import rows_of, sheet_of
+from tfrecords_tools.tracklet_names import called, names_file, read_names
+from tfrecords_tools.video.boxes import BOXES_FILE
 from tfrecords_tools.video.detectors import Given
 from tfrecords_tools.video.frames import Frame, Reading
-from tfrecords_tools.video.importing import BOXES_FILE, import_videos
+from tfrecords_tools.video.importing import import_videos
 from videos import BLUE, RED, Walker, pictures, write_mot, write_video
 
 ONE = Writing(images_per_shard=16, workers=1)
@@ -228,3 +232,31 @@ def test_what_is_left_out_is_said(films: Path, tmp_path: Path, capsys: pytest.Ca
     assert f"{film}: left out {FRAMES} boxes of fewer than 48 rows of pixels (--min-height)" in said
     assert f"{film}: left out 1 tracklets of fewer than 10 images (--min-images), 5 images together" in said
     assert len(Records(tmp_path / "out")) == FRAMES
+
+
+def test_names_and_boxes_go_with_their_images(films: Path, tmp_path: Path) -> None:
+    """Into another order, and onto sheets."""
+    import_videos(films / "films", tmp_path / "out", settings(films), ONE)
+    assert main(["data", "repack", str(tmp_path / "out"), str(tmp_path / "new"), "--order", "shuffled"]) == 0
+    old, new = Records(tmp_path / "out"), Records(tmp_path / "new")
+    boxes = [np.load(records.folder / BOXES_FILE) for records in (old, new)]
+    before, after = (
+        {record.source: box for record, box in zip(records, rows, strict=True)}
+        for records, rows in zip((old, new), boxes, strict=True)
+    )
+    assert before == after and boxes[0].tolist() != boxes[1].tolist()
+    names = read_names(tmp_path / "new", "train")
+    assert names[3] == (3, 1, "cam7_b.mp4@0s", "1") and called(names, "tracklet")[3] == "cam7_b.mp4@0s, 1"
+    assert called(names, "video")[0] == "cam2_a.mp4@0s" and called(names, "camera") == {}
+    rows = rows_of(np.asarray(new.index["tracklet"]), (3,), 1, 4)
+    plain, named = (sheet_of(new, rows, each) for each in ({}, called(names, "tracklet")))
+    assert named.height == plain.height + 16 and np.ptp(np.asarray(named)[2:18, 64:]) > 100
+    assert list(problems(tmp_path / "new")) == []
+
+
+@pytest.mark.parametrize("table", ["tracklet,video\n", "tracklet,video,video_name,tracklet_name\n1,2\n", "\0", ""])
+def test_a_damaged_table_of_names_is_refused(table: str, tmp_path: Path) -> None:
+    (tmp_path / names_file("train")).write_text(table)
+    with pytest.raises(UserError, match="not a table of names") as caught:
+        read_names(tmp_path, "train")
+    assert "\n" not in str(caught.value)

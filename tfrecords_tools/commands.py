@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from etils import epath
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from cion_jax.atomic import write_atomically
 from cion_jax.config import Crops, Tracking, World, Writing
 from cion_jax.data.dataset import Split
+from cion_jax.data.files import Folder as Place
+from cion_jax.data.files import located, put
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
 from cion_jax.data.source import Source
@@ -22,31 +25,35 @@ from cion_jax.terminal import Console
 from tfrecords_tools import export as exporting
 from tfrecords_tools import repack as repacking
 from tfrecords_tools.importers import IMPORTERS
-from tfrecords_tools.tracklet_names import names_file, write_names
+from tfrecords_tools.tracklet_names import called, names_file, read_names, write_names
 
 Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
 Out = Annotated[Positional[Path], arg(metavar="OUT")]
+Anywhere = Annotated[Positional[epath.Path], arg(metavar="OUT")]
+
+_OUT = "Folder to write, or its URL in a store; the same command finishes a killed run."
 
 
-def synth(out: Out, world: World = World(), writing: Writing = Writing(), settings: Path | None = None) -> None:
+def synth(out: Anywhere, world: World = World(), writing: Writing = Writing(), settings: Path | None = None) -> None:
     """Draw a world of walking people and write it as a dataset.
 
     The splits are train (tracklets with a tracker's mistakes, no identities), query and gallery (held-out people, in
     the Market-1501 protocol). Who is who in train is kept apart, in OUT/truth.npz.
 
     Args:
-        out: Folder to write; a run that was killed is finished by the same command.
+        out: Folder to write, or its URL in a store; a run that was killed is finished by the same command.
         settings: A Python file to start from, which is run and builds a World as its `settings`, as
             experiments/crowded_world.py does; the other options override it. `cion_jax.cli` has read it.
     """
     from tfrecords_tools.world import build, truth
 
+    out = located(out)
     sources = build(world)
     splits = write_dataset(out, sources, writing)
     if "train" in splits:
         people = truth(sources["train"])
         made_by = {"made by": "cion data synth", "seed": world.seed}
-        write_atomically(
+        put(
             out / "truth.npz",
             lambda path: write_labelling(path, people, splits["train"].fingerprint, made_by),
         )
@@ -109,6 +116,8 @@ def sheet(
 ) -> None:
     """Draw a contact sheet: an identity (or tracklet, video, camera) in each row, its images side by side.
 
+    Tracklets and videos that have names in their source (cion-SPLIT.tracklets.csv) are shown with them.
+
     Args:
         folder: A dataset folder.
         out: The picture to write, in the format that its name says: .png, .jpg or .webp.
@@ -133,7 +142,7 @@ def sheet(
     values = np.asarray(records.index[by])
     if labels is not None:
         values = read_labelling(labels, records.card.fingerprint, len(records))
-    drawn = sheet_of(records, rows_of(values, only, rows, columns))
+    drawn = sheet_of(records, rows_of(values, only, rows, columns), called(read_names(folder, split), by))
     write_atomically(out, lambda path: drawn.save(path, format=format_))
     print(f"{out}: written, with a row for each {by}")
 
@@ -182,7 +191,7 @@ def export(
 
 def repack(
     folder: Folder,
-    out: Out,
+    out: Anywhere,
     order: repacking.Order = "same",
     seed: int = 0,
     size: tuple[int, int] | None = None,
@@ -193,19 +202,21 @@ def repack(
 
     Args:
         folder: A dataset folder.
-        out: Folder to write.
+        out: Folder to write, or its URL in a store.
         order: As it is, shuffled, or grouped by identity (for stores where only sequential reading is fast).
         seed: Seed of the order.
         size: Height and width to resize images to; they are encoded again as JPEG. Without it no byte of them changes.
         labels: A labelling of the train split to group by; it is carried over to OUT/labels.npz.
     """
-    splits = repacking.repack(folder, out, order=order, seed=seed, size=size, labelling=labels, writing=writing)
+    splits = repacking.repack(
+        folder, located(out), order=order, seed=seed, size=size, labelling=labels, writing=writing
+    )
     _announce(out, splits)
 
 
 def import_video(
-    source: Annotated[Positional[Path], arg(metavar="SOURCE")],
-    out: Out,
+    source: Annotated[Positional[epath.Path], arg(metavar="SOURCE")],
+    out: Anywhere,
     tracking: Tracking = Tracking(),
     writing: Writing = Writing(),
 ) -> None:
@@ -217,41 +228,44 @@ def import_video(
     each tracklet is (cion-train.tracklets.csv). Needs `pip install 'cion-jax[video]'`.
 
     Args:
-        source: A video, a folder with videos in it, or a .txt file with the path of a video on each line.
-        out: Folder to write; the same command finishes a killed run.
+        source: A video, a folder with videos in it, a pattern such as 'films/*.mp4' or 'gs://BUCKET/films/*.mp4', or a
+            .txt file with the path or URL of a video on each line.
+        out: Folder to write, or its URL in a store; the same command finishes a killed run.
     """
     try:
         from tfrecords_tools.video.importing import import_videos
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; `pip install 'cion-jax[video]'`") from None
-    _announce(out, import_videos(source, out, tracking, writing))
+    _announce(out, import_videos(located(source), located(out), tracking, writing))
 
 
 def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
     """An importer as a command: its own arguments, then where and how to write."""
 
-    def command(source: Path, out: Path, writing: Writing, **options: Any) -> None:
+    def command(source: Path, out: epath.Path, writing: Writing, **options: Any) -> None:
         sources = importer(source, **options)
         named = {split: getattr(found, "names", ()) for split, found in sources.items()}
         beside = {names_file(split): write_names(names) for split, names in named.items() if names}
-        _announce(out, write_dataset(out, sources, writing, beside))
+        _announce(out, write_dataset(located(out), sources, writing, beside))
 
     own = inspect.signature(importer, eval_str=True).parameters
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
     option = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("source", place, annotation=Annotated[Positional[Path], arg(metavar="SOURCE")]),
-        inspect.Parameter("out", place, annotation=Out),
+        inspect.Parameter("out", place, annotation=Anywhere),
         *(parameter for name, parameter in own.items() if name != "source"),
         inspect.Parameter("writing", option, annotation=Writing, default=Writing()),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = f"{inspect.getdoc(importer)}\n    out: Folder to write; the same command finishes a killed run."
+    command.__doc__ = (
+        f"{inspect.getdoc(importer)}\n    out: Folder to write, or its URL; the same command finishes a killed run."
+    )
     return command
 
 
-def _announce(out: Path, splits: dict[str, Split]) -> None:
+def _announce(out: Place, splits: dict[str, Split]) -> None:
     for name, split in splits.items():
         left_out = f", {split.left_out:,} damaged ones left out" if split.left_out else ""
         print(f"{out}: {name} has {split.images:,} images in {len(split.shards):,} shards{left_out}")

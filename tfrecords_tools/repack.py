@@ -1,5 +1,6 @@
 """A dataset written again: other shards, another order, another image size."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from cion_jax.atomic import write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset, images
+from cion_jax.data.files import put
 from cion_jax.data.labels import FIELDS, LABELS, read_labelling, write_labelling
 from cion_jax.data.records import Records
-from cion_jax.data.writer import write_dataset
+from cion_jax.data.writer import Beside, write_dataset
 from cion_jax.errors import UserError
+from cion_jax.npz import map_npy, save_npy
+from tfrecords_tools.notices import say
+from tfrecords_tools.tracklet_names import names_file, read_names, write_names
+from tfrecords_tools.video.boxes import BOXES_FILE
 
 Order = Literal["same", "shuffled", "grouped"]
 
@@ -78,7 +83,8 @@ def repack(
     labelling: Path | None,
     writing: Writing,
 ) -> dict[str, dataset.Split]:
-    """Write every split of a dataset again; a labelling of its train split is carried over as OUT/labels.npz."""
+    """Write every split of a dataset again, with what its source calls tracklets and with the boxes of its images; a
+    labelling of its train split is carried over as OUT/labels.npz."""
     splits = {split: Records(folder, split) for split in dataset.read_card(folder)[0]}
     labels = {split: np.asarray(records.index["identity"]) for split, records in splits.items()}
     if labelling is not None:
@@ -89,12 +95,30 @@ def repack(
         raise UserError(f"{folder}: no image has an identity to be grouped by; give --labels FILE")
     numbers = {split: new_order(labels[split], order, seed) for split in splits}
     sources = {split: Repacked(records, numbers[split], size) for split, records in splits.items()}
-    written = write_dataset(out, sources, writing)
+    written = write_dataset(out, sources, writing, _beside(folder, numbers, writing))
     if labelling is not None:
         carried = labels["train"][numbers["train"]]
         settings = {"carried over from": labelling.name}
-        write_atomically(
+        put(
             out / "labels.npz",
             lambda path: write_labelling(path, carried, written["train"].fingerprint, settings),
         )
     return written
+
+
+def _beside(folder: Path, numbers: dict[str, np.ndarray], writing: Writing) -> Beside:
+    """The tables that stand beside the index, in the new order."""
+    named = {split: read_names(folder, split) for split in numbers}
+    beside: Beside = {names_file(split): write_names(names) for split, names in named.items() if names}
+    boxes = folder / BOXES_FILE
+    if not boxes.exists():
+        return beside
+    if writing.skip_damaged:
+        say(f"{boxes}: left behind, since with --skip-damaged it might not fit the images")
+        return beside
+    rows = map_npy(boxes, "copy the dataset again")
+    if len(rows) != len(numbers["train"]):
+        raise UserError(
+            f"{boxes}: has {len(rows):,} boxes for {len(numbers['train']):,} images; copy the dataset again"
+        )
+    return {**beside, BOXES_FILE: functools.partial(save_npy, array=rows[numbers["train"]])}

@@ -1,6 +1,6 @@
 """A contact sheet: chosen identities or tracklets in rows, their images in columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from cion_jax.errors import UserError
 
 _GAP = 4
 _CAPTION = 64
+_LINE = 16
 _INK = (60, 60, 60)
 _PAPER = (250, 250, 248)
 
@@ -44,16 +45,26 @@ def spread(numbers: np.ndarray, count: int) -> np.ndarray:
     return numbers[np.unique(np.linspace(0, len(numbers) - 1, count, dtype=int))]
 
 
-def sheet_of(records: Records, rows: dict[int, np.ndarray], *, height: int = 128, width: int = 64) -> Image.Image:
-    """Images by label, side by side; each row is captioned with its label, each image with its frame and, where that
-    is known, its camera."""
+def sheet_of(
+    records: Records,
+    rows: dict[int, np.ndarray],
+    names: Mapping[int, str] = {},
+    *,
+    height: int = 128,
+    width: int = 64,
+) -> Image.Image:
+    """Images by label, side by side; each row is captioned with its label and, where that has one, its name in the
+    source; each image with its frame and, where that is known, its camera."""
     font = ImageFont.load_default(size=12)
     columns = max(len(numbers) for numbers in rows.values())
-    size = (_CAPTION + columns * (width + _GAP) + _GAP, len(rows) * (height + 16 + _GAP) + _GAP)
+    above = _LINE if names else 0
+    row_height = above + height + _LINE + _GAP
+    size = (_CAPTION + columns * (width + _GAP) + _GAP, len(rows) * row_height + _GAP)
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
     for row, (label, numbers) in enumerate(rows.items()):
-        top = _GAP + row * (height + 16 + _GAP)
+        top = _GAP + row * row_height + above
+        pen.text((_CAPTION, top - above), _shown(names.get(label, "")), fill=_INK, font=font)
         pen.text((_GAP, top + height / 2), str(label), fill=_INK, font=font)
         for column, number in enumerate(numbers):
             left = _CAPTION + column * (width + _GAP)
@@ -62,6 +73,11 @@ def sheet_of(records: Records, rows: dict[int, np.ndarray], *, height: int = 128
                 (left + width / 2, top + height), caption_of(records.index[number]), fill=_INK, font=font, anchor="ma"
             )
     return sheet
+
+
+def _shown(name: str) -> str:
+    """A name as far as it can be drawn, in one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def caption_of(row: np.void) -> str:

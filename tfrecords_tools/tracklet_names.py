@@ -45,20 +45,6 @@ def names_of(labels: np.ndarray, videos: np.ndarray, tracklets: np.ndarray) -> N
     return [(*pair, str(videos[image]), str(tracklets[image])) for pair, image in zip(numbers, first, strict=True)]
 
 
-def read_names(folder: Folder, split: str) -> dict[int, tuple[str, str]]:
-    """What the source calls the video and the tracklet, by the number of the tracklet; nothing where no table is."""
-    path = located(folder) / names_file(split)
-    if not exists(path):
-        return {}
-    reader = csv.reader(io.StringIO(read(path).decode("utf-8", "replace"), newline=""))
-    try:
-        if tuple(next(reader, ())) != COLUMNS:
-            raise ValueError(f"the first line is not {','.join(COLUMNS)}")
-        return {int(tracklet): (video, name) for tracklet, _, video, name in reader}
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}:{reader.line_num}: unreadable ({error}); import the dataset again") from None
-
-
 def write_names(rows: Names) -> Callable[[Path], None]:
     """What fills such a table with rows of tracklet, video, and their names."""
 
@@ -69,3 +55,25 @@ def write_names(rows: Names) -> Callable[[Path], None]:
             table.writerows(rows)
 
     return write
+
+
+def read_names(folder: Folder, split: str) -> Names:
+    """The names of the tracklets of a split; none where its source had none."""
+    path = located(folder) / names_file(split)
+    if not exists(path):
+        return ()
+    try:
+        header, *rows = csv.reader(io.StringIO(read(path).decode(), newline=""), strict=True)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"its columns are {header}")
+        return [(int(tracklet), int(video), video_name, name) for tracklet, video, video_name, name in rows]
+    except (csv.Error, ValueError, OSError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not a table of names ({why}); copy the dataset again, or remove this file") from None
+
+
+def called(names: Names, by: str) -> dict[int, str]:
+    """What each tracklet is called in its source, after its video; or each video; other things have no names."""
+    if by == "tracklet":
+        return {tracklet: f"{video_name}, {name}" for tracklet, _, video_name, name in names}
+    return {video: name for _, video, name, _ in names} if by == "video" else {}

@@ -19,6 +19,13 @@ class Writing:
     """Processes that write shards at the same time; 0 means one per core."""
     skip_damaged: bool = False
     """Leave out (and count) images that do not decode, instead of stopping at the first."""
+    beam_runner: str = ""
+    """Do the work as an Apache Beam pipeline, instead of in processes here: DirectRunner, DataflowRunner, FlinkRunner
+    and others. Its workers must see source and OUT, in a store (gs://, s3://, ...) or on a disk that all share. Needs
+    `pip install 'cion-jax[beam]'`."""
+    beam_options: str = ""
+    """Options of Beam and of that runner in one text, as in
+    --beam-options='--project=MINE --region=europe-west4 --temp_location=gs://MINE/tmp'."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cion_jax.data.dataset import NAME, Split
 
 
 def write_tfds_metadata(folder: Path, splits: dict[str, Split]) -> None:
-    """Write dataset_info.json and features.json beside finished shards."""
+    """Write dataset_info.json and features.json into a folder with a file named like a shard of each split."""
     os.environ.setdefault("TFDS_DISABLE_TELEMETRY", "1")
     import tensorflow_datasets as tfds
 

@@ -8,22 +8,24 @@ import functools
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cion_jax.atomic import claim_folder, sole_writer, write_atomically
 from cion_jax.config import Writing
-from cion_jax.data import dataset, example, images, tfrecord
+from cion_jax.data import beam, dataset, example, images, tfrecord
 from cion_jax.data.dataset import INDEX, Split
+from cion_jax.data.files import claim, digest_of, exists, put, read, remove_folder, sole_writer
 from cion_jax.data.labels import FIELDS
 from cion_jax.data.source import Source
+from cion_jax.data.tfrecord import FOOTER_BYTES, HEADER_BYTES
 from cion_jax.data.workers import spread
 from cion_jax.errors import UserError
+from cion_jax.npz import save_npy
 from cion_jax.terminal import Progress, progress_bar
-from cion_jax.untrusted import file_digest, read_text
 
 #: Further files of a dataset by name, each with what fills it.
 Beside = Mapping[str, Callable[[Path], object]]
@@ -37,7 +39,7 @@ def write_dataset(
     The same sources give the same bytes, however often the writing was interrupted and by however many workers.
 
     Args:
-        out: The folder.
+        out: The folder, on a disk or in a store.
         splits: The sources by the names of the splits.
         writing: How to write.
         beside: Further files; they are there when the card is.
@@ -59,7 +61,7 @@ def write_dataset(
         if is_left:
             _write_shards(out, sources, writing)
             _finish(out, sources, plan, beside or {})
-        shutil.rmtree(_unfinished(out), ignore_errors=True)
+        remove_folder(_unfinished(out))
     return dataset.read_card(out)[0]
 
 
@@ -84,12 +86,12 @@ def _claim(out: Path, plan: dict) -> bool:
         advice = "choose another folder or delete this one"
         if note == card and dataset.read_card(out)[1] != plan:
             raise UserError(f"{out}: already holds another dataset; {advice}")
-        if note == begun and read_text(note, advice) != json.dumps(plan):
+        if note == begun and read(note) != json.dumps(plan).encode():
             raise UserError(f"{out}: holds the beginning of another dataset; {advice}")
 
-    note = claim_folder(out, (card, begun), check)
+    note = claim(out, (card, begun), check)
     if note is None:
-        write_atomically(begun, lambda path: path.write_text(json.dumps(plan)))
+        put(begun, lambda path: path.write_text(json.dumps(plan)))
     return note != card
 
 
@@ -111,13 +113,16 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
     for split, source in sources.items():
         shards = _shard_count(source, size)
         for shard in range(shards):
-            if not _part(out, split, shard).exists():
+            if not exists(_part(out, split, shard)):
                 part = source.part(shard * size, min((shard + 1) * size, len(source)))
                 yield _Task(out, split, shard, shards, part, writing.skip_damaged)
 
 
 def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) -> None:
     tasks = _tasks(out, sources, writing)
+    if writing.beam_runner:
+        beam.spread(_write_shard, tasks, _unfinished(out) / "shards", writing)
+        return
     total = sum(map(len, sources.values()))
     shards = sum(_shard_count(source, writing.images_per_shard) for source in sources.values())
     workers = min(writing.workers or len(os.sched_getaffinity(0)), shards)
@@ -142,8 +147,8 @@ def _write_shard(task: _Task, progress: Progress) -> None:
 
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
     aside = _unfinished(task.out)
-    write_atomically(shard, write, aside)
-    write_atomically(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
+    put(shard, write, aside)
+    put(_part(task.out, task.split, task.shard), lambda path: save_npy(path, np.array(rows, INDEX)), aside)
 
 
 def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> bytes | None:
@@ -158,27 +163,31 @@ def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> 
     return example.encode(example.ImageRecord(encoded, height, width, **numbers, source=name))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def _finish(out: Path, sources: Mapping[str, Source], plan: dict, beside: Beside) -> None:
     """Join the index parts, tell TFDS, and write the card, which makes the dataset a finished one."""
-    from cion_jax.data.tfds_metadata import write_tfds_metadata  # a slow import that no writing process needs
-
     splits = {}
     for split, source in sources.items():
         shards = _shard_count(source, plan["images_per_shard"])
         again = f"delete {_unfinished(out)} and repeat the command"
         parts = [dataset.read_rows(_part(out, split, shard), again) for shard in range(shards)]
         index = np.concatenate(parts)
-        write_atomically(dataset.index_path(out, split), functools.partial(_save, array=index))
-        size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
+        put(dataset.index_path(out, split), functools.partial(save_npy, array=index))
+        size = int(index["length"].sum(dtype=np.int64)) + len(index) * (HEADER_BYTES + FOOTER_BYTES)
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
-    write_tfds_metadata(out, splits)
+    _tell_tfds(out, splits)
     for name, write in beside.items():
-        write_atomically(out / name, write)
+        put(out / name, write)
     names = (*(dataset.index_path(out, split).name for split in splits), *dataset.TFDS, *beside)
-    files = {name: file_digest(out / name, "repeat the command") for name in names}
-    write_atomically(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan, files))
+    files = {name: digest_of(out / name, "repeat the command") for name in names}
+    put(out / dataset.CARD, lambda path: dataset.write_card(path, splits, plan, files))
+
+
+def _tell_tfds(out: Path, splits: dict[str, Split]) -> None:
+    from cion_jax.data.tfds_metadata import write_tfds_metadata  # a slow import that no writing process needs
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, split in splits.items():  # of the shards, TFDS looks at the names
+            dataset.shard_path(Path(folder), name, 0, len(split.shards)).touch()
+        write_tfds_metadata(Path(folder), splits)
+        for name in dataset.TFDS:
+            put(out / name, functools.partial(shutil.copyfile, Path(folder, name)))

@@ -31,7 +31,7 @@ from cion_jax.evaluate.embed import Colours, ImageFolder, Images, batched, embed
 from cion_jax.hosts import barrier, local_part, main_writes, on_main
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Variables
-from cion_jax.npz import map_npy
+from cion_jax.npz import map_npy, save_npy
 from cion_jax.terminal import progress_bar
 from cion_jax.untrusted import check_file, check_is_file, check_signed, file_digest, read_json, signed
 
@@ -201,7 +201,7 @@ def _write_split(
 
     def write_labels() -> None:
         (out / name).mkdir(exist_ok=True)
-        _write(out, out / name / "index.npy", functools.partial(_save, array=index))
+        _write(out, out / name / "index.npy", functools.partial(save_npy, array=index))
         if split.names:
             _write(out, out / name / "names.json", lambda path: path.write_text(json.dumps(split.names, indent=0)))
 
@@ -219,7 +219,7 @@ def _write_split(
             for _ in batched(span, batch):
                 parts.append(next(features))
                 progress(len(parts[-1]))
-            _write(out, path, functools.partial(_save, array=np.concatenate(parts)))
+            _write(out, path, functools.partial(save_npy, array=np.concatenate(parts)))
 
 
 def _claim(out: Path, card: dict[str, Any]) -> None:
@@ -293,11 +293,6 @@ def _unfinished(out: Path) -> Path:
 
 def _write(out: Path, path: Path, write: Callable[[Path], object]) -> None:
     write_atomically(path, write, _unfinished(out))
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def _as_json(card: Mapping[str, Any]) -> str:

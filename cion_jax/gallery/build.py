@@ -109,7 +109,7 @@ def _tracklet_names(origin: Origin, tracklet: np.ndarray) -> dict[str, np.ndarra
     """What the source calls the video and the tracklet of each image, where the dataset is there and has a table."""
     if not origin.data or not (is_remote(origin.data) or is_dataset(origin.data)):
         return {}
-    names = read_names(origin.data, origin.split)
+    names = {number: called for number, _, *called in read_names(origin.data, origin.split)}
     different, inverse = np.unique(tracklet, return_inverse=True)
     known = [names.get(number, ("", "")) for number in different.tolist()]
     return {f"{kind}_name": encoded([pair[place] for pair in known])[inverse]

@@ -10,6 +10,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from cion_jax.config import Kernel
 from cion_jax.data import dataset
 from cion_jax.data.files import Folder, is_remote
 from cion_jax.data.records import Records
@@ -35,10 +36,10 @@ class Joined:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """Write an image into an array, resized to its height and width."""
         part, own = self._place(number)
-        part.pixels_into(out, own)
+        part.pixels_into(out, own, kernel)
 
     def where(self, number: SupportsIndex) -> str:
         """The place of an image."""
@@ -116,13 +117,13 @@ class GalleryImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pixels_into(self, out: np.ndarray, number: SupportsIndex) -> None:
+    def pixels_into(self, out: np.ndarray, number: SupportsIndex, kernel: Kernel = "bilinear") -> None:
         """Write an image into an array, resized to its height and width; a UserError where it is not there any more."""
         row = self.rows[number]
         if row["path"]:
-            ImageFiles(Path(), [os.fsdecode(row["path"])]).pixels_into(out, 0)
+            ImageFiles(Path(), [os.fsdecode(row["path"])]).pixels_into(out, 0, kernel)
         else:
-            self._records.pixels_into(out, int(row["number"]))
+            self._records.pixels_into(out, int(row["number"]), kernel)
 
     def where(self, number: SupportsIndex) -> str:
         """The path of an image, or the path that its record was imported from."""

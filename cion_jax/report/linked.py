@@ -1,6 +1,6 @@
 """What denoising did, in photographs: tracklets that it merged or did not merge, and images that it dropped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from cion_jax.denoise.sweep import share_frame
 from cion_jax.report.page import beside, paragraph, table
 from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.sheet import spread
+from tfrecords_tools.tracklet_names import called, read_names
 
 #: Identities that are shown.
 IDENTITIES = 6
@@ -44,9 +45,15 @@ class _Lookup(NamedTuple):
     """(T,) the number of each tracklet."""
     video: np.ndarray
     """(T,) the number of its video."""
+    called: Mapping[int, str]
+    """What tracklets are called in the source of the records."""
+
+    def source(self, row: int) -> str:
+        return self.called.get(int(self.tracklet[row]), "")
 
     def name(self, row: int) -> str:
-        return f"tracklet {self.tracklet[row]}, video {self.video[row]}"
+        source = f" ({self.source(row)})" if self.source(row) else ""
+        return f"tracklet {self.tracklet[row]}, video {self.video[row]}{source}"
 
     def photo(self, place: int, says: str, caption: str) -> Photo:
         number = int(self.image[place])
@@ -57,7 +64,9 @@ def _lookup(tracked: TrackedFeatures, denoised: Denoised, records: Records) -> _
     clusters = denoised.clusters
     image = clusters.tracklets.place
     first = image[clusters.members.images[clusters.members.bounds[:-1]]]  # the first image of each tracklet
-    return _Lookup(clusters, records, image, denoised.labels[image], tracked.tracklet[first], tracked.video[first])
+    names = called(read_names(records.folder, records.split), "tracklet")
+    tracklet, video = tracked.tracklet[first], tracked.video[first]
+    return _Lookup(clusters, records, image, denoised.labels[image], tracklet, video, names)
 
 
 def merged_identities(tracked: TrackedFeatures, denoised: Denoised, records: Records) -> Iterator[str]:
@@ -101,8 +110,12 @@ def _identity(lookup: _Lookup, identity: int, rows: np.ndarray, counts: np.ndarr
         nearest = int(kept.images[own[kept.distance[own].argmin()]])
         says = f"identity {identity}, {lookup.name(row)}"
         photos.append(lookup.photo(nearest, says, f"tracklet {lookup.tracklet[row]}"))
-    names = ("tracklet", "video", "images", "dropped", "adopted", "kept")
-    lines = [(str(lookup.tracklet[row]), str(lookup.video[row]), *counts[row].tolist()) for row in shown]
+    source = [(lookup.source(row),) if lookup.called else () for row in shown]
+    names = ("tracklet", "video", "images", "dropped", "adopted", "kept", *(["in the source"] if lookup.called else []))
+    lines = [
+        (str(lookup.tracklet[row]), str(lookup.video[row]), *counts[row].tolist(), *own)
+        for row, own in zip(shown, source, strict=True)
+    ]
     caption = f"Identity {identity}: {len(rows):,} tracklets of {videos:,} videos, {images:,} images{first}"
     yield beside(strip(caption, photos), table(names, lines))
 
@@ -155,8 +168,8 @@ def pairs_not_linked(tracked: TrackedFeatures, denoised: Denoised, records: Reco
             for row in (one, other)
             for place in spread(np.flatnonzero(clusters.home == row), SIDE)
         )
-        names = f"{lookup.name(one)}, and {lookup.name(other)}".capitalize()
-        yield strip(f"{names}: distance {distance:.3f}. {why}", photos)
+        names = f"{lookup.name(one)}, and {lookup.name(other)}"
+        yield strip(f"T{names[1:]}: distance {distance:.3f}. {why}", photos)
 
 
 def nearest_apart(clusters: Clusters, most: int = PAIRS) -> tuple[np.ndarray, np.ndarray]:

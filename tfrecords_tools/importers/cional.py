@@ -12,6 +12,7 @@ from cion_jax.errors import UserError
 from cion_jax.untrusted import open_file
 from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.columns import columns
+from tfrecords_tools.importers.listing import say_unlisted
 from tfrecords_tools.importers.names import last_numbers
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
 from tfrecords_tools.tracklet_names import names_of
@@ -22,7 +23,7 @@ def cional(source: Path, *, annotations: Path | None = None) -> dict[str, Source
 
     All become the split train. Ids that are whole numbers become identities as they are; if any is not, all are
     numbered in sorted order. A video is a folder, a tracklet is an id in it, and the last number in a file name is the
-    frame. Images that are not in the list are ignored.
+    frame. Images that are not in the list are left out, and counted.
 
     Args:
         source: The folder that the file paths are relative to.
@@ -35,7 +36,9 @@ def cional(source: Path, *, annotations: Path | None = None) -> dict[str, Source
     identity = _identities(ids)
     labels = label_rows(video, dense_ranks(video, identity), last_numbers(paths), identity=identity)
     names = names_of(labels, folders, ids)
-    return {"train": checked_files(source, paths, labels, f"the images that {annotations} lists", names)}
+    files = checked_files(source, paths, labels, f"the images that {annotations} lists", names)
+    say_unlisted(source, paths)
+    return {"train": files}
 
 
 def _only_json(source: Path) -> Path:

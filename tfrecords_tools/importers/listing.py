@@ -33,6 +33,17 @@ def list_images(source: Path, depth: int, within: str = "") -> np.ndarray:
     return np.sort(paths)
 
 
+def say_unlisted(source: Path, paths: np.ndarray) -> None:
+    """Say how many images a list does not name although they stand in the same folders as those that it names."""
+    folders, _, names = np.strings.rpartition(paths, np.array("/", TEXT))
+    order = np.argsort(folders, kind="stable")
+    unique, first = np.unique(folders[order], return_index=True)
+    unlisted = 0
+    for folder, listed in zip(unique, np.split(names[order], first[1:]), strict=True):
+        unlisted += len({*list_names(source / folder, folders=False)} - {*listed})
+    say_left_out(source, unlisted, "images that are not listed, from the folders of those that are")
+
+
 def _images_below(folder: Path, depth: int, prefix: str, left_out: Counter[str]) -> Iterator[str]:
     for name in list_names(folder, folders=depth > 1, left_out=left_out):
         if depth > 1:

@@ -10,6 +10,7 @@ from cion_jax.data.source import Source
 from cion_jax.errors import UserError
 from tfrecords_tools.files import TEXT, checked_files
 from tfrecords_tools.importers.columns import columns
+from tfrecords_tools.importers.listing import say_unlisted
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural_ranks
 from tfrecords_tools.importers.tables import table_rows
 from tfrecords_tools.tracklet_names import names_of
@@ -40,6 +41,7 @@ def manifest(source: Path, *, root: Path | None = None) -> dict[str, Source]:
         labels = label_rows(video, dense_ranks(video, natural_ranks(tracklets)), frame, camera, identity)
         names = names_of(labels, videos, tracklets)
         sources[name] = checked_files(root or source.parent, paths, labels, f"the images that {source} lists", names)
+    say_unlisted(root or source.parent, table[0])
     return sources
 
 

@@ -16,6 +16,7 @@ from tfrecords_tools.importers.numbering import dense_ranks, label_rows, natural
 from tfrecords_tools.notices import say
 
 _LISTS = {"train": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
+_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 _PATTERN = r"[0-9]{4}_[0-9]+_(?P<camera>[0-9]{2})_\w+_(?P<frame>[0-9]{4})_[0-9]+\w*"  # a few names end with _ex
 _EXAMPLE = "0000_000_01_0303morning_0008_0.jpg"
 
@@ -31,14 +32,23 @@ def msmt17(source: Path) -> dict[str, Source]:
     Args:
         source: The folder that holds the four lists.
     """
-    splits = {split: _split(source, split) for split in _LISTS}
-    say(f"{source}: this is MSMT17 {'V1' if (source / 'train').is_dir() else 'V2'}")
+    version = _version(source)
+    splits = {split: _split(source, split, version) for split in _LISTS}
+    say(f"{source}: this is MSMT17 {version}")
     return splits
 
 
-def _split(source: Path, split: str) -> Source:
-    part = "train" if split == "train" else "test"
-    folder = part if (source / part).is_dir() else f"mask_{part}_v2"
+def _version(source: Path) -> str:
+    """V1 or V2, by the folders that are there; lists of one with images of the other would be neither."""
+    found = [version for version, folders in _FOLDERS.items() if any((source / name).is_dir() for name in folders)]
+    if len(found) != 1:
+        holds = "the folders of both versions" if found else "neither train and test nor mask_train_v2 and mask_test_v2"
+        raise UserError(f"{source}: holds {holds}; leave those of one of them there, with its lists")
+    return found[0]
+
+
+def _split(source: Path, split: str, version: str) -> Source:
+    folder = _FOLDERS[version][split != "train"]
     lists = [source / f"list_{name}.txt" for name in _LISTS[split]]
     paths, identity = columns((row for file in lists for row in _listed(file, folder)), TEXT, "<i4")
     numbers = numbers_in(source, paths, _PATTERN, _EXAMPLE)

@@ -16,9 +16,14 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from cion_jax.data.files import StoredFile, StoreError, exists, is_remote, size_of
 from cion_jax.errors import UserError
+from cion_jax.untrusted import check_is_file
 
 _USUAL_RATE = 25  # where a file does not say
+#: A file from the internet must not make FFmpeg fetch others, from there or from this machine.
+_OPTIONS = {"protocol_whitelist": "file"}
+_LISTS = {"hls", "applehttp", "concat", "dash", "imf", "sdp", "rtsp"}
 
 
 class VideoError(UserError):
@@ -36,11 +41,13 @@ class Frame:
     pts: int
     """When it is shown, in the units of its stream; -1 where the file does not say."""
     decoded: Any
+    matrix: bytes
+    """How it is to be turned, as its file has it; nothing if it is not."""
 
     @cached_property
     def pixels(self) -> np.ndarray:
         """uint8 (height, width, 3), RGB, turned as the file says that it is to be shown."""
-        return _upright(self.decoded.to_ndarray(format="rgb24"), self.decoded)
+        return _upright(self.decoded.to_ndarray(format="rgb24"), self.matrix)
 
 
 class Reading:
@@ -62,7 +69,7 @@ class Reading:
             self.promised = _promised_frames(container, stream)
             self.rate = _rate(stream)
             first = None
-            for decoded in _decoded(container, stream, self._count_damage):
+            for decoded, matrix in _decoded(container, stream, self._count_damage):
                 self.frames += 1
                 if decoded.is_corrupt:
                     self.damaged += 1
@@ -71,7 +78,7 @@ class Reading:
                 if decoded.pts is not None:
                     first = decoded.pts if first is None else first
                     seconds = float((decoded.pts - first) * decoded.time_base)
-                yield Frame(self.frames, seconds, _pts(decoded), decoded)
+                yield Frame(self.frames, seconds, _pts(decoded), decoded, matrix)
         if not self.frames:
             raise VideoError(f"{self._path}: no frame of it can be decoded; it is damaged, or cut off at its beginning")
 
@@ -79,8 +86,23 @@ class Reading:
         self.damaged += 1
 
 
-def _decoded(container: InputContainer, stream: VideoStream, on_damage: Callable[[], None]) -> Iterator[Any]:
-    """What decodes; damaged packets are passed over."""
+def _decoded(
+    container: InputContainer, stream: VideoStream, on_damage: Callable[[], None]
+) -> Iterator[tuple[Any, bytes]]:
+    """What decodes, with its display matrix; damaged packets are passed over.
+
+    The matrix is looked up where the rotation changes, and not for each frame: PyAV ties a frame to its side data in a
+    circle of references, which keeps it in memory until Python looks for circles.
+    """
+    rotation = matrix = None
+    for decoded in _frames_of(container, stream, on_damage):
+        if matrix is None or decoded.rotation != rotation:
+            rotation = decoded.rotation
+            matrix = bytes(decoded.side_data.get(Type.DISPLAYMATRIX) or b"")
+        yield decoded, matrix
+
+
+def _frames_of(container: InputContainer, stream: VideoStream, on_damage: Callable[[], None]) -> Iterator[Any]:
     packets = container.demux(stream)
     while True:
         try:
@@ -104,24 +126,33 @@ def frames_from(path: Path, pts: int) -> Iterator[Frame]:
     with opened(path) as (container, stream):
         with suppress(FFmpegError):  # a file in which one cannot jump is read from where it begins
             container.seek(pts, stream=stream)
-        for decoded in _decoded(container, stream, lambda: None):
+        for decoded, matrix in _decoded(container, stream, lambda: None):
             if not decoded.is_corrupt:
-                yield Frame(-1, -1.0, _pts(decoded), decoded)
+                yield Frame(-1, -1.0, _pts(decoded), decoded, matrix)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its stream of pictures; anything else is a VideoError."""
     try:
-        container = av.open(str(path))
+        if not is_remote(path):
+            check_is_file(path, "leave it out")
+        container = av.open(StoredFile(path) if is_remote(path) else str(path), options=_OPTIONS)
     except (FFmpegError, OSError) as error:
-        reason = "it is empty" if path.is_file() and not path.stat().st_size else error.strerror
+        reason = "it is empty" if exists(path) and not size_of(path) else error.strerror
         raise VideoError(f"{path}: cannot be opened as a video ({reason}); mend it or leave it out") from None
+    except UserError as error:
+        raise VideoError(str(error)) from None
     with container:
+        if _LISTS.intersection(container.format.name.split(",")):
+            raise VideoError(f"{path}: is a list of other files, not a video; import those, or leave it out")
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError(f"{path}: holds no moving pictures; leave it out")
-        yield container, streams[0]
+        try:
+            yield container, streams[0]
+        except StoreError as error:  # while it is decoded
+            raise VideoError(str(error)) from None
 
 
 def expected_frames(path: Path) -> int:
@@ -146,13 +177,12 @@ def _promised_frames(container: InputContainer, stream: VideoStream) -> int:
     return round(container.duration / av.time_base * _rate(stream)) if container.duration else 0
 
 
-def _upright(pixels: np.ndarray, decoded: Any) -> np.ndarray:
-    """Pixels turned and mirrored by quarters, as the display matrix of a frame says."""
-    matrix = next((data for data in decoded.side_data if data.type == Type.DISPLAYMATRIX), None)
-    if matrix is None:
+def _upright(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
+    """Pixels turned and mirrored by quarters, as a display matrix says."""
+    if not matrix:
         return pixels
     # Columns x and rows y are shown at (a x + c y, b x + d y), but for a shift.
-    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
+    a, b, _, c, d = struct.unpack("<5i", matrix[:20])
     if abs(a) < abs(b):
         pixels = pixels.transpose(1, 0, 2)
         a, d = c, b

@@ -6,32 +6,29 @@ one for each video. A run that was killed goes on with the stretch that it was i
 
 import functools
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.config import Tracking, Writing
-from cion_jax.data import dataset
+from cion_jax.data import beam, dataset
+from cion_jax.data.files import claim, make_folder, put, read, remove_folder, sole_writer
 from cion_jax.data.workers import spread
 from cion_jax.data.writer import Beside, write_dataset
 from cion_jax.errors import UserError
+from cion_jax.npz import save_npy
 from cion_jax.terminal import progress_bar
 from tfrecords_tools.files import TEXT
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows
 from tfrecords_tools.notices import say, say_left_out
 from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
+from tfrecords_tools.video.boxes import BOXES, BOXES_FILE
 from tfrecords_tools.video.crops import VideoCrops
-from tfrecords_tools.video.files import cameras_of, find_videos, known_again_by
+from tfrecords_tools.video.files import at_once, cameras_of, find_videos, known_again_by, place_of
 from tfrecords_tools.video.frames import expected_frames
 from tfrecords_tools.video.given import find_boxes
-from tfrecords_tools.video.stretches import Stretch, Task, read_outcome, track_video
-
-#: Where each image was cut out of its frame, and how sure the detector was; 0 where the box was filled in between two.
-BOXES = np.dtype([("left", "<i4"), ("top", "<i4"), ("width", "<i4"), ("height", "<i4"), ("score", "<f4")])
-BOXES_FILE = f"{dataset.NAME}-train.boxes.npy"
+from tfrecords_tools.video.stretches import Stretch, Task, fetch_outcome, outcome_of, track_video
 
 
 def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing) -> dict[str, dataset.Split]:
@@ -42,25 +39,36 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
     say_left_out(source, others, "files that do not end like videos")
     digest = _digest(root, names, tracking)
     workers = min(writing.workers or len(os.sched_getaffinity(0)), len(names))
-    tasks = _tasks(root, names, tracking, workers, out / ".unfinished" / "video")
+    unfinished = out / ".unfinished"
+    threads = 1 if writing.beam_runner else max(len(os.sched_getaffinity(0)) // workers, 1)
+    tasks = _tasks(root, names, tracking, threads, unfinished / "video")
     if _claim(out, digest, writing):
-        shutil.rmtree(out / ".unfinished", ignore_errors=True)
+        remove_folder(unfinished)
         return dataset.read_card(out)[0]
-    tasks[0].parts.mkdir(exist_ok=True)
-    _track(tasks, workers)
+    with sole_writer(out):
+        stretches = _found(tasks, source, unfinished, workers, writing)
+        crops = _crops(root, names, cameras, stretches, digest)
+        beside: Beside = {
+            BOXES_FILE: functools.partial(save_npy, array=_boxes(crops)),
+            names_file("train"): write_names(_names(crops, stretches)),
+        }
+        return write_dataset(out, {"train": crops}, writing, beside)
+
+
+def _found(tasks: list[Task], source: Path, unfinished: Path, workers: int, writing: Writing) -> list[list[Stretch]]:
+    """The stretches of each video; a folder in which nothing is found is taken away."""
+    make_folder(tasks[0].parts)
+    if writing.beam_runner:
+        beam.spread(track_video, iter(tasks), unfinished / "videos", writing)
+    else:
+        _track(tasks, workers)
     try:
-        stretches = _outcomes(tasks, source)
+        return _outcomes(tasks, source)
     except UserError:  # there is nothing to go on with, and the same folder may be tried with other settings
-        shutil.rmtree(out / ".unfinished")
+        remove_folder(unfinished)
         with suppress(OSError):
-            out.rmdir()
+            Path(unfinished.parent).rmdir()
         raise
-    crops = _crops(root, names, cameras, stretches, digest)
-    beside: Beside = {
-        BOXES_FILE: functools.partial(_save, array=_boxes(crops)),
-        names_file("train"): write_names(_names(crops, stretches)),
-    }
-    return write_dataset(out, {"train": crops}, writing, beside)
 
 
 def _check(tracking: Tracking) -> None:
@@ -82,7 +90,8 @@ def _digest(root: Path, names: list[str], tracking: Tracking) -> str:
     if given is not None and not given.exists():
         raise UserError(f"{given}: no such file; an ONNX network or boxes were expected here")
     files = sorted(path for path in ([given, *given.rglob("*")] if given else []) if path.is_file())
-    videos = [(name, *known_again_by(root / name)) for name in names]
+    known = at_once(lambda name: known_again_by(place_of(root, name)), names)
+    videos = [(name, *size_and_digest) for name, size_and_digest in zip(names, known, strict=True)]
     return dataset.digest(settings, videos, [known_again_by(file) for file in files])
 
 
@@ -93,7 +102,7 @@ def _claim(out: Path, digest: str, writing: Writing) -> bool:
 
     def check(note: Path) -> None:
         advice = "choose another folder or delete this one"
-        if note == begun and note.read_text() != digest:
+        if note == begun and read(note) != digest.encode():
             raise UserError(f"{out}: holds the beginning of another dataset; {advice}")
         if note == card:
             plan = dataset.read_card(out)[1]
@@ -101,31 +110,32 @@ def _claim(out: Path, digest: str, writing: Writing) -> bool:
             if (fingerprints, plan["images_per_shard"]) != ([digest], writing.images_per_shard):
                 raise UserError(f"{out}: already holds another dataset; {advice}")
 
-    note = claim_folder(out, (card, begun), check)
+    note = claim(out, (card, begun), check)
     if note is None:
-        write_atomically(begun, lambda path: path.write_text(digest))
+        put(begun, lambda path: path.write_text(digest))
     return note == card
 
 
-def _tasks(root: Path, names: list[str], tracking: Tracking, workers: int, parts: Path) -> list[Task]:
+def _tasks(root: Path, names: list[str], tracking: Tracking, threads: int, parts: Path) -> list[Task]:
     """One for each video; what can be wrong with the boxes of any is found before the first is begun."""
-    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
     tasks = []
     for number, name in enumerate(names):
-        boxes = None if tracking.boxes is None else find_boxes(tracking.boxes, root / name, len(names))
-        tasks.append(Task(number, root / name, boxes, tracking, threads, parts))
+        path = place_of(root, name)
+        boxes = None if tracking.boxes is None else find_boxes(tracking.boxes, path, len(names))
+        tasks.append(Task(number, path, boxes, tracking, threads, parts))
     return tasks
 
 
 def _track(tasks: list[Task], workers: int) -> None:
-    total = sum(expected_frames(task.path) for task in tasks)
+    total = sum(at_once(expected_frames, [task.path for task in tasks]))
     with progress_bar("looking at frames", total) as advance:
         spread(track_video, iter(tasks), workers, advance)
 
 
 def _outcomes(tasks: list[Task], source: Path) -> list[list[Stretch]]:
     """The stretches of each video in which there are tracklets; what was left out and what went wrong is said."""
-    outcomes = [read_outcome(task.parts, task.number) for task in tasks]
+    fetched = at_once(lambda task: fetch_outcome(task.parts, task.number), tasks)
+    outcomes = [outcome_of(*kept) for kept in fetched]
     for _, notes, _ in outcomes:
         for note in notes:
             say(note)
@@ -155,7 +165,7 @@ def _crops(root: Path, names: list[str], cameras: np.ndarray, videos: list[list[
     video = np.repeat(np.arange(len(stretches)), sizes)
     file = np.repeat(np.repeat(np.arange(len(videos)), [len(result) for result in videos]), sizes)
     labels = label_rows(video, dense_ranks(video, rows["tracklet"]), rows["frame"], cameras[file])
-    return VideoCrops(tuple(root / name for name in names), tuple(names), file, rows, labels, digest)
+    return VideoCrops(tuple(place_of(root, name) for name in names), tuple(names), file, rows, labels, digest)
 
 
 def _boxes(crops: VideoCrops) -> np.ndarray:
@@ -174,8 +184,3 @@ def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Names:
     files = [crops.names[number] for number, result in enumerate(videos) for _ in result]
     called = np.array([f"{file}@{start:g}s" for file, start in zip(files, starts, strict=True)], TEXT)
     return names_of(crops.labels, called[crops.labels["video"]], crops.rows["tracklet"])
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

@@ -1,6 +1,7 @@
 """The tracklets of one video file, stretch by stretch; each stretch is kept once it is done."""
 
 import functools
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cion_jax.atomic import write_atomically
 from cion_jax.config import Tracking
+from cion_jax.data.files import exists, put, read
 from cion_jax.terminal import Progress
 from tfrecords_tools.video.colours import colours_of
 from tfrecords_tools.video.detectors import Detector, make_detector
@@ -54,7 +55,7 @@ class Stretch:
 def track_video(task: Task, progress: Progress) -> None:
     """Find the tracklets of each stretch that is not done. How it ended is written last, also if nothing was read."""
     summary = _summary_path(task.parts, task.number)
-    if summary.exists():
+    if exists(summary):
         return
     cv2.setNumThreads(task.threads)
     outcome: dict[str, object] = {"stretches": 0, "notes": [], "unreadable": False}
@@ -64,25 +65,32 @@ def track_video(task: Task, progress: Progress) -> None:
         ahead = enumerate(_stretches(Reading(task.path), task.tracking))
         for number, (start, frames) in enumerate(_stretches(reading, task.tracking)):
             kept = _stretch_path(task.parts, task.number, number)
-            if not kept.exists():
+            if not exists(kept):
                 detector.begin(_sample(ahead, number, _sampling_step(reading, task.tracking)))
                 stretch = _track(detector, frames, start, reading.rate, task.tracking, progress)
-                write_atomically(kept, functools.partial(_save, stretch=stretch))
+                put(kept, functools.partial(_save, stretch=stretch))
             for _ in frames:  # of a stretch that was done before
                 progress(1)
             outcome["stretches"] = number + 1
         outcome["notes"] = [*detector.notes, *_damage(task.path, reading)]
     except VideoError as error:
         outcome |= {"notes": [str(error)], "unreadable": True}
-    write_atomically(summary, lambda path: path.write_text(json.dumps(outcome)))
+    put(summary, lambda path: path.write_text(json.dumps(outcome)))
 
 
-def read_outcome(parts: Path, number: int) -> tuple[list[Stretch], list[str], bool]:
-    """The stretches of a video that is done, what there is to say of it, and whether it could not be read at all."""
-    outcome = json.loads(_summary_path(parts, number).read_text())
+def fetch_outcome(parts: Path, number: int) -> tuple[bytes, list[bytes]]:
+    """What is kept of a video that is done, as it was written: threads of Python 3.11 cannot read .npz at once."""
+    summary = read(_summary_path(parts, number))
+    stretches = range(json.loads(summary)["stretches"])
+    return summary, [read(_stretch_path(parts, number, stretch)) for stretch in stretches]
+
+
+def outcome_of(summary: bytes, kept: list[bytes]) -> tuple[list[Stretch], list[str], bool]:
+    """The stretches of a video, what there is to say of it, and whether it could not be read at all."""
+    outcome = json.loads(summary)
     stretches = []
-    for stretch in range(outcome["stretches"]):
-        with np.load(_stretch_path(parts, number, stretch), allow_pickle=False) as arrays:
+    for data in kept:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             counts = (int(arrays[name]) for name in ("small", "short", "short_images"))
             stretches.append(Stretch(float(arrays["start"]), arrays["rows"], *counts))
     return stretches, outcome["notes"], outcome["unreadable"]
