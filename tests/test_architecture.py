@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
 }
 ROOMS = {room: {f"cion_jax.{name}" for name in rooms} for room, rooms in ROOMS.items()}
 ROOMS["cion_jax.report"] = {*ROOMS} - {"cion_jax.xla", "cion_jax.recipes"}
-ROOMS["cion_jax.demo"] = ROOMS["cion_jax.report"] | {"cion_jax.report"}
+ROOMS["cion_jax.demo"] = ROOMS["cion_jax.report"] | {"cion_jax.report", "cion_jax.recipes"}
 ROOMS["cion_jax"] = {*ROOMS} - {"tfrecords_tools"}
 ROOMS["cion_jax.commands"] = {*ROOMS}
 ROOMS["cion_jax.cli"] = {*ROOMS}

@@ -129,13 +129,13 @@ class Journal:
         )
         self._warned |= warnings.keys()
         for text in warnings.values():
-            self._say(f"step {step:,}: {text}")
+            self.say(f"step {step:,}: {text}")
         self._show(step, result)
 
     @contextmanager
     def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show work other than steps while it lasts; call what is yielded with the number of further pieces done."""
-        self._say(what)
+        self.say(what)
         task = self._bar.add_task(what, total=total)
         try:
             yield lambda done: self._bar.advance(task, done)
@@ -162,9 +162,10 @@ class Journal:
             self._printed = monotonic()
             task = self._bar.tasks[0]
             left = "" if task.time_remaining is None else f"{timedelta(seconds=int(task.time_remaining))} left  "
-            self._say(f"step {task.completed:,}/{task.total:,}  {left}{status}")
+            self.say(f"step {task.completed:,}/{task.total:,}  {left}{status}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -182,6 +183,9 @@ class Silence(Journal):
 
     def record(self, step: int, epoch: float, values: Mapping[str, float], waited: float) -> None:
         """Write nothing down."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
 
     @contextmanager
     def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -174,6 +174,7 @@ class _Trainer:
 
     def _step(self, instances: int, phase: Hashable) -> Any:
         if (instances, phase) not in self.jitted:
+            self.journal.say("compiling the step (about a minute, unless a run before has left it)")
             self.jitted[instances, phase] = jit_step(self.method, instances, self.mesh, self.template, phase)
         return self.jitted[instances, phase]
 
