@@ -85,7 +85,7 @@ def export(
         asked = "--fused" if fused else "--layout reidzoo"
         raise UserError(f"{weights}: fine-tuned weights have one form; leave {asked} out")
     if fused and isinstance(network, Backbone):
-        loaded = Weights(*network.fused(loaded.variables), loaded.head)
+        loaded = Weights(*network.fused(loaded.variables), loaded.head, origin=loaded.origin)
     named = f"{network.name}{' (fused)' if fused else ''}"
     if format != "pytorch":
         card = write_program(out, format, loaded.network, loaded.variables, weights)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from cion_jax.data.files import Folder
@@ -136,8 +135,8 @@ def _work(method: Method, steps: int) -> str:
     """The operations of a whole run of so many steps, by the formulas of its networks, and what they take."""
     operations = steps * method.flops()
     return (
-        f"{steps:,} steps if labels stay, {method.flops() / 1e9:,.3g} GFLOP each: {operations / 1e15:,.3g} PFLOP in all, "
-        f"{operations / 1e13 / 3600:,.2g} hours at 10 TFLOP/s"
+        f"{steps:,} steps if labels stay, {method.flops() / 1e9:,.3g} GFLOP each: "
+        f"{operations / 1e15:,.3g} PFLOP in all, {operations / 1e13 / 3600:,.2g} hours at 10 TFLOP/s"
     )
 
 

@@ -222,7 +222,8 @@ class _Trainer:
         if checkpoint.position.batch == 0:
             # Prototypes may be split over devices, and hosts: all of them put them together, one writes.
             whole = jax.device_put(self.method.export(checkpoint.state), replicated(self.mesh))
-            weights = Weights(self.method.model, *map(local_copy, whole))
+            origin = {"data": self.records.card.fingerprint}
+            weights = Weights(self.method.model, *map(local_copy, whole), origin=origin)
             for name in [self.method.weights_file, BEST][: 1 + self.is_best]:
                 on_main(partial(save, self.out / name, weights))
         self.checkpoints.save(checkpoint)
