@@ -20,6 +20,7 @@ from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
 from cion_jax.commands.evaluate import evaluate
 from cion_jax.commands.finetune import adapt, backbone_of, bnneck, mgn
+from cion_jax.commands.hub import card, pull, push
 from cion_jax.commands.named import bind, take_named
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
@@ -48,6 +49,9 @@ COMMANDS: Tree = {
     "zoo": zoo,
     "import": import_,
     "export": export,
+    "card": card,
+    "push": push,
+    "pull": pull,
 }
 
 #: The settings that each command of fine-tuning starts from.
