@@ -68,6 +68,8 @@ def test_a_card_that_says_something_else_is_refused(name: str, text: str, file: 
 
 def test_a_neck_is_told(model: Backbone, tmp_path: Path) -> None:
     network = BNNeck(model, 3, "after")
-    save(tmp_path / "neck.safetensors", Weights(network, network.begin(jax.random.key(1), model.init(jax.random.key(0)))))
+    save(
+        tmp_path / "neck.safetensors", Weights(network, network.begin(jax.random.key(1), model.init(jax.random.key(0))))
+    )
     assert read_metadata(tmp_path / "neck.safetensors")["neck"] == "batch normalisation, the feature is after it"
     assert load(tmp_path / "neck.safetensors").network == network

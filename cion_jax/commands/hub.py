@@ -20,8 +20,8 @@ def card(
 ) -> None:
     """Print what weights say of themselves as a model card, or write it, for you to complete.
 
-    The card has the size of images, the scale of pixels, the order of colours, the width of features, the fingerprint of
-    the training data, the licence, and the fields that the Hugging Face hub reads.
+    The card has the size of images, the scale of pixels, the order of colours, the width of features, the fingerprint
+    of the training data, the licence, and the fields that the Hugging Face hub reads.
 
     Args:
         weights: A run, or a file that a training or `cion import` wrote.

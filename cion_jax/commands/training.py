@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from cion_jax.config import Hosts, Training
 from cion_jax.errors import UserError
+from cion_jax.run.tracking import Service, check_installed
 
 if TYPE_CHECKING:
     import jax
@@ -31,6 +32,9 @@ _FOR = "With --dry-run: compile for devices that are not there, such as v5e:4x4,
 class Mode:
     """Whether to train, or only to tell what that would be."""
 
+    log: tuple[Service, ...] = ()
+    """Where the journal's numbers are shown too, beside metrics.jsonl and TensorBoard: wandb, mlflow, trackio. Each is
+    an extra of this package, and takes its address and keys from its own environment variables."""
     profile: int = 0
     """Trace so many steps, after the first few, for TensorBoard."""
     dry_run: bool = False
@@ -85,6 +89,7 @@ def run_training(
     def all_facts() -> "Facts":
         return facts() | {"the folder of the run": str(out.absolute()), "dry_run": str(mode.dry_run)}
 
+    check_installed(mode.log)
     with join_job(hosts, all_facts):
         if mode.dry_run:
             devices = absent_devices(mode.target) if mode.target else None
@@ -93,7 +98,7 @@ def run_training(
             return 0
         if is_main() and (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
             print(f"{cache}: compiled programs are kept here", file=sys.stderr)
-        finished = train(make(None), data, out, profile_steps=mode.profile)
+        finished = train(make(None), data, out, profile_steps=mode.profile, services=mode.log)
         if is_main():
             print(done if finished else f"{out}: stopped with a checkpoint; repeat the command to go on")
     return 0 if finished else 143

@@ -41,8 +41,8 @@ def _what_it_is(noted: Mapping[str, Any]) -> list[str]:
     return [
         f"# {network} for person re-identification",
         "",
-        f"Turns the picture of a person into a feature, by which the same person is found again in other pictures. It was "
-        f"{made}with cion_jax, after CION (NeurIPS 2024, arXiv 2409.18569).",
+        "Turns the picture of a person into a feature, by which the same person is found again in other pictures. "
+        f"It was {made}with cion_jax, after CION (NeurIPS 2024, arXiv 2409.18569).",
         "",
         "| | |",
         "|---|---|",
@@ -59,16 +59,17 @@ def _use(noted: Mapping[str, Any], place: str) -> list[str]:
         "    cion export ours.safetensors people.onnx --format onnx",
         "    cion export ours.safetensors weights.pth",
         "",
-        "An ONNX file takes pixels from 0 to 255 and needs none of this. Preprocessing for PyTorch is in the table above.",
+        "An ONNX file takes pixels from 0 to 255 and needs none of this. For PyTorch the table above says how pixels are "
+        "prepared.",
     ]
 
 
 def _origin(origin: Mapping[str, str]) -> list[str]:
-    data = f"a dataset of the fingerprint `{origin['data']}`" if "data" in origin else "data that the file does not name"
+    data = f"a dataset with the fingerprint `{origin['data']}`" if "data" in origin else "data that nobody has named"
     return [
         "## Training",
         "",
-        f"Trained on {data}. _Say here which images these are, who is on them, and on what legal ground they were used._",
+        f"Trained on {data}. _Say here which images these are, who is on them, and on what legal ground they are used._",
         "",
         "## Scores",
         "",
@@ -76,9 +77,9 @@ def _origin(origin: Mapping[str, str]) -> list[str]:
         "",
         "## Limits",
         "",
-        "Whoever searches for people with this processes personal data: see that you may. Scores in one place say little "
-        "of another with other cameras, clothes and people, so measure in yours. Two similar features are a hint, and no "
-        "proof of who somebody is.",
+        "Whoever searches for people with this processes personal data: see that you may. Scores in one place say "
+        "little of another with other cameras, clothes and people, so measure in yours. Two similar features are a hint, "
+        "and no proof of who somebody is.",
         "",
         "## Licence",
         "",

@@ -39,8 +39,6 @@ LINE_SECONDS = 60.0
 FLUSH_SECONDS = 10
 #: No line of metrics has so many bytes.
 _MOST_LINE = 1 << 20
-#: Steps before a profile starts: they compile, and fill the queues that feed the device.
-WARM_UP = 3
 
 #: Steps that are not judged: the center starts from 0, and a fresh network sees all images nearly alike.
 SETTLED = 100
@@ -96,6 +94,7 @@ class Journal:
         self._moments: deque[tuple[float, float]] = deque(maxlen=WINDOW + 1)
         self._warned: set[str] = set()
         self._printed = -math.inf
+        self._elsewhere: Callable[[int, Mapping[str, float]], object] = lambda step, values: None
 
     def __enter__(self) -> "Journal":
         self._bar.start()
@@ -127,10 +126,15 @@ class Journal:
         self._scalars.file_writer.add_summary(  # one event for all: 12 times faster than one for each
             Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in result.items()]), step
         )
+        self._elsewhere(step, result)
         self._warned |= warnings.keys()
         for text in warnings.values():
             self.say(f"step {step:,}: {text}")
         self._show(step, result)
+
+    def also_log(self, log: Callable[[int, Mapping[str, float]], object]) -> None:
+        """Hand each step's number and all that is recorded of it to a function, too."""
+        self._elsewhere = log
 
     @contextmanager
     def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -209,31 +213,6 @@ def watch(step: int, values: Mapping[str, float]) -> dict[str, str]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The steps in a `metrics.jsonl`, in order; a last line that a killed run left unfinished is passed over."""
     return [row for _, row in _rows(path)]
-
-
-@contextmanager
-def profile(folder: Path, first_step: int, steps: int) -> Iterator[Callable[[int], None]]:
-    """Trace so many steps of a run, after some to warm up, for TensorBoard's profile plugin; 0 steps trace nothing.
-
-    Call what is yielded with the number of each step that the device has finished, the first being `first_step`.
-    """
-    before = first_step + WARM_UP - 1
-    tracing = False
-
-    def finished(step: int) -> None:
-        nonlocal tracing
-        if steps and step == before:
-            jax.profiler.start_trace(folder / TENSORBOARD)
-            tracing = True
-        elif tracing and step == before + steps:
-            tracing = False
-            jax.profiler.stop_trace()
-
-    try:
-        yield finished
-    finally:
-        if tracing:
-            jax.profiler.stop_trace()
 
 
 #: JSON has no such numbers: they are written as these strings.
