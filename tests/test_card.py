@@ -62,7 +62,7 @@ def test_a_card_that_says_something_else_is_refused(name: str, text: str, file: 
     """What is printed and sent to others cannot hold whatever somebody has written."""
     noted = {key: value for key, value in read_metadata(file).items() if key != "format"}
     write_state(tmp_path / "odd.safetensors", read_state(file), metadata=noted | {name: text})
-    with pytest.raises(UserError, match="odd.safetensors: "):
+    with pytest.raises(UserError, match=r"odd\.safetensors: "):
         load(tmp_path / "odd.safetensors")
 
 

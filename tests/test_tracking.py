@@ -113,7 +113,7 @@ def test_every_service_has_what_the_journal_has_and_a_resumed_run_is_the_same_on
         for row in read_metrics(tmp_path / METRICS):
             told_of = steps[row["step"]]
             assert (told_of["loss"], told_of["epoch"]) == (row["loss"], row["epoch"]) and "odd" not in told_of
-    assert told.configs == dict.fromkeys(SERVICES, {"epochs": 3})
+    assert told.configs == {name: {"epochs": 3} for name in SERVICES}
     assert sorted(told.finished) == sorted(2 * SERVICES) and not lines
 
 

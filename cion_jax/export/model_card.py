@@ -59,8 +59,8 @@ def _use(noted: Mapping[str, Any], place: str) -> list[str]:
         "    cion export ours.safetensors people.onnx --format onnx",
         "    cion export ours.safetensors weights.pth",
         "",
-        "An ONNX file takes pixels from 0 to 255 and needs none of this. For PyTorch the table above says how pixels are "
-        "prepared.",
+        "An ONNX file takes pixels from 0 to 255 and needs none of this. For PyTorch the table above says how pixels "
+        "are prepared.",
     ]
 
 
@@ -69,7 +69,7 @@ def _origin(origin: Mapping[str, str]) -> list[str]:
     return [
         "## Training",
         "",
-        f"Trained on {data}. _Say here which images these are, who is on them, and on what legal ground they are used._",
+        f"Trained on {data}. _Say here which images these are, who is on them, and on what legal ground._",
         "",
         "## Scores",
         "",
@@ -78,8 +78,8 @@ def _origin(origin: Mapping[str, str]) -> list[str]:
         "## Limits",
         "",
         "Whoever searches for people with this processes personal data: see that you may. Scores in one place say "
-        "little of another with other cameras, clothes and people, so measure in yours. Two similar features are a hint, "
-        "and no proof of who somebody is.",
+        "little of another with other cameras, clothes and people, so measure in yours. Two similar features are a "
+        "hint, and no proof of who somebody is.",
         "",
         "## Licence",
         "",

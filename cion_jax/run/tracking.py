@@ -62,7 +62,7 @@ def tracked(
         known |= {name: tracker.identifier for name, tracker in opened.items()}
         write_atomically(out / TRACKING, lambda path: path.write_text(json.dumps(known, indent=1) + "\n"))
 
-    def attempt(name: str, act: Callable[[], object]) -> None:
+    def attempt(name: Service, act: Callable[[], object]) -> None:
         try:
             act()
         except Exception as error:  # each service has errors of its own

@@ -239,7 +239,8 @@ class _Trainer:
             # Prototypes may be split over devices, and hosts: all of them put them together, one writes.
             whole = jax.device_put(self.method.export(checkpoint.state), replicated(self.mesh))
             origin = {"data": self.records.card.fingerprint}
-            weights = Weights(self.method.model, *map(local_copy, whole), origin=origin)
+            variables, head = map(local_copy, whole)
+            weights = Weights(self.method.model, variables, head, origin=origin)
             for name in [self.method.weights_file, BEST][: 1 + self.is_best]:
                 on_main(partial(save, self.out / name, weights))
         self.checkpoints.save(checkpoint)

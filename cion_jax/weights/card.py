@@ -35,15 +35,15 @@ def card(network: Network, origin: Mapping[str, str]) -> dict[str, str]:
     if isinstance(network, BNNeck):
         result |= {"feature": network.feature}
     if isinstance(network, Finetuned):
-        return result | {"method": network.method} | origin
-    return result | {"fused": str(isinstance(network, Backbone) and network.is_fused)} | origin
+        return {**result, "method": network.method, **origin}
+    return {**result, "fused": str(isinstance(network, Backbone) and network.is_fused), **origin}
 
 
-def pixels(noted: Mapping[str, str]) -> dict[str, Colour]:
-    """The scale of pixels in what a file says; a KeyError or ValueError where it has none."""
+def pixels(noted: Mapping[str, str]) -> tuple[Colour, Colour]:
+    """Mean and standard deviation of pixels in what a file says; a KeyError or ValueError where it has none."""
     red, green, blue = map(float, noted["mean"].split())
     by_red, by_green, by_blue = map(float, noted["std"].split())
-    return {"mean": (red, green, blue), "std": (by_red, by_green, by_blue)}
+    return (red, green, blue), (by_red, by_green, by_blue)
 
 
 def origin_of(noted: Mapping[str, str]) -> dict[str, str]:

@@ -69,7 +69,8 @@ def _network_of(metadata: Mapping[str, str], state: State) -> Weights:
     if metadata["fused"] == "True":
         model = model.fused_form()
     if "mean" in metadata:
-        model = replace(model, **pixels(metadata))
+        mean, std = pixels(metadata)
+        model = replace(model, mean=mean, std=std)
     body, head = split_prefixes(state)
     return Weights(model, from_state_dict(model.shapes(), body), _head(head), _counts(body), origin)
 

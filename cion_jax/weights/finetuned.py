@@ -52,7 +52,8 @@ def classes_in(state: Mapping[str, np.ndarray]) -> int:
 
 def from_card(noted: Mapping[str, str], body: Backbone, state: Mapping[str, np.ndarray]) -> Finetuned:
     """The network that a card describes; what the card lacks raises a KeyError or ValueError."""
-    body = replace(body, **pixels(noted))
+    mean, std = pixels(noted)
+    body = replace(body, mean=mean, std=std)
     return build(noted["method"], body, classes=classes_in(state), feature=noted.get("feature", "before"))
 
 
