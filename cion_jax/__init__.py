@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cion_jax.weights.file import load as load_weights
     from cion_jax.weights.file import save as save_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ImageFolder",

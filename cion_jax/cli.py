@@ -20,7 +20,9 @@ from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
 from cion_jax.commands.evaluate import evaluate
 from cion_jax.commands.finetune import adapt, backbone_of, bnneck, mgn
+from cion_jax.commands.hub import card, pull, push
 from cion_jax.commands.index import enrol, forget, index
+from cion_jax.commands.named import bind, take_named
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
 from cion_jax.commands.search import search
@@ -30,7 +32,7 @@ from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Mgn, World
 from cion_jax.data.files import DRIVERS
 from cion_jax.errors import UserError
 from cion_jax.recipes import published, read_settings, recipe
-from cion_jax.xla import avoid_faults
+from cion_jax.xla import avoid_faults, silence
 from tfrecords_tools import commands as data
 
 Command = Callable[..., int | None]
@@ -53,6 +55,9 @@ COMMANDS: Tree = {
     "zoo": zoo,
     "import": import_,
     "export": export,
+    "card": card,
+    "push": push,
+    "pull": pull,
 }
 
 #: The settings that each command of fine-tuning starts from.
@@ -91,13 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))  # read when JAX starts, which --help does not
     avoid_faults()
+    silence()
     words, command, options = _find(list(arguments))
     if isinstance(command, dict):
         return _describe(words, command, options)
     options = [_current_name(option) for option in options]
     try:
         _check_stores(options)
-        return _call(words, _with_settings(words, command, options), options) or 0
+        named, options = take_named(command, options)
+        return _call(words, bind(_with_settings(words, command, named, options), named), options) or 0
     except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError) and any(map(_is_unread, (sys.stdout, sys.stderr))):
             raise
@@ -164,14 +171,14 @@ def _current_name(option: str) -> str:
     return RENAMED[name] + equals + value
 
 
-def _with_settings(words: str, command: Command, options: list[str]) -> Command:
+def _with_settings(words: str, command: Command, named: dict[str, Any], options: list[str]) -> Command:
     """The command, whose defaults are the settings that its options start from: --help shows them, options override."""
     if command is pretrain:
-        usual = {"experiment": "resnet50_ibn", "data": epath.Path(), "out": Path()}
-        experiment = _peek(words, "experiment", functools.partial(pretrain, **usual), options)
+        usual = {"experiment": "resnet50_ibn", "data": epath.Path()}
+        experiment = _peek(words, "experiment", functools.partial(pretrain, **usual | named), options)
         return functools.partial(pretrain, settings=recipe(experiment))
     if command in FINE_TUNING:
-        given = functools.partial(command, weights=Path(), data=epath.Path(), out=Path())
+        given = functools.partial(command, **{"weights": Path(), "data": epath.Path()} | named)
         data_set = _peek(words, "like", given, options)
         if data_set is not None:
             weights = _peek(words, "weights", given, options)

@@ -18,7 +18,7 @@ from cion_jax.commands.pretrain import pretrain
 from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.recipes import RECIPES
-from cion_jax.xla import avoid_faults
+from cion_jax.xla import avoid_faults, silence
 from sources import contents
 
 TINY = [
@@ -311,3 +311,13 @@ def test_what_the_compiler_fails_on_is_left_out_unless_flags_speak_of_it(
     monkeypatch.setenv("XLA_FLAGS", before)
     avoid_faults()
     assert os.environ["XLA_FLAGS"] == after
+
+
+def test_what_xla_logs_stays_silent_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Level 3 leaves only what ends the process; a compilation that takes two minutes is told of at level 2."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    assert main(["--version"]) == 0
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    silence()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"

@@ -20,7 +20,9 @@ from cion_jax.models.zoo import backbone
 from cion_jax.run.finetuning import FinetuningMethod, finetuning, network_of
 from cion_jax.run.sharding import make_mesh
 from cion_jax.weights.file import Weights, load, save
+from cion_jax.weights.foreign import read_metadata, read_state
 from finetuned import COMMANDS, TOY, cion, killed_at, rows, stand_in
+from weight_files import assert_same
 
 pytestmark = pytest.mark.xdist_group("finetuning")  # one after the other: they share compiled steps
 
@@ -123,7 +125,10 @@ def test_weights_come_back_and_go_through_pytorch_files(
     size = load(own).network.image_size
     into = tmp_path / "in.safetensors", "--backbone", TOY, "--image-size", *size
     assert cion("import", tmp_path / "out.pth", *into) == 0
-    assert (tmp_path / "in.safetensors").read_bytes() == own.read_bytes()
+    again = tmp_path / "in.safetensors"
+    noted = {name: text for name, text in read_metadata(own).items() if name != "data"}  # a .pth does not say it
+    assert read_metadata(again) == noted and load(own).origin == {"data": Records(dataset).card.fingerprint}
+    assert_same(read_state(again), read_state(own))
     assert cion("embed", own, dataset, tmp_path / "features", "--split", "query") == 0
     loaded = load(own)
     features = embed_all(loaded.network, loaded.variables, Records(dataset, "query"), image_size=size)

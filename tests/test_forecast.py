@@ -52,6 +52,9 @@ def test_it_tells_the_batches_of_each_stage(dataset: Path) -> None:
     assert lines[0].startswith(f"{dataset}: 200 images of ")
     assert [line for line in lines if line.startswith(("| 0 to 1 | 2 |", "| 2 to 3 | 4 |"))]
     assert lines[-1].endswith("--accumulate 1")
+    (work,) = [line for line in lines if "steps if labels stay" in line]
+    rows = [line.split("|") for line in lines if line.startswith(("| 0 to 1 | 2 |", "| 2 to 3 | 4 |"))]
+    assert work.startswith(f"{sum(2 * int(row[3]) for row in rows):,} steps")
 
 
 def test_it_tells_when_labels_are_made_anew_and_no_batches_that_it_cannot_know(

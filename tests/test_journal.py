@@ -21,7 +21,8 @@ from cion_jax.errors import UserError
 from cion_jax.programs import devices
 from cion_jax.programs.devices import peak_flops, utilization
 from cion_jax.run import journal
-from cion_jax.run.journal import METRICS, SETTLED, TENSORBOARD, WARM_UP, Journal, profile, read_metrics, watch
+from cion_jax.run.journal import METRICS, SETTLED, TENSORBOARD, Journal, read_metrics, watch
+from cion_jax.run.profile import WARM_UP, profile
 
 HEALTHY = {"loss": 9.0, "entropy": 6.0, "feature_std": 0.5, "center_norm": 4.0}
 

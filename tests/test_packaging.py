@@ -61,6 +61,20 @@ def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {cion_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_newest_section_of_the_changes_is_of_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[([\d.]+)\] - (?:\d{4}-\d\d-\d\d|unreleased)$", text, re.MULTILINE)
+    assert versions[0] == cion_jax.__version__ and text.count("\n## ") == len(versions)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {*re.findall(r"^### (.*)$", text, re.MULTILINE)} <= kinds
+
+
+def test_what_the_image_installs_are_extras() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    extras = {extra for names in re.findall(r"EXTRAS=([\w,]+)", text) for extra in names.split(",")}
+    assert "cuda13" in extras and extras <= {*SETUP["options.extras_require"]}
+
+
 @pytest.mark.parametrize("text", ["setup.cfg", ".ci/run", "README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/api.md"])
 def test_commands_name_modules_that_are_there(text: str) -> None:
     for module in re.findall(r"python -m ((?:experiments|cion_jax|tfrecords_tools)[\w.]*)", (ROOT / text).read_text()):

@@ -12,22 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cion_jax.config import Pretraining
+from cion_jax.config import AUTO, Pretraining
+from cion_jax.demo.plan import DEFAULT
 from cion_jax.errors import UserError
 from cion_jax.models.resnet import SMALL as RESNET_SMALL
 from cion_jax.models.zoo import ZOO
+from cion_jax.pretrain.flops import step_flops
 from cion_jax.recipes import PAPER, RECIPES, recipe
-from cion_jax.run.pretraining import check, instances_at
+from cion_jax.run.pretraining import check, instances_at, model_of
 from experiments.benchmarks import memory
 
 FITS: dict[str, dict[str, list[int]]] = json.loads((Path(memory.__file__).parent / "what_fits.json").read_text())
 
 
-def test_every_backbone_of_the_paper_has_a_row_and_nothing_else_but_small_and_debug() -> None:
+def test_every_backbone_of_the_paper_has_a_row_and_there_are_three_others() -> None:
     assert [*PAPER] == [name for name in ZOO if name != RESNET_SMALL]
-    assert [*RECIPES] == [*PAPER, "small", "debug"]
+    assert [*RECIPES] == [*PAPER, "small", "demo", "debug"]
     assert all(RECIPES[name].backbone == name for name in PAPER)
-    assert {RECIPES["small"].backbone, RECIPES["debug"].backbone} <= {*ZOO}
+    assert {RECIPES[name].backbone for name in ("small", "demo", "debug")} <= {*ZOO}
+    assert RECIPES["demo"] is DEFAULT.training
 
 
 def test_what_fits_is_told_for_every_backbone() -> None:
@@ -54,7 +57,7 @@ def test_the_three_levels_are_one_setting_and_batches_hold_whole_identities(name
     assert all(row.batch % instances == 0 for instances in row.instances)
     for level, instances in (("instance", {1}), ("tracklet", set(row.instances)), ("identity", set(row.instances))):
         settings = replace(row, level=level)  # type: ignore[arg-type]
-        for devices in {"debug": (1,), "small": (1, 2, 4, 8)}.get(name, (1, 2, 4, 8, 40)):
+        for devices in {"debug": (1,), "small": (1, 2, 4, 8), "demo": (1, 2, 4)}.get(name, (1, 2, 4, 8, 40)):
             check(settings, devices)
         assert {instances_at(settings, epoch) for epoch in range(row.epochs)} == instances
 
@@ -64,6 +67,13 @@ def test_debug_is_small() -> None:
     assert row.precision == "float32" and row.head.prototypes <= 1024 and row.batch <= 48 and row.epochs <= 2
     assert row.crops.global_size == (32, 16) and row.image_size == (64, 32) and len(row.instances) == 1  # a program
     assert row.level == "tracklet"  # its records know no identities
+
+
+def test_small_is_an_hour_at_ten_tflops_and_fits_small_gpus_in_parts() -> None:
+    row = RECIPES["small"]
+    assert row.crops.global_size == (128, 64) and len(row.instances) == 1 and row.accumulate == AUTO
+    operations = row.epochs * 100_000 / row.batch * step_flops(row, model_of(row))
+    assert 0.5 < operations / 1e13 / 3600 < 1
 
 
 def test_a_name_that_is_nearly_right_is_answered_with_those_that_are() -> None:

@@ -7,21 +7,21 @@ from typing import Annotated, Literal
 from etils import epath
 from tyro.conf import Positional, arg
 
-from cion_jax.commands.training import Mode, run_training
+from cion_jax.commands.training import OUT, Mode, run_folder, run_training
 from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Hosts, Mgn
 from cion_jax.errors import UserError
 
 _START = "A run, weights, or the name of a backbone, which then begins with fresh weights."
 Start = Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS", help=_START)]
 Data = Annotated[Positional[epath.Path], arg(metavar="DATA", help="A dataset folder, or its URL in a store.")]
-Out = Annotated[Positional[Path], arg(metavar="OUT", help="The run's folder: weights, checkpoints, metrics.jsonl.")]
+Out = Annotated[Positional[Path | None], arg(metavar="OUT", help=OUT)]
 DataSet = Literal["market1501", "msmt17"] | None
 
 
 def bnneck(
     weights: Start,
     data: Data,
-    out: Out,
+    out: Out = None,
     like: DataSet = None,
     settings: Bnneck = Bnneck(),
     hosts: Hosts = Hosts(),
@@ -36,19 +36,19 @@ def bnneck(
     Args:
         weights: What the network begins with.
         data: What it learns from.
-        out: Where it is kept.
+        out: Where it is kept: weights, checkpoints, metrics.jsonl.
         like: Begin with the settings that were published for this data set and the backbone; options override them.
         settings: Settings of the method.
         hosts: How processes find each other.
         mode: Whether to train, or only to tell what that would be.
     """
-    return _run(settings, weights, data, out, hosts, mode)
+    return _run("bnneck", settings, weights, data, out, hosts, mode)
 
 
 def mgn(
     weights: Start,
     data: Data,
-    out: Out,
+    out: Out = None,
     like: DataSet = None,
     settings: Mgn = Mgn(),
     hosts: Hosts = Hosts(),
@@ -63,19 +63,19 @@ def mgn(
     Args:
         weights: What the network begins with.
         data: What it learns from.
-        out: Where it is kept.
+        out: Where it is kept: weights, checkpoints, metrics.jsonl.
         like: Begin with the settings that were published for this data set; options override them.
         settings: Settings of the method.
         hosts: How processes find each other.
         mode: Whether to train, or only to tell what that would be.
     """
-    return _run(settings, weights, data, out, hosts, mode)
+    return _run("mgn", settings, weights, data, out, hosts, mode)
 
 
 def adapt(
     weights: Start,
     data: Data,
-    out: Out,
+    out: Out = None,
     like: DataSet = None,
     settings: ClusterContrast = ClusterContrast(),
     hosts: Hosts = Hosts(),
@@ -90,13 +90,13 @@ def adapt(
     Args:
         weights: What the network begins with.
         data: What it learns from: the train split, without its identities.
-        out: Where it is kept.
+        out: Where it is kept: weights, checkpoints, metrics.jsonl.
         like: Begin with the settings that were published for this data set; options override them.
         settings: Settings of the method.
         hosts: How processes find each other.
         mode: Whether to train, or only to tell what that would be.
     """
-    return _run(settings, weights, data, out, hosts, mode)
+    return _run("adapt", settings, weights, data, out, hosts, mode)
 
 
 def backbone_of(weights: Path) -> str:
@@ -122,13 +122,15 @@ def _is_name(weights: Path) -> bool:
     return True
 
 
-def _run(settings: Finetuning, weights: Path, data: epath.Path, out: Path, hosts: Hosts, mode: Mode) -> int:
+def _run(
+    name: str, settings: Finetuning, weights: Path, data: epath.Path, out: Path | None, hosts: Hosts, mode: Mode
+) -> int:
     from cion_jax.commands.sources import file_of
     from cion_jax.run.finetuning import facts, finetuning
-    from cion_jax.run.run_dir import as_begun
 
     source = None if _is_name(weights) else file_of(weights)
-    settings = as_begun(out, replace(settings, weights=source, backbone=backbone_of(weights)))
+    settings = replace(settings, weights=source, backbone=backbone_of(weights))
+    out, settings = run_folder(out, name, settings, data)
     done = f"{out}: {settings.backbone}, for `cion embed`, `cion evaluate` and `cion export`"
     if settings.select == "test":
         done += f"; best.safetensors is the epoch that {settings.evaluate} likes best, so its score there flatters it"

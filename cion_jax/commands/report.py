@@ -11,8 +11,8 @@ from cion_jax.errors import UserError
 
 def report(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
-    data: epath.Path | None = None,
-    out: Path | None = None,
+    data: Annotated[Positional[epath.Path | None], arg(metavar="DATA")] = None,
+    out: Annotated[Positional[Path | None], arg(metavar="OUT")] = None,
 ) -> None:
     """Write a page about a run: one HTML file with its pictures in it, which needs no network.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from cion_jax.commands.sources import file_of
 from cion_jax.errors import UserError
 
 
@@ -45,7 +46,7 @@ def import_(
 
 
 def export(
-    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS")],
+    weights: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     format: Literal["pytorch", "stablehlo", "onnx"] = "pytorch",
     layout: Literal["plain", "reidzoo"] = "plain",
@@ -62,7 +63,7 @@ def export(
     `teacher`, with the prefixes that its fine-tuning code strips, and the head too.
 
     Args:
-        weights: A file that `cion import` or a training wrote.
+        weights: A run, or a file that `cion import` or a training wrote.
         out: The file to write: .safetensors or .pth, or .stablehlo or .onnx.
         format: PyTorch's weights, or a program with its weights; the programs need cion-jax[stablehlo] or [onnx].
         layout: Plain, or as ReIDZoo's fine-tuning code wants it (a .pth).
@@ -79,13 +80,14 @@ def export(
             raise UserError(f"--format {format} has no keys to lay out; leave --layout {layout} out")
     elif out.suffix in (".stablehlo", ".onnx"):
         raise UserError(f"{out}: name a .pth or .safetensors file, or add --format {out.suffix[1:]}")
+    weights = file_of(weights)
     loaded = load(weights)
     network = loaded.network
     if not isinstance(network, Backbone) and (fused or layout == "reidzoo"):
         asked = "--fused" if fused else "--layout reidzoo"
         raise UserError(f"{weights}: fine-tuned weights have one form; leave {asked} out")
     if fused and isinstance(network, Backbone):
-        loaded = Weights(*network.fused(loaded.variables), loaded.head)
+        loaded = Weights(*network.fused(loaded.variables), loaded.head, origin=loaded.origin)
     named = f"{network.name}{' (fused)' if fused else ''}"
     if format != "pytorch":
         card = write_program(out, format, loaded.network, loaded.variables, weights)

@@ -2,18 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from cion_jax.config import Augmentation, Bnneck, BnneckOptimization, Crops, Head, Optimization, Pretraining, World
-
-#: Colours are jittered by what cameras change, not by what people differ in: few as there are here, they are told apart
-#: by the colours of their clothes. A blur of the usual pixels would leave nothing of so small a crop.
-CROPS = Crops(
-    global_size=(32, 16),
-    local_crops=0,
-    jitter_strength=(0.2, 0.2, 0.15, 0.02),
-    grey=0.0,
-    solarize=0.0,
-    blur_radius=(0.0125, 0.25),
-)
+from cion_jax.config import Augmentation, Bnneck, BnneckOptimization, Pretraining, World
+from cion_jax.recipes import DEMO
 
 
 @dataclass(frozen=True)
@@ -39,21 +29,7 @@ DEFAULT = Plan(
         height=64,
         width=32,
     ),
-    Pretraining(
-        backbone="resnet10_half_ibn",
-        epochs=18,
-        batch=48,
-        instances=(4,),
-        stages=(0,),
-        image_size=(64, 32),
-        crops=CROPS,
-        # With so few steps the teacher must be sharper than usual, and follow faster, to get anywhere.
-        head=Head(prototypes=1024, hidden=256, bottleneck=64, block=1024, teacher_temperature=0.02),
-        optimization=Optimization(learning_rate=3.2e-3, warmup=0.5, frozen=0, momentum=0.99),
-        precision="float32",
-        keep=1,
-        keep_every=0,
-    ),
+    DEMO,
     # Settled in the world of the seed 900.
     Bnneck(
         backbone="resnet10_half_ibn",
@@ -87,7 +63,7 @@ FULL = Plan(
         epochs=30,
         batch=240,
         image_size=(128, 64),
-        crops=replace(CROPS, global_size=(128, 64), local_size=(64, 32), local_crops=4, blur_radius=(0.05, 1.0)),
+        crops=replace(DEMO.crops, global_size=(128, 64), local_size=(64, 32), local_crops=4, blur_radius=(0.05, 1.0)),
         head=replace(DEFAULT.training.head, prototypes=8192, hidden=1024, bottleneck=256, block=8192),
         precision="bfloat16",
     ),

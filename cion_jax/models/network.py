@@ -10,7 +10,9 @@ Colour = tuple[float, float, float]
 
 
 class Network(Protocol):
-    """A network without its weights, as whoever embeds images sees it."""
+    """A network without its weights, as whoever embeds images sees it. It is a value: equal ones are one program."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def name(self) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from cion_jax.data.files import Folder
@@ -69,11 +68,15 @@ def forecast(method: Method, data: Folder, devices: Sequence[jax.Device] | None 
     labels = method.first_labels(records)
     identities = len(set(labels[labels >= 0].tolist()))
     settings = method.settings
+    samplers = {count: sampler_for(settings, records, labels, count) for count in {each.instances for each in stages}}
+    batches = [epoch_batches(settings, samplers[stage.instances]) for stage in stages]
     mesh = make_mesh(len(devices or jax.devices()), settings.model_axis, devices)
     lines = [
         f"{data}: {len(records):,} images of {identities:,} identities at the start",
         "",
-        *_epochs(method, records, stages, labels),
+        *_epochs(method, stages, batches),
+        "",
+        _work(method, sum(len(stage.epochs) * each for stage, each in zip(stages, batches, strict=True))),
         "",
     ]
     instances = stages[-1].instances
@@ -113,20 +116,28 @@ def compiled_step(method: Method, instances: int, mesh: Mesh) -> Any:
     return lower_step(method, instances, mesh).compile()
 
 
-def _epochs(method: Method, records: Records, stages: Stages, labels: np.ndarray) -> Iterator[str]:
+def _epochs(method: Method, stages: Stages, batches: Sequence[int]) -> Iterator[str]:
     """A table of the epochs with one K and one labelling, and where labels are made anew."""
     settings = method.settings
     relabel_at = [stage.epochs.start for stage in stages if stage.relabel]
     yield "| epochs | K | batches an epoch |"
     yield "|---|---|---|"
-    for stage in stages:
+    for stage, count in zip(stages, batches, strict=True):
         is_known = settings.epoch_steps or stage.epochs.start < min(relabel_at, default=settings.epochs)
-        sampler = sampler_for(settings, records, labels, stage.instances)
-        batches = f"{epoch_batches(settings, sampler):,}" if is_known else "as new labels need"
-        yield f"| {stage.epochs.start} to {stage.epochs.stop - 1} | {stage.instances} | {batches} |"
+        told = f"{count:,}" if is_known else "as new labels need"
+        yield f"| {stage.epochs.start} to {stage.epochs.stop - 1} | {stage.instances} | {told} |"
     if relabel_at:
         yield ""
         yield f"Labels are made anew at the start of epochs {', '.join(map(str, relabel_at))}."
+
+
+def _work(method: Method, steps: int) -> str:
+    """The operations of a whole run of so many steps, by the formulas of its networks, and what they take."""
+    operations = steps * method.flops()
+    return (
+        f"{steps:,} steps if labels stay, {method.flops() / 1e9:,.3g} GFLOP each: "
+        f"{operations / 1e15:,.3g} PFLOP in all, {operations / 1e13 / 3600:,.2g} hours at 10 TFLOP/s"
+    )
 
 
 def memory(method: Method, instances: int, mesh: Mesh, program: Any = None) -> Memory:

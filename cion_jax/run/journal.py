@@ -39,8 +39,6 @@ LINE_SECONDS = 60.0
 FLUSH_SECONDS = 10
 #: No line of metrics has so many bytes.
 _MOST_LINE = 1 << 20
-#: Steps before a profile starts: they compile, and fill the queues that feed the device.
-WARM_UP = 3
 
 #: Steps that are not judged: the center starts from 0, and a fresh network sees all images nearly alike.
 SETTLED = 100
@@ -96,6 +94,7 @@ class Journal:
         self._moments: deque[tuple[float, float]] = deque(maxlen=WINDOW + 1)
         self._warned: set[str] = set()
         self._printed = -math.inf
+        self._elsewhere: Callable[[int, Mapping[str, float]], object] = lambda step, values: None
 
     def __enter__(self) -> "Journal":
         self._bar.start()
@@ -127,15 +126,20 @@ class Journal:
         self._scalars.file_writer.add_summary(  # one event for all: 12 times faster than one for each
             Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in result.items()]), step
         )
+        self._elsewhere(step, result)
         self._warned |= warnings.keys()
         for text in warnings.values():
-            self._say(f"step {step:,}: {text}")
+            self.say(f"step {step:,}: {text}")
         self._show(step, result)
+
+    def also_log(self, log: Callable[[int, Mapping[str, float]], object]) -> None:
+        """Hand each step's number and all that is recorded of it to a function, too."""
+        self._elsewhere = log
 
     @contextmanager
     def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show work other than steps while it lasts; call what is yielded with the number of further pieces done."""
-        self._say(what)
+        self.say(what)
         task = self._bar.add_task(what, total=total)
         try:
             yield lambda done: self._bar.advance(task, done)
@@ -162,9 +166,10 @@ class Journal:
             self._printed = monotonic()
             task = self._bar.tasks[0]
             left = "" if task.time_remaining is None else f"{timedelta(seconds=int(task.time_remaining))} left  "
-            self._say(f"step {task.completed:,}/{task.total:,}  {left}{status}")
+            self.say(f"step {task.completed:,}/{task.total:,}  {left}{status}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -182,6 +187,9 @@ class Silence(Journal):
 
     def record(self, step: int, epoch: float, values: Mapping[str, float], waited: float) -> None:
         """Write nothing down."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
 
     @contextmanager
     def progress_bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -205,31 +213,6 @@ def watch(step: int, values: Mapping[str, float]) -> dict[str, str]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The steps in a `metrics.jsonl`, in order; a last line that a killed run left unfinished is passed over."""
     return [row for _, row in _rows(path)]
-
-
-@contextmanager
-def profile(folder: Path, first_step: int, steps: int) -> Iterator[Callable[[int], None]]:
-    """Trace so many steps of a run, after some to warm up, for TensorBoard's profile plugin; 0 steps trace nothing.
-
-    Call what is yielded with the number of each step that the device has finished, the first being `first_step`.
-    """
-    before = first_step + WARM_UP - 1
-    tracing = False
-
-    def finished(step: int) -> None:
-        nonlocal tracing
-        if steps and step == before:
-            jax.profiler.start_trace(folder / TENSORBOARD)
-            tracing = True
-        elif tracing and step == before + steps:
-            tracing = False
-            jax.profiler.stop_trace()
-
-    try:
-        yield finished
-    finally:
-        if tracing:
-            jax.profiler.stop_trace()
 
 
 #: JSON has no such numbers: they are written as these strings.

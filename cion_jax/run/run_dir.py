@@ -5,6 +5,7 @@ RUN/origin.json      which data, on which machine, with which software
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -21,6 +22,8 @@ from cion_jax.data.files import Folder, is_remote
 from cion_jax.errors import UserError
 from cion_jax.untrusted import read_json
 
+#: Where runs are kept whose folder nobody has named.
+RUNS = Path("runs")
 SETTINGS, ORIGIN = "settings.json", "origin.json"
 #: The teacher's weights, anew after each epoch.
 TEACHER = "teacher.safetensors"
@@ -47,10 +50,25 @@ _FREE = {
 def claim(out: Path, settings: Training) -> None:
     """Make the folder a run's own, or see that it is the run of these settings."""
     path = out / SETTINGS
-    usual = flat(dataclasses.asdict(type(settings)()))
-    claim_folder(out, [path], lambda note: _check_same(out, note, flat(dataclasses.asdict(settings)), usual))
+    usual = _asked(type(settings)())
+    claim_folder(out, [path], lambda note: _check_same(out, note, _asked(settings), usual))
     text = json.dumps(dataclasses.asdict(settings), indent=1, default=str) + "\n"
     write_atomically(path, lambda aside: aside.write_text(text))
+
+
+def own_folder(name: str, settings: Training, data: Folder) -> Path:
+    """The folder of a run that nobody has named: the first of runs/NAME-1, NAME-2, ... that is free, or is this run."""
+    folders = (RUNS / f"{name}-{number}" for number in itertools.count(1))
+    return next(out for out in folders if not out.exists() or _is_begun(out, settings, data))
+
+
+def _is_begun(out: Path, settings: Training, data: Folder) -> bool:
+    """Whether a folder holds the run of these settings on this data."""
+    try:
+        _check_same(out, out / SETTINGS, _asked(as_begun(out, settings)), _asked(type(settings)()))
+        return not (out / ORIGIN).exists() or _read(out / ORIGIN).get("data") == _place(data)
+    except UserError:
+        return False
 
 
 def as_begun(out: Path, settings: Any) -> Any:
@@ -92,9 +110,16 @@ def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
         "host": f"{len(os.sched_getaffinity(0))} cores ({platform.machine()})",
     }
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    where = str(data) if is_remote(data) else str(Path(data).resolve())
-    origin = {"data": where, "fingerprint": fingerprint, "environment": environment, "began": began}
+    origin = {"data": _place(data), "fingerprint": fingerprint, "environment": environment, "began": began}
     write_atomically(path, lambda aside: aside.write_text(json.dumps(origin, indent=1) + "\n"))
+
+
+def _place(data: Folder) -> str:
+    return str(data) if is_remote(data) else str(Path(data).resolve())
+
+
+def _asked(settings: Training) -> dict[str, Any]:
+    return flat(dataclasses.asdict(settings))
 
 
 def flat(settings: dict[str, Any]) -> dict[str, Any]:

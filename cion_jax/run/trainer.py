@@ -5,14 +5,15 @@ RUN/origin.json            which data, machine and software it was begun with
 RUN/checkpoints/           what a repeated command goes on from
 RUN/*.safetensors          the weights, anew after each epoch
 RUN/labels/                who is who from the epochs on at which labels are made anew
-RUN/metrics.jsonl, RUN/tensorboard/
+RUN/metrics.jsonl, RUN/tensorboard/, and RUN/tracking.json where a service is told
 """
 
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -25,20 +26,22 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.hosts import is_main, main_writes, on_main
 from cion_jax.run.checkpoints import Checkpoint, Checkpoints, Position, is_finite
-from cion_jax.run.journal import Journal, Silence, profile
+from cion_jax.run.journal import Journal, Silence
 from cion_jax.run.loader import device_batches
 from cion_jax.run.method import Method, State, abstract_state, jit_step
 from cion_jax.run.plan import Stages, epoch_batches, remaining, sampler_for
-from cion_jax.run.run_dir import BEST, claim, note_origin
+from cion_jax.run.profile import profile
+from cion_jax.run.run_dir import BEST, claim, flat, note_origin
 from cion_jax.run.sharding import local_copy, make_mesh, replicate, replicated, shardings_of
 from cion_jax.run.signals import stop_requested
+from cion_jax.run.tracking import Service, tracked
 from cion_jax.weights.file import Weights, save
 
 #: Steps that are under way before the oldest one's metrics are waited for: enough for the device never to stand idle.
 AHEAD = 2
 
 
-def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0) -> bool:
+def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0, services: Sequence[Service] = ()) -> bool:
     """Train by a method on a dataset's train split, and leave all that came of it in a folder.
 
     A run that was stopped or killed goes on where its last checkpoint was written, to the same numbers.
@@ -48,6 +51,7 @@ def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0) ->
         data: A dataset folder.
         out: The run's folder.
         profile_steps: Steps to trace for TensorBoard, after the first few.
+        services: Where the journal's numbers are shown too; see `run.tracking`.
 
     Returns:
         Whether the run came to its end; if not, it was asked to stop and has written a checkpoint.
@@ -68,7 +72,7 @@ def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0) ->
             verb = "was finished with" if first_step == total_steps else verb
             print(f"{out}: {verb} step {first_step:,} of {total_steps:,}", file=sys.stderr)
         with (
-            _open_journal(method, out, total_steps, first_step) as journal,
+            _open_journal(method, out, total_steps, first_step, services) as journal,
             profile(out, first_step, profile_steps) as profiled,
             stop_requested() as should_stop,
         ):
@@ -76,9 +80,21 @@ def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0) ->
             return trainer.run(checkpoint, should_stop)
 
 
-def _open_journal(method: Method, out: Path, total_steps: int, first_step: int) -> Journal:
+@contextmanager
+def _open_journal(
+    method: Method, out: Path, total_steps: int, first_step: int, services: Sequence[Service]
+) -> Iterator[Journal]:
     """The journal of the run, which the main process keeps."""
-    return Journal(out, total_steps, first_step, method.settings.batch, method.flops()) if is_main() else Silence()
+    if not is_main():
+        yield Silence()
+        return
+    settings = flat(asdict(method.settings))
+    with (
+        Journal(out, total_steps, first_step, method.settings.batch, method.flops()) as journal,
+        tracked(services, out, settings, journal.say) as log,
+    ):
+        journal.also_log(log)
+        yield journal
 
 
 def _restore_or_init(method: Method, template: State, records: Records, checkpoints: Checkpoints) -> Checkpoint:
@@ -174,6 +190,7 @@ class _Trainer:
 
     def _step(self, instances: int, phase: Hashable) -> Any:
         if (instances, phase) not in self.jitted:
+            self.journal.say("compiling the step (about a minute, unless a run before has left it)")
             self.jitted[instances, phase] = jit_step(self.method, instances, self.mesh, self.template, phase)
         return self.jitted[instances, phase]
 
@@ -221,7 +238,9 @@ class _Trainer:
         if checkpoint.position.batch == 0:
             # Prototypes may be split over devices, and hosts: all of them put them together, one writes.
             whole = jax.device_put(self.method.export(checkpoint.state), replicated(self.mesh))
-            weights = Weights(self.method.model, *map(local_copy, whole))
+            origin = {"data": self.records.card.fingerprint}
+            variables, head = map(local_copy, whole)
+            weights = Weights(self.method.model, variables, head, origin=origin)
             for name in [self.method.weights_file, BEST][: 1 + self.is_best]:
                 on_main(partial(save, self.out / name, weights))
         self.checkpoints.save(checkpoint)

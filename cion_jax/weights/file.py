@@ -1,12 +1,11 @@
 """Our own file of weights: a safetensors file with PyTorch's keys and a card that says what they are weights of.
 
 Keys are `backbone.*` and, where the projection head is kept, `head.*`; those of a fine-tuned network are the published
-ones of its method. The card is the file's metadata: the name of the backbone, its image size, and whether it is in its
-fused form; of a fine-tuned network also its method, the scale of its pixels, and which feature one searches with.
+ones of its method. The card is the file's metadata; `weights.card` says what stands in it.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from cion_jax.models import head as projection
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.weights.adapt import adapted
-from cion_jax.weights.finetuned import card, from_card, method_of, published, with_pixels
+from cion_jax.weights.card import card, origin_of, pixels
+from cion_jax.weights.finetuned import from_card, method_of, published, with_pixels
 from cion_jax.weights.foreign import read_metadata, read_state, split_prefixes, write_state
 from cion_jax.weights.mapping import State, from_state_dict, state_dict
 
@@ -34,18 +34,16 @@ class Weights:
     head: Variables | None = None
     counts: State = field(default_factory=dict)
     """How many batches PyTorch's norms have seen, by the key `*.num_batches_tracked`, where a file told it."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """What is known of where they come from: `data`, the fingerprint of what they were trained on, and `licence`."""
 
 
 def save(path: Path | str, weights: Weights) -> None:
     """Write weights as our own file."""
     path = Path(path)
-    network = weights.network
-    metadata = {"backbone": network.name, "image_size": "x".join(map(str, network.image_size))}
-    if isinstance(network, Finetuned):
-        write_state(path, _network_state(weights), metadata=metadata | card(network))
-    else:
-        metadata |= {"fused": str(isinstance(network, Backbone) and network.is_fused)}
-        write_state(path, prefixed(weights, "backbone.", "head."), metadata=metadata)
+    is_finetuned = isinstance(weights.network, Finetuned)
+    state = _network_state(weights) if is_finetuned else prefixed(weights, "backbone.", "head.")
+    write_state(path, state, metadata=card(weights.network, weights.origin))
 
 
 def load(path: Path | str) -> Weights:
@@ -64,13 +62,17 @@ def load(path: Path | str) -> Weights:
 def _network_of(metadata: Mapping[str, str], state: State) -> Weights:
     rows, columns = map(int, metadata["image_size"].split("x"))
     model = backbone(metadata["backbone"], image_size=(rows, columns))
+    origin = origin_of(metadata)
     if "method" in metadata:
         network = from_card(metadata, model, state)
-        return Weights(network, from_state_dict(network.shapes(), state), counts=_counts(state))
+        return Weights(network, from_state_dict(network.shapes(), state), counts=_counts(state), origin=origin)
     if metadata["fused"] == "True":
         model = model.fused_form()
+    if "mean" in metadata:
+        mean, std = pixels(metadata)
+        model = replace(model, mean=mean, std=std)
     body, head = split_prefixes(state)
-    return Weights(model, from_state_dict(model.shapes(), body), _head(head), _counts(body))
+    return Weights(model, from_state_dict(model.shapes(), body), _head(head), _counts(body), origin)
 
 
 def convert(

@@ -12,6 +12,7 @@ from cion_jax.finetune.encoder import encoder
 from cion_jax.finetune.mgn import mgn
 from cion_jax.finetune.network import Finetuned
 from cion_jax.models.zoo import Backbone, backbone
+from cion_jax.weights.card import pixels
 from cion_jax.weights.mapping import State
 
 #: A key that only the weights of a method have.
@@ -49,20 +50,11 @@ def classes_in(state: Mapping[str, np.ndarray]) -> int:
     return 0 if rows is None else len(rows)
 
 
-def card(network: Finetuned) -> dict[str, str]:
-    """What our own file says of a network beside its backbone and the size of its images."""
-    numbers = {"mean": network.mean, "std": network.std}
-    noted = {name: " ".join(map(repr, values)) for name, values in numbers.items()}
-    feature = {"feature": network.feature} if isinstance(network, BNNeck) else {}
-    return {"method": network.method, **noted, "resize": network.resize, **feature}
-
-
 def from_card(noted: Mapping[str, str], body: Backbone, state: Mapping[str, np.ndarray]) -> Finetuned:
     """The network that a card describes; what the card lacks raises a KeyError or ValueError."""
-    red, green, blue = map(float, noted["mean"].split())
-    by_red, by_green, by_blue = map(float, noted["std"].split())
+    mean, std = pixels(noted)
     resize: Kernel = "bicubic" if noted.get("resize") == "bicubic" else "bilinear"
-    body = replace(body, mean=(red, green, blue), std=(by_red, by_green, by_blue), resize=resize)
+    body = replace(body, mean=mean, std=std, resize=resize)
     return build(noted["method"], body, classes=classes_in(state), feature=noted.get("feature", "before"))
 
 
