@@ -10,7 +10,8 @@ import pytest
 from cion_jax.errors import UserError
 from cion_jax.weights import pickles
 from cion_jax.weights.foreign import read_state
-from cion_jax.weights.pickles import Tensor, load
+from cion_jax.weights.pickles import load
+from cion_jax.weights.tensors import Tensor
 from weight_files import FOUR, archive, assert_same, evil, tensor
 
 EMPTY = b"\x80\x02}."

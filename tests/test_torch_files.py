@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cion_jax.errors import UserError
-from cion_jax.weights.foreign import read_state, split_prefixes, write_state
+from cion_jax.weights.foreign import read_state, write_state
+from cion_jax.weights.state_dicts import split_prefixes, stripped
 from weight_files import PLAIN, STATE, SUFFIXES, assert_same
 
 
@@ -88,7 +89,7 @@ def test_training_checkpoints_are_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "checkpoint.pth", content)
     assert_same(read_state(path), numpies(teacher))
     assert_same(read_state(path, "student"), numpies(model.state_dict()))
-    backbone, head = split_prefixes(read_state(path))
+    backbone, head = split_prefixes(stripped(read_state(path), None)[0])
     assert list(backbone) == list(head) == ["weight", "bias"]
 
 

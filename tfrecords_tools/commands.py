@@ -91,7 +91,9 @@ def stats(folder: Folder, picture: Path | None = None, json: bool = False) -> No
         for name in dict.fromkeys(name for rows in splits.values() for name in rows):
             table.add_row(name, *(_cell(rows.get(name)) for rows in splits.values()))
         Console().print(
-            table, "a/b/c: minimum, median and maximum, where they differ; image sizes are those of up to 1,000 images"
+            table,
+            "a/b/c: minimum, median and maximum, where they differ; image sizes are those of up to 1,000 images, and "
+            "shapes are odd that are wider than high, or more than five times as high as wide",
         )
     if picture is not None:
         draw(folder, picture)
@@ -203,6 +205,56 @@ def repack(
     _announce(out, splits)
 
 
+def adopt(
+    folder: Folder,
+    shards: tuple[str, ...] = ("train=*.tfrec*",),
+    image_feature: str = "image",
+    identity_feature: str = "",
+    camera_feature: str = "",
+    video_feature: str = "",
+    tracklet_feature: str = "",
+    frame_feature: str = "",
+    source_feature: str = "",
+    workers: int = 0,
+) -> None:
+    """Take TFRecord shards that others wrote as they are: an index and a card are written beside them.
+
+    Records are `tf.train.Example`, each with one JPEG or PNG image. Every checksum is checked and every label read;
+    images are decoded by `cion data check FOLDER`. Shards that are compressed are refused. The same command finishes a
+    killed run. docs/data.md has more.
+
+    Args:
+        folder: The folder that has the shards.
+        shards: The files of each split, as SPLIT=PATTERN: train=train-* query=query-*
+        image_feature: What the records call the encoded image, such as image/encoded.
+        identity_feature: What they call the number of the person (the label). Without a name it is unknown, and so on.
+        camera_feature: What they call the number of the camera.
+        video_feature: What they call the number of the video.
+        tracklet_feature: What they call the number of the tracklet.
+        frame_feature: What they call the number of the frame.
+        source_feature: What they call the text that says where an image came from.
+        workers: Processes; 0 is one for each core.
+    """
+    from tfrecords_tools.adopt import adopt as adopt_shards
+
+    named = {
+        "image": image_feature,
+        "video": video_feature,
+        "tracklet": tracklet_feature,
+        "frame": frame_feature,
+        "camera": camera_feature,
+        "identity": identity_feature,
+        "source": source_feature,
+    }
+    pairs = [shard.partition("=") for shard in shards]
+    if wrong := [shard for shard, (_, _, pattern) in zip(shards, pairs, strict=True) if not pattern]:
+        raise UserError(f"--shards {wrong[0]}: must be SPLIT=PATTERN, as train=*.tfrecord*")
+    patterns = {split: pattern for split, _, pattern in pairs}
+    _announce(
+        folder, adopt_shards(folder, patterns, {ours: theirs for ours, theirs in named.items() if theirs}, workers)
+    )
+
+
 def import_video(
     source: Annotated[Positional[Path], arg(metavar="SOURCE")],
     out: Out,
@@ -267,6 +319,7 @@ def _cell(value: int | dict[str, float] | None) -> str:
 
 COMMANDS: dict[str, Any] = {
     "import": {"video": import_video} | {kind: _import(importer) for kind, importer in IMPORTERS.items()},
+    "adopt": adopt,
     "synth": synth,
     "check": check,
     "stats": stats,

@@ -57,16 +57,18 @@ def write_dataset(
     if _claim(out, plan):
         _write_shards(out, sources, writing)
         _finish(out, sources, plan, beside or {})
-    shutil.rmtree(_unfinished(out), ignore_errors=True)
+    shutil.rmtree(unfinished(out), ignore_errors=True)
     return dataset.read_card(out)[0]
 
 
-def _unfinished(out: Path) -> Path:
+def unfinished(out: Path) -> Path:
+    """Where everything stands that is not finished."""
     return out / ".unfinished"
 
 
-def _part(out: Path, split: str, shard: int) -> Path:
-    return _unfinished(out) / f"{split}-{shard:05d}.npy"
+def part_path(out: Path, split: str, shard: int) -> Path:
+    """The part of a split's index for one shard; it is there once the shard is done."""
+    return unfinished(out) / f"{split}-{shard:05d}.npy"
 
 
 def _shard_count(source: Source, images_per_shard: int) -> int:
@@ -76,7 +78,7 @@ def _shard_count(source: Source, images_per_shard: int) -> int:
 def _claim(out: Path, plan: dict) -> bool:
     """Make the folder ours. True if there is something left to write; the folder of another dataset is refused."""
     card = out / dataset.CARD
-    begun = _unfinished(out) / "plan.json"
+    begun = unfinished(out) / "plan.json"
 
     def check(note: Path) -> None:
         advice = "choose another folder or delete this one"
@@ -109,7 +111,7 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
     for split, source in sources.items():
         shards = _shard_count(source, size)
         for shard in range(shards):
-            if not _part(out, split, shard).exists():
+            if not part_path(out, split, shard).exists():
                 part = source.part(shard * size, min((shard + 1) * size, len(source)))
                 yield _Task(out, split, shard, shards, part, writing.skip_damaged)
 
@@ -139,9 +141,11 @@ def _write_shard(task: _Task, progress: Progress) -> None:
                 progress(1)
 
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
-    aside = _unfinished(task.out)
+    aside = unfinished(task.out)
     write_atomically(shard, write, aside)
-    write_atomically(_part(task.out, task.split, task.shard), lambda path: _save(path, np.array(rows, INDEX)), aside)
+    write_atomically(
+        part_path(task.out, task.split, task.shard), lambda path: save_rows(path, np.array(rows, INDEX)), aside
+    )
 
 
 def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> bytes | None:
@@ -156,7 +160,8 @@ def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> 
     return example.encode(example.ImageRecord(encoded, height, width, **numbers, source=name))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def save_rows(path: Path, array: np.ndarray) -> None:
+    """Write rows of the index, or all of them."""
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -168,10 +173,10 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict, beside: Beside
     splits = {}
     for split, source in sources.items():
         shards = _shard_count(source, plan["images_per_shard"])
-        again = f"delete {_unfinished(out)} and repeat the command"
-        parts = [dataset.read_rows(_part(out, split, shard), again) for shard in range(shards)]
+        again = f"delete {unfinished(out)} and repeat the command"
+        parts = [dataset.read_rows(part_path(out, split, shard), again) for shard in range(shards)]
         index = np.concatenate(parts)
-        write_atomically(dataset.index_path(out, split), functools.partial(_save, array=index))
+        write_atomically(dataset.index_path(out, split), functools.partial(save_rows, array=index))
         size = sum(dataset.shard_path(out, split, shard, shards).stat().st_size for shard in range(shards))
         splits[split] = Split(tuple(map(len, parts)), size, dataset.fingerprint(index), len(source) - len(index))
     write_tfds_metadata(out, splits)
