@@ -157,7 +157,7 @@ def test_prefixes_are_split() -> None:
         (b"<html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
         (pickle.dumps({}, 2), "a plain pickle"),
-        (bytes.fromhex("80028a0a6cfc9c46f9206aa850192e2e") + b"rest", "damaged"),
+        (bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"rest", "damaged"),
         (b"PK\3\4", "damaged"),
         (b"hello", "neither a zip archive of torch.save nor safetensors .*b'hello'"),
         (b"\x02" + bytes(7) + b"{", "damaged"),

@@ -54,7 +54,7 @@ def read_noted(path: Path, key: str | None = None) -> tuple[State, list[str]]:
     with _opened(path) as (file, head):
         if head.startswith(_ZIP):
             return read_archive(file, choose), notes
-        if head.startswith(legacy.MAGIC):
+        if legacy.is_legacy(head):
             return legacy.read_legacy(file, choose), notes
         if _is_safetensors(head):
             with safetensors.safe_open(path, "np"):  # compares header and size before all is read
@@ -68,7 +68,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         if _is_safetensors(head):
             with safetensors.safe_open(path, "np") as file:
                 return {name: text for name, text in (file.metadata() or {}).items() if name != _DIGEST}
-        if head.startswith((_ZIP, legacy.MAGIC)):
+        if head.startswith(_ZIP) or legacy.is_legacy(head):
             return {}
         raise UserError(_explained(head))
 

@@ -16,10 +16,14 @@ from cion_jax.weights import pickles
 from cion_jax.weights.arrays import State, raw_type
 from cion_jax.weights.tensors import Storage, Tensor, read_tensors
 
-#: What files of this format begin with: the pickle of a number.
-MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e2e")
+_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # a number, and the end of its pickle
 _VERSION = 1001
 _COUNT_BYTES = 8
+
+
+def is_legacy(head: bytes) -> bool:
+    """Whether a file that begins like this is of this format; before the number stands only the pickle's protocol."""
+    return head.startswith(b"\x80") and _MAGIC in head[: len(_MAGIC) + 11]
 
 
 def read_legacy(file: BinaryIO, choose: Callable[[Any], dict[str, Tensor]]) -> State:

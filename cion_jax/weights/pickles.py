@@ -105,7 +105,7 @@ def _key(value: Any) -> Any:
     """A key that is quick to hash: nested tuples overflow the C stack, endless numbers take endless time."""
     if isinstance(value, int) and value.bit_length() > _MOST_KEY_BITS:
         raise ValueError("a number too long for a key")
-    if not isinstance(value, str | bytes | int | float | None):
+    if not isinstance(value, str | bytes | int | float | Named | None):
         raise ValueError(f"a {type(value).__name__} as key of a dict")
     return value
 
