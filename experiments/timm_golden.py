@@ -1,6 +1,6 @@
 """Record what timm's networks compute, for tests/test_timm_names.py, which then needs neither timm nor PyTorch.
 
-pip install -e '.[torch]' timm && PYTHONPATH=tests/support python -m experiments.timm_golden tests/golden/timm.json
+pip install -e '.[timm]' && PYTHONPATH=tests/support python -m experiments.timm_golden tests/golden/timm.json
 
 Networks are timm's with few layers. Weights follow from their keys by the rule of tests/support/golden_weights.py.
 """
