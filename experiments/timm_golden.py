@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from cion_jax.atomic import write_atomically
 from experiments.benchmarks.command import command
-from golden_weights import weight
+from golden_weights import weight  # type: ignore[import-not-found]  # of the tests
 
 SIZE = (64, 32)
 _WINDOWS = {"window_size": 8, "img_size": SIZE, "always_partition": True}
