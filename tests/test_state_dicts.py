@@ -31,6 +31,18 @@ def test_a_bare_state_dict_is_taken() -> None:
     assert choose({"x": ONE}, None) == ({"x": ONE}, [])
 
 
+def test_a_key_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no state_dict 'model', it is one itself; leave --key out"):
+        choose(NETWORK, "model")
+    write_state(tmp_path / "w.safetensors", STATE)
+    with pytest.raises(UserError, match=r"w\.safetensors: a safetensors file holds one state_dict"):
+        read_state(tmp_path / "w.safetensors", "model")
+
+
+def test_prefixes_without_an_end_are_taken_off_a_few_times() -> None:
+    assert [*stripped({"model." * 100_000 + "w": np.ones(1)}, None)[0]] == ["model." * 99_996 + "w"]
+
+
 def test_of_several_state_dicts_one_must_be_named() -> None:
     content = {"state_dict": NETWORK, "ema": {"module": dict(NETWORK), "decay": 0.9}}
     expected = r"holds 2 state_dicts: 'state_dict' \(2 keys\), 'ema.module' \(2 keys\); name one with --key"

@@ -57,6 +57,8 @@ def read_noted(path: Path, key: str | None = None) -> tuple[State, list[str]]:
         if legacy.is_legacy(head):
             return legacy.read_legacy(file, choose), notes
         if _is_safetensors(head):
+            if key is not None:
+                raise UserError("a safetensors file holds one state_dict, without a name; leave --key out")
             with safetensors.safe_open(path, "np"):  # compares header and size before all is read
                 return _read_safetensors(path.read_bytes()), notes
         raise UserError(_explained(head))

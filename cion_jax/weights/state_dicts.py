@@ -1,5 +1,6 @@
 """Which part of what somebody saved are the weights of a backbone: the dict, the prefix of its keys, the classifier."""
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from cion_jax.weights.tensors import Tensor
 _PREFIXES = ("module.", "_orig_mod.", "model.", "encoder_q.", "base.", "backbone.")
 #: What a layer is called that turns features into classes, in torchvision, timm and the projects of our backbones.
 _CLASSIFIERS = ("fc", "classifier", "classifier_dist", "head", "head_dist", "aux_head")
+#: No deeper are state_dicts looked for, and no more prefixes are taken off.
 _DEEPEST = 4
 
 
@@ -29,8 +31,9 @@ def choose(content: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]
         key = "teacher"
     if key is None and len(known) > 1:
         raise UserError(f"it holds {len(known)} state_dicts: {_named(known)}; name one with --key")
-    if key is not None and known and key not in known:
-        raise UserError(f"it has no state_dict {key!a}, only {_named(known)}; name one of these with --key")
+    if key is not None and key not in known:
+        there = f"only {_named(known)}; name one of these with --key" if known else "it is one itself; leave --key out"
+        raise UserError(f"it has no state_dict {key!a}, {there}")
     state = known[key] if key in known else next(iter(known.values()), content)
     if not isinstance(state, dict):
         raise UserError(f"it holds a {type(state).__name__}, not a state_dict; save model.state_dict()")
@@ -47,9 +50,9 @@ def _state_dicts(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     What an optimizer keeps for each parameter lies under numbers, and has no such names.
     """
     seen: set[int] = set()
-    below: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    below: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
     while below:
-        path, value = below.pop(0)
+        path, value = below.popleft()
         if not isinstance(value, dict) or id(value) in seen:
             continue
         seen.add(id(value))  # one dict may stand in many places
@@ -80,7 +83,8 @@ def stripped(state: Mapping[str, np.ndarray], prefix: str | None) -> tuple[State
     inner = {key.removeprefix("module."): value for key, value in state.items()}
     if len(inner) < len(state):
         raise UserError("the weights have keys that differ only by 'module.'; save one of the two models")
-    while common := next((p for p in _PREFIXES if inner and all(key.startswith(p) for key in inner)), None):
+    for _ in range(_DEEPEST):
+        common = next((each for each in _PREFIXES if inner and all(key.startswith(each) for key in inner)), "")
         inner = {key.removeprefix(common): value for key, value in inner.items()}
     return inner, []
 

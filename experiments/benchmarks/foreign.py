@@ -23,7 +23,7 @@ from cion_jax.weights.file import convert
 from experiments.benchmarks.command import command
 from experiments.benchmarks.timing import environment
 
-_SIZE = (128, 64)
+_SIZE = (64, 32)
 _WINDOWS = {"window_size": 8, "img_size": _SIZE, "always_partition": True}
 
 
