@@ -72,7 +72,7 @@ _GROUPS = {
 }
 
 #: Options that had another name in the last release. The old name works until the next one.
-RENAMED = {"--stream": "--shuffle-window"}
+RENAMED = {"--stream": "--shuffle-window", "--part": "--key"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,8 @@ import pytest
 import safetensors.numpy
 
 from cion_jax.errors import UserError
-from cion_jax.weights.foreign import read_metadata, read_state, split_prefixes, write_state
+from cion_jax.weights.foreign import read_metadata, read_state, write_state
+from cion_jax.weights.state_dicts import split_prefixes, stripped
 from weight_files import PLAIN, STATE, SUFFIXES, assert_same
 
 
@@ -81,8 +82,11 @@ def test_a_wrapped_state_is_found_by_its_part(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     write_state(path, STATE, wrap="student")
     assert_same(read_state(path, "student"), STATE)
-    with pytest.raises(UserError, match=r"weights.pth: it has no 'teacher', only student; ask for that"):
-        read_state(path)
+    assert_same(read_state(path), STATE)
+    with pytest.raises(
+        UserError, match=r"weights.pth: it has no state_dict 'teacher', only 'student' \(5 keys\); name"
+    ):
+        read_state(path, "teacher")
     for wrap in ("state_dict", "model"):
         write_state(path, STATE, wrap=wrap)
         assert_same(read_state(path), STATE)
@@ -132,15 +136,14 @@ def test_prefixes_are_split() -> None:
     one, two = np.ones(1), np.zeros(2)
     both = {"backbone.a.b": one, "head.mlp": two}
     for prefix in ("", "module."):
-        backbone, head = split_prefixes({prefix + key: value for key, value in both.items()})
+        backbone, head = split_prefixes(stripped({prefix + key: value for key, value in both.items()}, None)[0])
         assert list(backbone) == ["a.b"] and backbone["a.b"] is one
         assert list(head) == ["mlp"] and head["mlp"] is two
     assert split_prefixes({"a.b": one, "head.weight": two}) == ({"a.b": one, "head.weight": two}, {})
-    assert split_prefixes({"module.a.b": one}) == ({"a.b": one}, {})
-    with pytest.raises(UserError, match=r"'fc.weight' beside backbone"):
+    with pytest.raises(UserError, match=r"'fc.weight' beside backbone.* --strip backbone"):
         split_prefixes({"backbone.a": one, "fc.weight": two})
     with pytest.raises(UserError, match=r"differ only by 'module.'"):
-        split_prefixes({"module.a": one, "a": two})
+        stripped({"module.a": one, "a": two}, None)
 
 
 # Files that are no weights
@@ -154,10 +157,7 @@ def test_prefixes_are_split() -> None:
         (b"<html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
         (pickle.dumps({}, 2), "a plain pickle"),
-        (
-            bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"rest",
-            "torch before 1.6; save it again with torch >= 1.6",
-        ),
+        (bytes.fromhex("80028a0a6cfc9c46f9206aa850192e") + b"rest", "damaged"),
         (b"PK\3\4", "damaged"),
         (b"hello", "neither a zip archive of torch.save nor safetensors .*b'hello'"),
         (b"\x02" + bytes(7) + b"{", "damaged"),

@@ -10,7 +10,8 @@ import pytest
 from cion_jax.errors import UserError
 from cion_jax.weights import pickles
 from cion_jax.weights.foreign import read_state
-from cion_jax.weights.pickles import Tensor, load
+from cion_jax.weights.pickles import load
+from cion_jax.weights.tensors import Tensor
 from weight_files import FOUR, archive, assert_same, evil, tensor
 
 EMPTY = b"\x80\x02}."
@@ -47,7 +48,8 @@ def test_those_pickles_would_do_harm(tmp_path: Path) -> None:
         (b"\x80\x02\x82\x01.", "uses EXT1"),
         (b"\x80\x04)}\x92.", "uses NEWOBJ_EX"),
         (b"\x80\x02Pid\n.", "uses PERSID"),
-        (b"\x80\x02\x8f.", "uses EMPTY_SET"),
+        (b"\x80\x02\x8f.", "holds a list, not a state_dict"),
+        (b"\x80\x04\x8f(}\x90.", "holds a list, not a state_dict"),
         (b"\x80\x02cargparse\nNamespace\n)\x81}X\x01\0\0\0aK\x01sb.", "holds a Named, not a state_dict"),
         (b"\x80\x02ccollections\nOrderedDict\n)R}X\x06\0\0\0updateK\x01sb.", r"its .*empty|^$"),
         (b"\x80\x02ccollections\nOrderedDict\n](K\x01K\x02e\x85R.", "OrderedDict made from a list|tuple"),
@@ -70,8 +72,8 @@ def test_those_pickles_would_do_harm(tmp_path: Path) -> None:
         (b"\x80\x02N", "damaged"),
         (b"\x80\x02h\x05.", "damaged .*KeyError 5"),
         (b"\x80\x02N.", "holds a NoneType, not a state_dict"),
-        (b"\x80\x02}X\x01\0\0\0aK\x01s.", "'a' is a int, so this is no state_dict"),
-        (b"\x80\x02}K\x05K\x01s.", "'5' is a int"),
+        (b"\x80\x02}X\x01\0\0\0aK\x01s.", r"'a' \(int\) is no tensor, so this is no state_dict"),
+        (b"\x80\x02}K\x05K\x01s.", r"'5' \(int\) is no tensor"),
         (b"\x80\x02cos\\q\nsystem\n.", "refused|damaged"),
         (b"\x80\x02cnew\xff\nline\n.", "damaged"),
         (b"\x80\x04\x8c\x04new\n\x8c\x04line\x93.", r"asks for 'new\\n.line'"),

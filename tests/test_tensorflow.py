@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cion_jax.cli import main
 from cion_jax.data.labels import FIELDS
 from cion_jax.data.records import Records
+from cion_jax.errors import UserError
+from tfrecords_tools.adopt import adopt
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytestmark = [
@@ -58,3 +61,31 @@ def test_our_frames_are_those_of_the_tensorflow_writer(dataset: Path, tmp_path: 
         for number in range(len(records)):
             writer.write(records.payload(number))
     assert (tmp_path / "theirs").read_bytes() == records.shard_path(0).read_bytes()
+
+
+def test_shards_of_its_writer_are_adopted(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 12, 8, 3), np.uint8)
+    encoded = [tf.io.encode_jpeg(picture).numpy() for picture in pictures]
+
+    def write(name: str, options: str = "") -> None:
+        with tf.io.TFRecordWriter(str(tmp_path / name), options) as writer:
+            for number, data in enumerate(encoded):
+                feature = {
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[data])),
+                    "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number // 2])),
+                }
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+    write("a.tfrecord")
+    command = ["data", "adopt", str(tmp_path), "--image-feature=image/encoded", "--identity-feature=label"]
+    assert main([*command, "--workers=1"]) == 0
+    assert main(["data", "check", str(tmp_path)]) == 0
+    records = Records(tmp_path)
+    assert [record.image for record in records] == encoded
+    assert records.index["identity"].tolist() == [0, 0, 1, 1, 2, 2]
+    (tmp_path / "cion.json").unlink()
+    write("a.tfrecord", "GZIP")
+    with pytest.raises(UserError, match="compressed with GZIP"):
+        adopt(tmp_path, {"train": "*.tfrecord"}, {"image": "image/encoded"}, 1)

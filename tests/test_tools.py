@@ -1,5 +1,6 @@
 """Statistics, contact sheets and repacking."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from cion_jax.config import Writing
 from cion_jax.data import images
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
+from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from sources import Blocks
 from tfrecords_tools.check import problems
+from tfrecords_tools.importers import IMPORTERS
 from tfrecords_tools.repack import new_order, repack
 from tfrecords_tools.sheet import caption_of, rows_of, sheet_of
 from tfrecords_tools.stats import draw, statistics
@@ -29,6 +32,17 @@ def test_statistics_count_what_is_there(dataset: Path, blocks: Blocks) -> None:
     assert train["images per tracklet"] == {"min": 5, "median": 5, "max": 5}
     assert train["height"] == {"min": 32, "median": 32, "max": 32}
     assert train["bytes"] == sum(path.stat().st_size for path in dataset.glob("cion-train.tfrecord*"))
+
+
+def test_odd_shapes_are_counted(tmp_path: Path) -> None:
+    shapes = [(20, 10), (10, 10), (9, 10), (50, 10), (51, 10), (10, 40)]  # the third, and the last two
+    table = []
+    for number, shape in enumerate(shapes):
+        (tmp_path / f"{number}.jpg").write_bytes(images.encode_jpeg(np.zeros((*shape, 3), np.uint8)))
+        table.append(json.dumps({"path": f"{number}.jpg", "video": 1, "tracklet": 1, "frame": number}))
+    (tmp_path / "list.jsonl").write_text("\n".join(table))
+    write_dataset(tmp_path / "out", IMPORTERS["manifest"](tmp_path / "list.jsonl"), WRITING)
+    assert statistics(tmp_path / "out")["train"]["odd shapes"] == 3
 
 
 def test_the_picture_of_statistics_is_a_picture(dataset: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Weight files: what PyTorch writes is read, and PyTorch reads what we write. Needs torch."""
 
 import argparse
-from collections import OrderedDict
+import datetime
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from cion_jax.errors import UserError
-from cion_jax.weights.foreign import read_state, split_prefixes, write_state
+from cion_jax.weights.foreign import read_metadata, read_state, write_state
+from cion_jax.weights.state_dicts import split_prefixes, stripped
 from weight_files import PLAIN, STATE, SUFFIXES, assert_same
 
 
@@ -88,7 +90,7 @@ def test_training_checkpoints_are_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "checkpoint.pth", content)
     assert_same(read_state(path), numpies(teacher))
     assert_same(read_state(path, "student"), numpies(model.state_dict()))
-    backbone, head = split_prefixes(read_state(path))
+    backbone, head = split_prefixes(stripped(read_state(path), None)[0])
     assert list(backbone) == list(head) == ["weight", "bias"]
 
 
@@ -117,9 +119,60 @@ def test_safetensors_of_torch_are_read(tmp_path: Path) -> None:
     assert_same(read_state(tmp_path / "weights.safetensors"), numpies(state))
 
 
-def test_the_legacy_format_of_torch_is_named(tmp_path: Path) -> None:
-    path = saved(tmp_path / "old.pth", torch_state(), _use_new_zipfile_serialization=False)
-    with pytest.raises(
-        UserError, match=r"old.pth: in the format of torch before 1\.6; save it again with torch >= 1\.6"
-    ):
+@pytest.mark.parametrize("wrap", [None, "state_dict"])
+def test_the_format_before_torch_1_6_is_read(wrap: str | None, tmp_path: Path) -> None:
+    state = torch_state()
+    content = {wrap: state, "epoch": 3, "optimizer": {"state": {0: state}}} if wrap else state
+    path = saved(tmp_path / "old.pth", content, _use_new_zipfile_serialization=False)
+    assert_same(read_state(path), numpies(state))
+    assert list(read_state(path)) == list(state) and read_metadata(path) == {}
+
+
+def test_every_byte_of_the_old_format_matters_or_not(tmp_path: Path) -> None:
+    """Each byte of a small file set to each of a few values, and the file cut short anywhere."""
+    torch = pytest.importorskip("torch")
+    path = saved(tmp_path / "old.pth", {"w": torch.arange(3.0)}, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place])
+        with pytest.raises(UserError, match=r"old\.pth: "):
+            read_state(path)
+        for value in (0, 0x7F, 0xFF):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            try:
+                state = read_state(path)
+            except UserError as error:
+                assert "\n" not in str(error)
+            else:
+                assert all(isinstance(value, np.ndarray) for value in state.values())
+    path.write_bytes(whole + b"x")
+    with pytest.raises(UserError, match="1 bytes behind its last storage"):
         read_state(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_odd_values_beside_the_weights_are_passed_over(protocol: int, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    parameter = torch.nn.Parameter(torch.randn(2, 3))
+    parameter.note = "a parameter that carries an attribute"
+    buffer = torch.nn.Buffer(torch.arange(4.0))
+    buffer.note = "and a buffer"
+    counts = defaultdict(list)
+    counts["a"].append(1)
+    content = {
+        "model": {"fc.weight": parameter, "fc.running": buffer, "plain.weight": torch.ones(2)},
+        "array": np.arange(6.0).reshape(2, 3),
+        "numbers": {np.str_("x"): np.float32(3), "y": np.bool_(True)} if protocol > 2 else np.int64(3),
+        "counts": counts,
+        "seen": {1, 2, 3},
+        "fixed": frozenset({"a"}),
+        "when": datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+        "took": datetime.timedelta(hours=3),
+        "bytes": b"\x00\xff",
+        "where": Path("x"),
+        "complex": 1j,
+    }
+    state = read_state(saved(tmp_path / "odd.pth", content, pickle_protocol=protocol))
+    assert_same(state, numpies(content["model"]))
+    inside = {**content["model"], "epoch": np.int64(3), "tags": {"a"}}
+    assert_same(read_state(saved(tmp_path / "odd.pth", inside, pickle_protocol=protocol)), numpies(content["model"]))

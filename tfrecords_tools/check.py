@@ -49,7 +49,8 @@ def problems(folder: Path) -> Iterator[str]:
 def without_digest(folder: Path) -> list[str]:
     """Names of those files of a dataset whose digests its card does not have, as an earlier release wrote it."""
     splits, _ = dataset.read_card(folder)
-    names = (dataset.CARD, *dataset.TFDS, *(dataset.index_path(folder, split).name for split in splits))
+    metadata = () if any(split.files for split in splits.values()) else dataset.TFDS  # that of adopted shards is theirs
+    names = (dataset.CARD, *metadata, *(dataset.index_path(folder, split).name for split in splits))
     return sorted({*names} - {*dataset.read_digests(folder)})
 
 
@@ -71,9 +72,7 @@ def _card_problems(folder: Path) -> Iterator[str]:
             check_file(folder / Path(name).name, expected, _AGAIN)
         except UserError as error:
             yield str(error)
-    shards = {
-        dataset.shard_path(folder, name, n, len(s.shards)) for name, s in splits.items() for n in range(len(s.shards))
-    }
+    shards = {path for name, split in splits.items() for path in dataset.shard_paths(folder, name, split)}
     for stray in sorted({*folder.glob(f"{dataset.NAME}-*.tfrecord-*")} - shards):
         yield f"{stray}: no shard of this dataset; move it away"
 

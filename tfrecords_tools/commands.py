@@ -1,37 +1,25 @@
 """The `cion data` commands: each reads its arguments, calls one tool and prints the outcome."""
 
-import inspect
-from collections.abc import Callable
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from etils import epath
 from rich.table import Column, Table
-from tyro.conf import Positional, arg
 
 from cion_jax.atomic import write_atomically
-from cion_jax.config import Crops, Tracking, World, Writing
-from cion_jax.data.dataset import Split
-from cion_jax.data.files import Folder as Place
+from cion_jax.config import Crops, World, Writing
 from cion_jax.data.files import located, put
 from cion_jax.data.labels import read_labelling, write_labelling
 from cion_jax.data.records import Records
-from cion_jax.data.source import Source
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.terminal import Console
 from tfrecords_tools import export as exporting
 from tfrecords_tools import repack as repacking
+from tfrecords_tools.import_commands import Anywhere, Folder, Out, adopt, announce, import_command, import_video
 from tfrecords_tools.importers import IMPORTERS
-from tfrecords_tools.tracklet_names import called, names_file, read_names, write_names
-
-Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
-Out = Annotated[Positional[Path], arg(metavar="OUT")]
-Anywhere = Annotated[Positional[epath.Path], arg(metavar="OUT")]
-
-_OUT = "Folder to write, or its URL in a store; the same command finishes a killed run."
+from tfrecords_tools.tracklet_names import called, read_names
 
 
 def synth(out: Anywhere, world: World = World(), writing: Writing = Writing(), settings: Path | None = None) -> None:
@@ -57,7 +45,7 @@ def synth(out: Anywhere, world: World = World(), writing: Writing = Writing(), s
             out / "truth.npz",
             lambda path: write_labelling(path, people, splits["train"].fingerprint, made_by),
         )
-    _announce(out, splits)
+    announce(out, splits)
 
 
 def check(folder: Folder) -> int:
@@ -98,7 +86,9 @@ def stats(folder: Folder, picture: Path | None = None, json: bool = False) -> No
         for name in dict.fromkeys(name for rows in splits.values() for name in rows):
             table.add_row(name, *(_cell(rows.get(name)) for rows in splits.values()))
         Console().print(
-            table, "a/b/c: minimum, median and maximum, where they differ; image sizes are those of up to 1,000 images"
+            table,
+            "a/b/c: minimum, median and maximum, where they differ; image sizes are those of up to 1,000 images, and "
+            "shapes are odd that are wider than high, or more than five times as high as wide",
         )
     if picture is not None:
         draw(folder, picture)
@@ -211,64 +201,7 @@ def repack(
     splits = repacking.repack(
         folder, located(out), order=order, seed=seed, size=size, labelling=labels, writing=writing
     )
-    _announce(out, splits)
-
-
-def import_video(
-    source: Annotated[Positional[epath.Path], arg(metavar="SOURCE")],
-    out: Anywhere,
-    tracking: Tracking = Tracking(),
-    writing: Writing = Writing(),
-) -> None:
-    """Video files: people are found in them, followed and cut out.
-
-    All become the split train. A video is a file, or a stretch of a long one; a tracklet is a person who is followed in
-    it; frames are counted in the file, from 1. A file that cannot be read is named at the end, and the others go on.
-    Beside the index stand each image's box in its frame and its score (cion-train.boxes.npy), and which file and track
-    each tracklet is (cion-train.tracklets.csv). Needs `pip install 'cion-jax[video]'`.
-
-    Args:
-        source: A video, a folder with videos in it, a pattern such as 'films/*.mp4' or 'gs://BUCKET/films/*.mp4', or a
-            .txt file with the path or URL of a video on each line.
-        out: Folder to write, or its URL in a store; the same command finishes a killed run.
-    """
-    try:
-        from tfrecords_tools.video.importing import import_videos
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed; `pip install 'cion-jax[video]'`") from None
-    _announce(out, import_videos(located(source), located(out), tracking, writing))
-
-
-def _import(importer: Callable[..., dict[str, Source]]) -> Callable[..., None]:
-    """An importer as a command: its own arguments, then where and how to write."""
-
-    def command(source: Path, out: epath.Path, writing: Writing, **options: Any) -> None:
-        sources = importer(source, **options)
-        named = {split: getattr(found, "names", ()) for split, found in sources.items()}
-        beside = {names_file(split): write_names(names) for split, names in named.items() if names}
-        _announce(out, write_dataset(located(out), sources, writing, beside))
-
-    own = inspect.signature(importer, eval_str=True).parameters
-    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    option = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter("source", place, annotation=Annotated[Positional[Path], arg(metavar="SOURCE")]),
-        inspect.Parameter("out", place, annotation=Anywhere),
-        *(parameter for name, parameter in own.items() if name != "source"),
-        inspect.Parameter("writing", option, annotation=Writing, default=Writing()),
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = (
-        f"{inspect.getdoc(importer)}\n    out: Folder to write, or its URL; the same command finishes a killed run."
-    )
-    return command
-
-
-def _announce(out: Place, splits: dict[str, Split]) -> None:
-    for name, split in splits.items():
-        left_out = f", {split.left_out:,} damaged ones left out" if split.left_out else ""
-        print(f"{out}: {name} has {split.images:,} images in {len(split.shards):,} shards{left_out}")
+    announce(out, splits)
 
 
 def _cell(value: int | dict[str, float] | None) -> str:
@@ -280,7 +213,8 @@ def _cell(value: int | dict[str, float] | None) -> str:
 
 
 COMMANDS: dict[str, Any] = {
-    "import": {"video": import_video} | {kind: _import(importer) for kind, importer in IMPORTERS.items()},
+    "import": {"video": import_video} | {kind: import_command(importer) for kind, importer in IMPORTERS.items()},
+    "adopt": adopt,
     "synth": synth,
     "check": check,
     "stats": stats,

@@ -12,6 +12,9 @@ from cion_jax.data.records import Records
 #: Image sizes are not in the index; this many records, evenly spread, are opened to learn them.
 _SAMPLE = 1000
 
+#: A whole person is two to three times as high as wide; wider than high, or much higher, is seldom one.
+_USUAL_SHAPES = (1.0, 5.0)
+
 #: The distributions, and what each of them counts.
 _KINDS = {
     "images per tracklet": "tracklets",
@@ -42,7 +45,13 @@ def _split_statistics(records: Records) -> dict[str, int | dict[str, float]]:
         "images without identity": int(np.count_nonzero(index["identity"] < 0)),
     }
     distributions = _distributions(records)
+    counts["odd shapes"] = _odd_shapes(distributions["height"], distributions["width"])
     return counts | {name: _summary(values) for name, values in distributions.items() if len(values)}
+
+
+def _odd_shapes(heights: np.ndarray, widths: np.ndarray) -> int:
+    ratios = heights / widths
+    return int(np.count_nonzero((ratios < _USUAL_SHAPES[0]) | (ratios > _USUAL_SHAPES[1])))
 
 
 def _distributions(records: Records) -> dict[str, np.ndarray]:

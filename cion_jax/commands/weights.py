@@ -13,22 +13,28 @@ def import_(
     source: Annotated[Positional[Path], arg(metavar="SOURCE")],
     out: Annotated[Positional[Path], arg(metavar="OUT")],
     backbone: str,
-    part: Literal["teacher", "student"] = "teacher",
+    key: str | None = None,
+    strip: str | None = None,
     allow: tuple[str, ...] = (),
     adapt: bool = False,
     image_size: tuple[int, int] | None = None,
 ) -> None:
     """Read weights that PyTorch wrote, check them against a backbone, and write them as a file of ours.
 
-    SOURCE is a .pth or .safetensors file: a state_dict, a torchvision or timm checkpoint of a family whose keys are
-    theirs, a whole ReIDZoo training checkpoint, or what the published fine-tuning saves (MGN of FastReID, TransReID,
-    cluster contrast). PyTorch is not needed, and nothing that is pickled is run.
+    SOURCE is a safetensors file or what torch.save wrote, with any version of PyTorch: a state_dict, alone or in a
+    checkpoint, or what the published fine-tuning saves (MGN of FastReID, TransReID, cluster contrast). Known are the
+    names of the backbones' original projects, those of torchvision for ResNets, and those of timm for all families but
+    RepViT and ViT, which compute something else there. A classifier is left out, with a line that says so. PyTorch is
+    not needed, and nothing that is pickled is run.
 
     Args:
         source: The file to read.
         out: The file to write, .safetensors; it has PyTorch's keys, and names its backbone.
         backbone: The backbone that the weights are of, or are built on; `cion zoo` lists the names.
-        part: Which network of a training checkpoint to take.
+        key: Which state_dict of a checkpoint to take: model_ema, or names joined by dots where it lies deeper. By
+            default the only one, or that of `teacher`.
+        strip: Take only the keys that begin with this, as in module.encoder_q. or backbone. and without it. By default
+            prefixes that wrappers give to all keys are taken off (module. model. base. _orig_mod. and such).
         allow: Keys that may be missing, unexpected or misshapen, as patterns: fc.* head.*
         adapt: Resample position tables and change the stem's input channels, if everything else fits.
         image_size: Height and width of the images that it will be given, for which position tables are made. By default
@@ -38,7 +44,9 @@ def import_(
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: our own weights are safetensors; give OUT that ending")
-    converted, notes = weights.convert(source, backbone, image_size=image_size, part=part, allow=allow, adapt=adapt)
+    converted, notes = weights.convert(
+        source, backbone, image_size=image_size, key=key, strip=strip, allow=allow, adapt=adapt
+    )
     weights.save(out, converted)
     method = getattr(converted.network, "method", None)
     kind = f", fine-tuned by {method}" if method else " with its head" if converted.head else ""

@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Split:
     """Digest of the content, see `fingerprint`."""
     left_out: int = 0
     """Images of the source that did not decode and were left out on request."""
+    files: tuple[str, ...] = ()
+    """Names of the shards that others wrote; without any, `shard_path` tells them."""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """What the features of such shards are called, by our names."""
 
     @property
     def images(self) -> int:
@@ -60,6 +64,13 @@ class Split:
 def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
     """Name of a shard file, as TFDS expects it."""
     return folder / f"{NAME}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
+
+
+def shard_paths(folder: Path, name: str, split: Split) -> list[Path]:
+    """The shard files of a split of that name."""
+    if split.files:
+        return [folder / file for file in split.files]
+    return [shard_path(folder, name, shard, len(split.shards)) for shard in range(len(split.shards))]
 
 
 def index_path(folder: Path, split: str) -> Path:
@@ -98,7 +109,7 @@ def write_card(path: Path, splits: dict[str, Split], plan: dict, files: Mapping[
         plan: What the writer was asked to do, by which a repeated command knows its own work.
         files: SHA-256 of the other files by name, without the shards: each record of these has a checksum in the index.
     """
-    parts = {name: asdict(split) for name, split in splits.items()}
+    parts = {name: {k: v for k, v in asdict(split).items() if v not in ((), {})} for name, split in splits.items()}
     card = {"format": _FORMAT, "splits": parts, "plan": plan, "files": dict(files)}
     path.write_text(json.dumps(signed(card), indent=1) + "\n")
 
@@ -139,15 +150,30 @@ def _read_card(folder: Folder) -> tuple[Path, dict[str, Any]]:
 def _split(path: Path, name: str, split: Any) -> Split:
     """One split of a card, whose counts are counts."""
     try:
-        result = Split(**{**split, "shards": tuple(split["shards"])})
+        lists = {key: tuple(split[key]) for key in ("shards", "files") if key in split}
+        result = Split(**{**split, **lists})
         counts = [*result.shards, result.bytes, result.left_out]
         if any(type(count) is not int or not 0 <= count < 1 << 62 for count in counts):
             raise ValueError("counts are not whole numbers from 0")
-        if type(result.fingerprint) is not str or Path(name).name != name:
+        if type(result.fingerprint) is not str or not _is_name(name):
             raise ValueError("a fingerprint or a name is none")
+        if ("files" in split or "features" in split) and not _is_adopted(result):
+            raise ValueError("files and features are not those of shards that others wrote")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: unreadable (split {name!a}: {error}); {_AGAIN}") from None
     return result
+
+
+def _is_name(name: object) -> bool:
+    """Whether it names a file of a folder, and leads nowhere else."""
+    return type(name) is str and Path(name).name == name
+
+
+def _is_adopted(split: Split) -> bool:
+    """Whether each shard has a name, and features have theirs."""
+    if len(split.files) != len(split.shards) or type(split.features) is not dict or "image" not in split.features:
+        return False
+    return all(map(_is_name, split.files)) and all(type(name) is str for name in split.features.values())
 
 
 def read_index(folder: Folder, split: str) -> np.ndarray:

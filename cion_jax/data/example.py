@@ -44,10 +44,22 @@ def decode(payload: bytes) -> ImageRecord:
         raise ValueError(f"not an image record: {error}") from None
 
 
-def image_of(payload: bytes) -> bytes:
-    """The image bytes alone, in a third of the time."""
+def values_of(payload: bytes) -> dict[str, list[Any]]:
+    """What each feature of any `tf.train.Example` holds, by its name: bytes, whole numbers or floats."""
     try:
-        return _Example.FromString(payload).features.feature["image"].bytes_list.value[0]
+        features = _Example.FromString(payload).features.feature
+    except message.DecodeError as error:
+        raise ValueError(f"not a tf.train.Example: {error}") from None
+    return {
+        name: [*getattr(feature, feature.WhichOneof("kind") or "bytes_list").value]
+        for name, feature in features.items()
+    }
+
+
+def image_of(payload: bytes, feature: str = "image") -> bytes:
+    """The image bytes alone, in a third of the time; they are in a feature of that name."""
+    try:
+        return _Example.FromString(payload).features.feature[feature].bytes_list.value[0]
     except (message.DecodeError, IndexError) as error:
         raise ValueError(f"not an image record: {error}") from None
 

@@ -7,7 +7,7 @@ from typing import SupportsIndex
 import numpy as np
 
 from cion_jax.config import Kernel
-from cion_jax.data import dataset, example, images, tfrecord
+from cion_jax.data import adopted, dataset, example, images, tfrecord
 from cion_jax.data.example import ImageRecord
 from cion_jax.data.files import Folder, is_remote, located
 from cion_jax.data.labels import FIELDS
@@ -37,7 +37,8 @@ class Records:
         for fault in dataset.faults(self.index, self.card) if checked else ():
             path = dataset.index_path(self.folder, split)
             raise UserError(f"{path}: {fault}; see `cion data check`, and copy or write the dataset again")
-        self.shards: Bytes = Shards([self.shard_path(shard) for shard in range(len(self.card.shards))])
+        self._paths = dataset.shard_paths(self.folder, split, self.card)
+        self.shards: Bytes = Shards(self._paths)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -73,7 +74,8 @@ class Records:
         """The record of an image, by its number in the index."""
         payload = self.payload(number)
         try:
-            return example.decode(payload)
+            features = self.card.features
+            return adopted.decode(payload, features) if features else example.decode(payload)
         except ValueError as error:
             raise self._damaged(number, str(error)) from None
 
@@ -92,7 +94,7 @@ class Records:
         """The decoded image, resized to an array's height and width and written there: the way batches are filled."""
         payload = self.payload(number)
         try:
-            images.decode_into(out, example.image_of(payload), kernel)
+            images.decode_into(out, example.image_of(payload, self.card.features.get("image", "image")), kernel)
         except ValueError as error:
             raise self._damaged(number, str(error)) from None
 
@@ -102,7 +104,7 @@ class Records:
 
     def shard_path(self, shard: int) -> Path:
         """The file of a shard."""
-        return dataset.shard_path(self.folder, self.split, shard, len(self.card.shards))
+        return self._paths[shard]
 
     def where(self, number: SupportsIndex) -> str:
         """Where the record of an image stands, for messages."""

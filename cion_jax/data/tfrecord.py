@@ -30,7 +30,8 @@ def frame(payload: bytes) -> tuple[bytes, int]:
     return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(crc))), crc
 
 
-def _payload_length(header: bytes) -> int:
+def payload_length(header: bytes) -> int:
+    """How long the payload behind the first `HEADER_BYTES` of a record is, after a check of their checksum."""
     if len(header) < HEADER_BYTES:
         raise FrameError("the shard ends within a record header")
     length = header[: _LENGTH.size]
@@ -41,7 +42,7 @@ def _payload_length(header: bytes) -> int:
 
 def unframe(data: bytes) -> tuple[bytes, int]:
     """The payload of one whole framed record and its checksum, after a check of both checksums in it."""
-    length = _payload_length(data[:HEADER_BYTES])
+    length = payload_length(data[:HEADER_BYTES])
     if len(data) < HEADER_BYTES + length + FOOTER_BYTES:
         raise FrameError("the shard ends within a record")
     payload = data[HEADER_BYTES : HEADER_BYTES + length]

@@ -61,16 +61,18 @@ def write_dataset(
         if is_left:
             _write_shards(out, sources, writing)
             _finish(out, sources, plan, beside or {})
-        remove_folder(_unfinished(out))
+        remove_folder(unfinished(out))
     return dataset.read_card(out)[0]
 
 
-def _unfinished(out: Path) -> Path:
+def unfinished(out: Path) -> Path:
+    """Where everything stands that is not finished."""
     return out / ".unfinished"
 
 
-def _part(out: Path, split: str, shard: int) -> Path:
-    return _unfinished(out) / f"{split}-{shard:05d}.npy"
+def part_path(out: Path, split: str, shard: int) -> Path:
+    """The part of a split's index for one shard; it is there once the shard is done."""
+    return unfinished(out) / f"{split}-{shard:05d}.npy"
 
 
 def _shard_count(source: Source, images_per_shard: int) -> int:
@@ -80,7 +82,7 @@ def _shard_count(source: Source, images_per_shard: int) -> int:
 def _claim(out: Path, plan: dict) -> bool:
     """Make the folder ours. True if there is something left to write; the folder of another dataset is refused."""
     card = out / dataset.CARD
-    begun = _unfinished(out) / "plan.json"
+    begun = unfinished(out) / "plan.json"
 
     def check(note: Path) -> None:
         advice = "choose another folder or delete this one"
@@ -113,7 +115,7 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
     for split, source in sources.items():
         shards = _shard_count(source, size)
         for shard in range(shards):
-            if not exists(_part(out, split, shard)):
+            if not exists(part_path(out, split, shard)):
                 part = source.part(shard * size, min((shard + 1) * size, len(source)))
                 yield _Task(out, split, shard, shards, part, writing.skip_damaged)
 
@@ -121,7 +123,7 @@ def _tasks(out: Path, sources: Mapping[str, Source], writing: Writing) -> Iterat
 def _write_shards(out: Path, sources: Mapping[str, Source], writing: Writing) -> None:
     tasks = _tasks(out, sources, writing)
     if writing.beam_runner:
-        beam.spread(_write_shard, tasks, _unfinished(out) / "shards", writing)
+        beam.spread(_write_shard, tasks, unfinished(out) / "shards", writing)
         return
     total = sum(map(len, sources.values()))
     shards = sum(_shard_count(source, writing.images_per_shard) for source in sources.values())
@@ -146,9 +148,9 @@ def _write_shard(task: _Task, progress: Progress) -> None:
                 progress(1)
 
     shard = dataset.shard_path(task.out, task.split, task.shard, task.shards)
-    aside = _unfinished(task.out)
+    aside = unfinished(task.out)
     put(shard, write, aside)
-    put(_part(task.out, task.split, task.shard), lambda path: save_npy(path, np.array(rows, INDEX)), aside)
+    put(part_path(task.out, task.split, task.shard), lambda path: save_npy(path, np.array(rows, INDEX)), aside)
 
 
 def _payload(labels: np.void, encoded: bytes, name: str, skip_damaged: bool) -> bytes | None:
@@ -168,8 +170,8 @@ def _finish(out: Path, sources: Mapping[str, Source], plan: dict, beside: Beside
     splits = {}
     for split, source in sources.items():
         shards = _shard_count(source, plan["images_per_shard"])
-        again = f"delete {_unfinished(out)} and repeat the command"
-        parts = [dataset.read_rows(_part(out, split, shard), again) for shard in range(shards)]
+        again = f"delete {unfinished(out)} and repeat the command"
+        parts = [dataset.read_rows(part_path(out, split, shard), again) for shard in range(shards)]
         index = np.concatenate(parts)
         put(dataset.index_path(out, split), functools.partial(save_npy, array=index))
         size = int(index["length"].sum(dtype=np.int64)) + len(index) * (HEADER_BYTES + FOOTER_BYTES)

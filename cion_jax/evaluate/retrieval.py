@@ -9,7 +9,8 @@ query's identity are right, the others wrong.
     average precision = mean over the right answers of (right answers up to its rank) / (its rank)
     inverse penalty   = (right answers) / (rank of the last of them), Ye et al., arXiv 2001.04193
     true match rate   = share of the right pairs that are nearer than a threshold, at the threshold at which a given
-                        share of the wrong pairs is nearer: TPR at FPR
+                        share of the wrong pairs is nearer: TPR at FPR. (fast-reid's TPR@FPR is read the other way: the
+                        share of the wrong pairs that are farther, where a share of the right pairs is farther.)
 
 Nothing is sorted: the rank of a right answer is 1 + the number of images before it, and on CPUs XLA counts ten times
 faster than it sorts.

@@ -2,7 +2,6 @@
 
 import struct
 import zipfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from pickle import encode_long
@@ -12,12 +11,10 @@ import numpy as np
 
 from cion_jax.errors import UserError
 from cion_jax.weights import pickles
-from cion_jax.weights.arrays import STORAGES, State, contiguous_strides, raw_type, to_bytes, to_plain
-from cion_jax.weights.pickles import Named, Storage, Tensor
+from cion_jax.weights.arrays import STORAGES, State, contiguous_strides, raw_type, to_bytes
+from cion_jax.weights.tensors import ORDERED, TENSOR, Named, Storage, Tensor, read_tensors
 
 _ORDERS = {b"little": "little", b"big": "big"}
-_MOST_GROWTH = 16  # tied weights share their bytes in the file, but a few bytes must not fill the memory
-_LEAST_ROOM = 1 << 20
 
 
 def read_archive(file: BinaryIO, choose: Callable[[Any], dict[str, Tensor]]) -> State:
@@ -32,15 +29,11 @@ def read_archive(file: BinaryIO, choose: Callable[[Any], dict[str, Tensor]]) -> 
         order = archive.read(entries[f"{root}byteorder"]) if f"{root}byteorder" in entries else b"little"
         if order not in _ORDERS:
             raise UserError(f"its byte order is {order[:20]!r}, not little or big; save it again")
-        _check_growth(tensors, size)
-        keys_by_storage: dict[Storage, list[str]] = defaultdict(list)
-        for key, tensor in tensors.items():
-            keys_by_storage[tensor.storage].append(key)
-        state: State = {}
-        for storage, keys in keys_by_storage.items():  # each entry is read once and dropped before the next
-            numbers = _numbers(archive, entries, root, storage, _ORDERS[order])
-            state |= {key: to_plain(_view(numbers, tensors[key]), storage.kind) for key in keys}
-        return {key: state[key] for key in tensors}  # in their order
+
+        def numbers(storage: Storage) -> np.ndarray:
+            return _numbers(archive, entries, root, storage, _ORDERS[order])
+
+        return read_tensors(tensors, size, numbers)
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -67,13 +60,6 @@ def _root(entries: Mapping[str, zipfile.ZipInfo]) -> str:
     return roots[0]
 
 
-def _check_growth(tensors: Mapping[str, Tensor], size: int) -> None:
-    """Refuse a small file whose tensors share their bytes so often that they would fill the memory."""
-    total = sum(tensor.count * raw_type(tensor.storage.kind).itemsize for tensor in tensors.values())
-    if total > max(_MOST_GROWTH * size, _LEAST_ROOM):
-        raise UserError(f"its tensors would take {total} bytes, the file has {size}; save it without shared storages")
-
-
 def _numbers(
     archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], root: str, storage: Storage, order: str
 ) -> np.ndarray:
@@ -86,16 +72,6 @@ def _numbers(
         expected = f"not {storage.count} of {storage.kind}"
         raise UserError(f"its entry {name[:80]!a} has {entries[name].file_size} bytes, {expected}; fetch it again")
     return np.frombuffer(archive.read(entries[name]), dtype)
-
-
-def _view(numbers: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """The elements of a tensor; `pickles` has checked that they lie inside the storage."""
-    if 0 in tensor.shape:
-        return np.empty(tensor.shape, numbers.dtype)
-    # The stride of an axis with one index is never used and may be anything.
-    steps = (stride if size > 1 else 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    strides = [step * numbers.itemsize for step in steps]
-    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
 def write_archive(path: Path, state: Mapping[str, np.ndarray], wrap: str = "") -> None:
@@ -137,10 +113,10 @@ def _pickled(value: Any) -> bytes:
             return f"c{module}\n{attribute}\n".encode()
         case dict():
             items = b"".join(_pickled(key) + _pickled(item) for key, item in value.items())
-            return _pickled(Named(pickles.ORDERED)) + b")R" + b"(" + items + b"u"
+            return _pickled(Named(ORDERED)) + b")R" + b"(" + items + b"u"
         case Storage(kind, key, count):
             return _pickled(("storage", Named(STORAGES[kind]), key, "cpu", count)) + b"Q"
         case Tensor(storage, offset, shape, strides):
             hooks: dict[str, Any] = {}
-            return _pickled(Named(pickles.TENSOR)) + _pickled((storage, offset, shape, strides, False, hooks)) + b"R"
+            return _pickled(Named(TENSOR)) + _pickled((storage, offset, shape, strides, False, hooks)) + b"R"
     raise TypeError(f"no pickle for a {type(value).__name__}")

@@ -21,8 +21,10 @@ from cion_jax.models.zoo import Backbone, Variables, backbone
 from cion_jax.weights.adapt import adapted
 from cion_jax.weights.card import card, origin_of, pixels
 from cion_jax.weights.finetuned import from_card, method_of, published, with_pixels
-from cion_jax.weights.foreign import read_metadata, read_state, split_prefixes, write_state
+from cion_jax.weights.foreign import read_metadata, read_noted, read_state, write_state
 from cion_jax.weights.mapping import State, from_state_dict, state_dict
+from cion_jax.weights.state_dicts import split_prefixes, stripped, without_classifier
+from cion_jax.weights.timm_names import is_timm, translated, variant
 
 
 @dataclass(frozen=True)
@@ -80,47 +82,71 @@ def convert(
     name: str,
     *,
     image_size: tuple[int, int] | None = None,
-    part: str = "teacher",
+    key: str | None = None,
+    strip: str | None = None,
     allow: Collection[str] = (),
     adapt: bool = False,
 ) -> tuple[Weights, list[str]]:
-    """Weights from any file, and a line for each change that makes them fit.
+    """Weights from any file, and a line for each thing that is left out, changed or worth knowing.
 
     The keys of published fine-tuning (MGN, TransReID, cluster contrast) are known, and give a fine-tuned network.
 
     Args:
-        path: A .pth or safetensors file.
+        path: A PyTorch or safetensors file.
         name: The backbone that they are weights of, or are built on.
         image_size: Height and width of images; without it those of the published training.
-        part: Which network of a training checkpoint to take.
+        key: Where in the file the state_dict lies, names joined by dots; by default there is one, or that of `teacher`.
+        strip: The prefix of the keys to take; all others are left out.
         allow: Patterns of keys that may be missing (they stay as initialised), misshapen (likewise) or unexpected.
         adapt: Resample position tables and change the stem's input channels where only they do not fit.
     """
     path = Path(path)
-    state = read_state(path, part)
-    plain = {key.removeprefix("module."): value for key, value in state.items()}
-    if method_of(plain):
-        return _finetuned(path, plain, name, image_size), []
-    model = backbone(name, image_size=image_size or (256, 128))
-    body, head = split_prefixes(state)
-    notes: list[str] = []
+    state, notes = read_noted(path, key)
+    try:
+        state, others = stripped(state, strip)
+        if method_of(state):
+            return _finetuned(state, name, image_size), notes + others
+        model = backbone(name, image_size=image_size or (256, 128))
+        weights, changes = _backbone(state, model, allow, adapt)
+        return weights, notes + others + changes
+    except UserError as error:
+        raise UserError(f"{path} for {name}: {error}") from None
+
+
+def _backbone(state: State, model: Backbone, allow: Collection[str], adapt: bool) -> tuple[Weights, list[str]]:
+    """A backbone's weights, under names of ours or of timm."""
+    renamed, notes = translated(state, model.family)
+    plain_state, left_out = without_classifier(renamed)
+    body, head = split_prefixes(plain_state)
+    notes += left_out
+    wanted = {key: leaf.shape for key, leaf in _blank(model).items()}
     if adapt:
         height, width = model.image_size
-        wanted = {key: leaf.shape for key, leaf in _blank(model).items()}
-        body, notes = adapted(body, wanted, (height // 16, width // 16))
+        body, changes = adapted(body, wanted, (height // 16, width // 16))
+        notes += changes
     template = model.init(jax.random.key(0)) if allow else model.shapes()
     try:
         return Weights(model, from_state_dict(template, body, allow), _head(head), _counts(body)), notes
     except UserError as error:
-        raise UserError(f"{path} for {model.name}: {error}") from None
+        why = f"{variant(model.family)}; " if is_timm(state, model.family) else ""
+        raise UserError(f"{why}{error}{_hint(state, wanted)}") from None
 
 
-def _finetuned(path: Path, state: State, name: str, image_size: tuple[int, int] | None) -> Weights:
+def _hint(state: State, wanted: Collection[str]) -> str:
+    """The prefixes under which a state_dict has all keys that are wanted."""
+    first = next(iter(wanted))
+    needed = [key for key in wanted if not key.endswith(("num_batches_tracked", "relative_position_index"))]
+    prefixes = {key.removesuffix(first) for key in state if key.endswith(f".{first}")}
+    whole = [prefix for prefix in sorted(prefixes) if all(prefix + key in state for key in needed)]
+    return f"; take those of one network with --strip {' or '.join(whole)}" if whole else ""
+
+
+def _finetuned(state: State, name: str, image_size: tuple[int, int] | None) -> Weights:
     try:
         network, own = published(state, name, image_size)
         return Weights(network, from_state_dict(network.shapes(), own), counts=_counts(own))
     except UserError as error:
-        raise UserError(f"{path} for {name}, as fine-tuned by {method_of(state)}: {error}") from None
+        raise UserError(f"as fine-tuned by {method_of(state)}: {error}") from None
 
 
 def body_of(weights: Weights, model: Backbone) -> Variables:

@@ -16,16 +16,14 @@ import safetensors.numpy
 from cion_jax.atomic import write_atomically
 from cion_jax.errors import UserError
 from cion_jax.untrusted import open_file
+from cion_jax.weights import legacy, state_dicts
 from cion_jax.weights.archives import read_archive, write_archive
 from cion_jax.weights.arrays import CODES, STORAGES, State, raw_type, to_plain
-from cion_jax.weights.pickles import Tensor
+from cion_jax.weights.tensors import Tensor
 
-_PARTS = ("teacher", "student")
-_WRAPPERS = ("state_dict", "model")
 #: The name of the digest in the metadata of the safetensors files that we write; others have none.
 _DIGEST = "digest"
 _ZIP = b"PK\x03\x04"
-_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the number that files of torch < 1.6 begin with
 _MOST_HEADER = 100 << 20  # of safetensors, its own limit
 
 # All that reading a damaged file was seen to raise; `Warning` where warnings are errors.
@@ -35,17 +33,34 @@ _DAMAGE = (
 )
 
 
-def read_state(path: Path, part: str = "teacher") -> State:
+def read_state(path: Path, key: str | None = None) -> State:
     """The state_dict in a file, as NumPy arrays; half precision comes as float32. Nothing in the file is run.
 
-    From a training checkpoint `part` is taken (teacher or student); a file with a single state_dict gives that one.
+    In a PyTorch file it may lie in dicts, under names that `key` joins by dots. By default it is the only one that
+    there is, or that of `teacher` in a training checkpoint.
     """
+    return read_noted(path, key)[0]
+
+
+def read_noted(path: Path, key: str | None = None) -> tuple[State, list[str]]:
+    """The same, and a line for what stands in the state_dict beside tensors."""
+    notes: list[str] = []
+
+    def choose(content: Any) -> dict[str, Tensor]:
+        tensors, lines = state_dicts.choose(content, key)
+        notes.extend(lines)
+        return tensors
+
     with _opened(path) as (file, head):
         if head.startswith(_ZIP):
-            return read_archive(file, lambda content: _chosen(content, part))
+            return read_archive(file, choose), notes
+        if legacy.is_legacy(head):
+            return legacy.read_legacy(file, choose), notes
         if _is_safetensors(head):
+            if key is not None:
+                raise UserError("a safetensors file holds one state_dict, without a name; leave --key out")
             with safetensors.safe_open(path, "np"):  # compares header and size before all is read
-                return _read_safetensors(path.read_bytes())
+                return _read_safetensors(path.read_bytes()), notes
         raise UserError(_explained(head))
 
 
@@ -55,7 +70,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         if _is_safetensors(head):
             with safetensors.safe_open(path, "np") as file:
                 return {name: text for name, text in (file.metadata() or {}).items() if name != _DIGEST}
-        if head.startswith(_ZIP):
+        if head.startswith(_ZIP) or legacy.is_legacy(head):
             return {}
         raise UserError(_explained(head))
 
@@ -103,44 +118,6 @@ def write_state(
         _written(path, lambda aside: write_archive(aside, state, wrap))
     else:
         raise UserError(f"{path}: no format for {path.suffix or 'no suffix'!r}; name a .pth or .safetensors file")
-
-
-def split_prefixes(state: Mapping[str, np.ndarray]) -> tuple[State, State]:
-    """A state_dict's backbone and head, without the prefixes `module.`, `backbone.` and `head.`.
-
-    A bare state_dict, where no key begins with `backbone.`, is all backbone.
-    """
-    inner = {key.removeprefix("module."): value for key, value in state.items()}
-    if len(inner) < len(state):
-        raise UserError("the weights have keys that differ only by 'module.'; save one of the two models")
-    if not any(key.startswith("backbone.") for key in inner):
-        return inner, {}
-    strays = [key for key in inner if not key.startswith(("backbone.", "head."))]
-    if strays:
-        raise UserError(f"the weights have {strays[0]!a} beside backbone.* and head.*; leave out what is neither")
-    backbone, head = (
-        {key.removeprefix(prefix): value for key, value in inner.items() if key.startswith(prefix)}
-        for prefix in ("backbone.", "head.")
-    )
-    return backbone, head
-
-
-def _chosen(content: Any, part: str) -> dict[str, Tensor]:
-    """The state_dict in what torch.save was given."""
-    state = content
-    if isinstance(content, dict):
-        parts = [name for name in _PARTS if isinstance(content.get(name), dict)]
-        if parts and part not in parts:
-            raise UserError(f"it has no {part!r}, only {' and '.join(parts)}; ask for that")
-        wrappers = [part] if parts else [name for name in _WRAPPERS if isinstance(content.get(name), dict)]
-        state = content[wrappers[0]] if wrappers else content
-    if not isinstance(state, dict):
-        raise UserError(f"it holds a {type(state).__name__}, not a state_dict; save model.state_dict()")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise UserError(f"its {str(key)[:80]!a} is a {kind}, so this is no state_dict; save model.state_dict()")
-    return state
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -196,8 +173,6 @@ def _explained(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "the file is empty; fetch it again"
-    if head.startswith(_LEGACY):
-        return "in the format of torch before 1.6; save it again with torch >= 1.6"
     if head[0] == 0x80 and head[1:2] <= b"\x05":
         return "a plain pickle, which could run anything; save the state_dict with torch.save or as .safetensors"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):

@@ -14,6 +14,7 @@ from cion_jax.errors import UserError
 from cion_jax.models.swin import relative_positions
 from cion_jax.models.zoo import place
 from cion_jax.weights.arrays import State
+from cion_jax.weights.state_dicts import some
 
 _LAST = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}  # HWIO -> OIHW, IO -> OI
@@ -54,10 +55,10 @@ def from_state_dict(
     if missing or unexpected or misshapen:
         kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
         raise UserError(
-            "the weights do not fit: " + "; ".join(f"{len(k)} {kind}: {_some(k)}" for kind, k in kinds.items() if k)
+            "the weights do not fit: " + "; ".join(f"{len(k)} {kind}: {some(k)}" for kind, k in kinds.items() if k)
         )
     if impossible := [f"{key} {why}" for key in wanted if key in state and (why := _fault(key, state[key]))]:
-        raise UserError(f"the weights are damaged, or their training has failed: {_some(impossible)}; take others")
+        raise UserError(f"the weights are damaged, or their training has failed: {some(impossible)}; take others")
 
     def value(key: str) -> Any:
         path, leaf = wanted[key]
@@ -99,7 +100,3 @@ def _fault(key: str, values: np.ndarray) -> str:
     if not np.isfinite(values).all():
         return "has NaN" if np.isnan(values).any() else "has infinite values"
     return "has negative variances" if key.endswith("running_var") and (values < 0).any() else ""
-
-
-def _some(items: Sequence[str], most: int = 8) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

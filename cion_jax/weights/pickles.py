@@ -5,79 +5,28 @@ far-off memo slots). The machine here only stacks up plain data: a global stays 
 where its numbers lie, and every name that weights never need is refused.
 """
 
-import math
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, BinaryIO
 
 from cion_jax.errors import UserError
-from cion_jax.weights.arrays import STORAGES
+from cion_jax.weights.tensors import Named, Storage, called, checked, named, storage_of
 
 MOST_BYTES = 64 << 20
 MOST_STEPS = 4 << 20  # an empty dict takes one byte of pickle and 64 of memory
 _MOST_KEY_BITS = 64
-_MOST_AXES = 64  # numpy's own limit
-
-_T = TypeVar("_T")
-
-ORDERED = "collections.OrderedDict"
-_SIZE = "torch.Size"
-TENSOR = "torch._utils._rebuild_tensor_v2"
-_PARAMETER = "torch._utils._rebuild_parameter"
-_KINDS = {storage: name for name, storage in STORAGES.items()} | {
-    "torch.UntypedStorage": "uint8",
-    "torch.storage.UntypedStorage": "uint8",
-}
-# Seen among the settings that are saved beside weights; they stay names, whatever they are called with.
-_INERT = {
-    "argparse.Namespace",
-    "torch.storage.TypedStorage",
-    "torch.device",
-    "_codecs.encode",
-    "numpy.dtype",
-    *(f"{module}.scalar" for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
-    *(f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows", "PurePosix")),
-    *(f"torch.{name}" for name in (*STORAGES, "complex64", "complex128")),
-}
-_KNOWN = {ORDERED, _SIZE, TENSOR, _PARAMETER, *_KINDS, *_INERT}
 
 
-@dataclass(frozen=True)
-class Named:
-    """A global of the pickle, or the result of calling it: only its name is kept."""
+def load(data: bytes | BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
+    """What a pickle holds, in dicts, lists, tuples, plain values, `Tensor`, `Storage` and `Named`.
 
-    name: str
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A run of numbers in the file: type, name of the entry, count of elements."""
-
-    kind: str
-    key: str
-    count: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A view of a storage; offset and strides count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-
-def load(data: bytes) -> Any:
-    """What a pickle holds, in dicts, lists, tuples, plain values, `Tensor`, `Storage` and `Named`."""
-    if len(data) > MOST_BYTES:
+    Args:
+        data: The pickle, or where a file has one; read to its end and no further.
+        storages: Takes every storage that the pickle refers to, by key.
+    """
+    if isinstance(data, bytes) and len(data) > MOST_BYTES:
         raise UserError(f"its pickle has {len(data)} bytes, more than {MOST_BYTES}; save only the state_dict")
-    machine = _Machine()
+    machine = _Machine({} if storages is None else storages)
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number >= MOST_STEPS:
             raise UserError(f"its pickle has more than {MOST_STEPS} steps; save only the state_dict")
@@ -88,7 +37,8 @@ def load(data: bytes) -> Any:
 class _Machine:
     """The stack machine of pickles, without the opcodes that import, call or set attributes."""
 
-    def __init__(self) -> None:
+    def __init__(self, storages: dict[str, Storage]) -> None:
+        self.storages = storages
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -131,11 +81,11 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         """Add to the list on top of the stack."""
-        _checked(self.stack[-1], list).extend(items)
+        checked(self.stack[-1], list).extend(items)
 
     def update(self, items: list[Any]) -> None:
         """Set keys and values, in turn, in the dict on top of the stack."""
-        target = _checked(self.stack[-1], dict)
+        target = checked(self.stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
 
@@ -143,75 +93,21 @@ class _Machine:
         """The last `count` things, off the stack."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
-
-def _checked(value: object, kind: type[_T]) -> _T:
-    if type(value) is not kind:
-        raise ValueError(f"a {type(value).__name__} in the place of a {kind.__name__}")
-    return value
+    def refer(self, identity: Any) -> Storage:
+        """The storage that a reference names; two of one name must be the same."""
+        storage = storage_of(identity)
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"two storages called {storage.key!a}")
+        return storage
 
 
 def _key(value: Any) -> Any:
     """A key that is quick to hash: nested tuples overflow the C stack, endless numbers take endless time."""
     if isinstance(value, int) and value.bit_length() > _MOST_KEY_BITS:
         raise ValueError("a number too long for a key")
-    if not isinstance(value, str | bytes | int | float | None):
+    if not isinstance(value, str | bytes | int | float | Named | None):
         raise ValueError(f"a {type(value).__name__} as key of a dict")
     return value
-
-
-def _named(name: str) -> Named:
-    if name not in _KNOWN:
-        raise UserError(
-            f"refused: its pickle asks for {name[:80]!a}, weights never need that; "
-            "save only the state_dict, best as .safetensors"
-        )
-    return Named(name)
-
-
-def _called(function: Any, arguments: Any) -> Any:
-    """What a call would give, for the four calls that weights need; all others give a name."""
-    name = _checked(function, Named).name
-    given = _checked(arguments, tuple)
-    if name == ORDERED:
-        if given:  # torch.save sets items one by one; a list of them could be copied a million times
-            raise ValueError("an OrderedDict made from a list")
-        return {}
-    if name == _SIZE:
-        return _counts(*given)
-    if name == TENSOR:
-        storage, offset, shape, strides = given[:4]
-        return _tensor(_checked(storage, Storage), offset, _counts(shape), _counts(strides))
-    if name == _PARAMETER:
-        return _checked(given[0], Tensor)
-    return function
-
-
-def _counts(values: Any) -> tuple[int, ...]:
-    """Sizes, strides or the like as a tuple, after making sure that they are."""
-    if type(values) not in (tuple, list) or len(values) > _MOST_AXES:
-        raise ValueError("sizes or strides that are no short list")
-    if any(type(value) is not int or not 0 <= value < 2**63 for value in values):
-        raise ValueError("sizes or strides that are no counts")
-    return tuple(values)
-
-
-def _tensor(storage: Storage, offset: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-    _counts((offset,))
-    if len(shape) != len(strides):
-        raise ValueError(f"a tensor of {len(shape)} sizes and {len(strides)} strides")
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.count:
-        raise ValueError(f"a tensor that reaches element {last} of {storage.count} in storage {storage.key!a}")
-    if math.prod(shape) > storage.count:  # a stride of 0 would make terabytes out of one number
-        raise UserError(f"it has a tensor of {shape} that repeats {storage.count} numbers; save it after .contiguous()")
-    return Tensor(storage, offset, shape, strides)
-
-
-def _storage(identity: Any) -> Storage:
-    tag, kind, key, location, count = _checked(identity, tuple)
-    if tag != "storage" or type(kind) is not Named or kind.name not in _KINDS or type(location) is not str:
-        raise ValueError("a reference to something else than a storage")
-    return Storage(_KINDS[kind.name], _checked(key, str), *_counts((count,)))
 
 
 def _unchanged(target: Any, state: Any) -> Any:
@@ -224,8 +120,8 @@ def _unchanged(target: Any, state: Any) -> Any:
 _IGNORED = {"PROTO", "FRAME", "STOP"}
 _ARGUMENTS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),  # the latter two of Python 2
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 _MAKERS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -234,6 +130,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": list,  # nothing is hashed that need not be
 }
 _MOVES: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": lambda machine, _: machine.mark(),
@@ -250,10 +147,12 @@ _MOVES: dict[str, Callable[[_Machine, Any], None]] = {
     "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
     "SETITEM": lambda machine, _: machine.update(machine.take(2)),
     "SETITEMS": lambda machine, _: machine.update(machine.pop_to_mark()),
-    "GLOBAL": lambda machine, name: machine.push(_named(name.replace(" ", ".", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine.replace(2, lambda *names: _named(".".join(names))),
-    "REDUCE": lambda machine, _: machine.replace(2, _called),
-    "NEWOBJ": lambda machine, _: machine.replace(2, _called),
+    "GLOBAL": lambda machine, name: machine.push(named(name.replace(" ", ".", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine.replace(2, lambda *names: named(".".join(names))),
+    "REDUCE": lambda machine, _: machine.replace(2, called),
+    "NEWOBJ": lambda machine, _: machine.replace(2, called),
     "BUILD": lambda machine, _: machine.replace(2, _unchanged),
-    "BINPERSID": lambda machine, _: machine.replace(1, _storage),
+    "ADDITEMS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "FROZENSET": lambda machine, _: machine.push(machine.pop_to_mark()),
+    "BINPERSID": lambda machine, _: machine.replace(1, machine.refer),
 }

@@ -135,6 +135,7 @@ SUITE = {
     "compile": Benchmark("Compiling", "benchmarks.compile"),
     "exports": Benchmark("Networks in other formats", "benchmarks.exports", "stablehlo,onnx"),
     "fuzz": Benchmark("Damaged files", "benchmarks.fuzz"),
+    "foreign": Benchmark("Weights of others", "benchmarks.foreign", "timm", only_by_name=True),
     "compiled": Benchmark("Programs for devices that are not there", "benchmarks.compiled"),
     "projection": Benchmark("The whole job, on paper", "benchmarks.projection"),
 }
