@@ -12,9 +12,10 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from sources import contents
 from tfrecords_tools.check import problems
+from tfrecords_tools.filmed import BOXES_FILE
 from tfrecords_tools.video.detectors import Given
 from tfrecords_tools.video.frames import Frame, Reading
-from tfrecords_tools.video.importing import BOXES_FILE, import_videos
+from tfrecords_tools.video.importing import import_videos
 from videos import BLUE, RED, Walker, pictures, write_mot, write_video
 
 ONE = Writing(images_per_shard=16, workers=1)
@@ -58,7 +59,8 @@ def test_each_walker_becomes_a_tracklet(films: Path, tmp_path: Path) -> None:
         (8, 20, 24, 60),
         (116, 30, 24, 60),
     ]
-    assert np.allclose(boxes["score"], 0.9) and records[3].source.startswith("cam2_a.mp4#000002#id")
+    assert np.allclose(boxes["score"], 0.9) and np.allclose(boxes["seconds"], (index["frame"] - 1) / 10)
+    assert records[3].source.startswith("cam2_a.mp4#000002#id")
     table = (tmp_path / "out" / "cion-train.tracklets.csv").read_text().splitlines()
     assert table[0] == "tracklet,video,video_name,tracklet_name" and table[3] == "2,1,cam7_b.mp4@0s,0"
 

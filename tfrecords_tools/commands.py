@@ -213,8 +213,8 @@ def import_video(
 
     All become the split train. A video is a file, or a stretch of a long one; a tracklet is a person who is followed in
     it; frames are counted in the file, from 1. A file that cannot be read is named at the end, and the others go on.
-    Beside the index stand each image's box in its frame and its score (cion-train.boxes.npy), and which file and track
-    each tracklet is (cion-train.tracklets.csv). Needs `pip install 'cion-jax[video]'`.
+    Beside the index stand each image's box in its frame, its score and its time (cion-train.boxes.npy), and which file
+    and track each tracklet is (cion-train.tracklets.csv). Needs `pip install 'cion-jax[video]'`.
 
     Args:
         source: A video, a folder with videos in it, or a .txt file with the path of a video on each line.

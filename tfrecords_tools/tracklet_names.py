@@ -8,12 +8,15 @@ The first two are the numbers in the index; the others are the names in the sour
 """
 
 import csv
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cion_jax.data.dataset import NAME
+from cion_jax.data.files import Folder, exists, located, read
+from cion_jax.errors import UserError
 
 #: Columns of the table.
 COLUMNS = ("tracklet", "video", "video_name", "tracklet_name")
@@ -40,6 +43,20 @@ def names_of(labels: np.ndarray, videos: np.ndarray, tracklets: np.ndarray) -> N
     first = first[values >= 0]
     numbers = labels[first][["tracklet", "video"]].tolist()
     return [(*pair, str(videos[image]), str(tracklets[image])) for pair, image in zip(numbers, first, strict=True)]
+
+
+def read_names(folder: Folder, split: str) -> dict[int, tuple[str, str]]:
+    """What the source calls the video and the tracklet, by the number of the tracklet; nothing where no table is."""
+    path = located(folder) / names_file(split)
+    if not exists(path):
+        return {}
+    reader = csv.reader(io.StringIO(read(path).decode("utf-8", "replace"), newline=""))
+    try:
+        if tuple(next(reader, ())) != COLUMNS:
+            raise ValueError(f"the first line is not {','.join(COLUMNS)}")
+        return {int(tracklet): (video, name) for tracklet, _, video, name in reader}
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}:{reader.line_num}: unreadable ({error}); import the dataset again") from None
 
 
 def write_names(rows: Names) -> Callable[[Path], None]:

@@ -22,9 +22,10 @@ from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from experiments.benchmarks.command import command
 from experiments.benchmarks.timing import environment
+from tfrecords_tools.filmed import BOXES_FILE
 from tfrecords_tools.importers.lines import placed_lines
 from tfrecords_tools.video.boxes import iou
-from tfrecords_tools.video.importing import BOXES_FILE, import_videos
+from tfrecords_tools.video.importing import import_videos
 
 _AGREE = 0.5
 

@@ -20,6 +20,7 @@ from cion_jax.data.writer import Beside, write_dataset
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
 from tfrecords_tools.files import TEXT
+from tfrecords_tools.filmed import BOXES, BOXES_FILE
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows
 from tfrecords_tools.notices import say, say_left_out
 from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
@@ -28,10 +29,6 @@ from tfrecords_tools.video.files import cameras_of, find_videos, known_again_by
 from tfrecords_tools.video.frames import expected_frames
 from tfrecords_tools.video.given import find_boxes
 from tfrecords_tools.video.stretches import Stretch, Task, read_outcome, track_video
-
-#: Where each image was cut out of its frame, and how sure the detector was; 0 where the box was filled in between two.
-BOXES = np.dtype([("left", "<i4"), ("top", "<i4"), ("width", "<i4"), ("height", "<i4"), ("score", "<f4")])
-BOXES_FILE = f"{dataset.NAME}-train.boxes.npy"
 
 
 def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing) -> dict[str, dataset.Split]:
@@ -161,9 +158,8 @@ def _crops(root: Path, names: list[str], cameras: np.ndarray, videos: list[list[
 def _boxes(crops: VideoCrops) -> np.ndarray:
     boxes = np.empty(len(crops), BOXES)
     left, top, right, bottom = crops.rows["box"].T
-    for name, values in zip(
-        BOXES.names or (), (left, top, right - left, bottom - top, crops.rows["score"]), strict=True
-    ):
+    sides = (left, top, right - left, bottom - top)
+    for name, values in zip(BOXES.names or (), (*sides, crops.rows["score"], crops.rows["seconds"]), strict=True):
         boxes[name] = values
     return boxes
 

@@ -138,12 +138,13 @@ def _track(
         if (frame.number - 1) % tracking.every == 0:
             boxes, scores = detector(frame)
             tracker.update(frame.number, boxes, scores, colours_of(frame.pixels, boxes))
-            looked_at.append((frame.number, frame.pts))
+            looked_at.append((frame.number, frame.pts, frame.seconds))
             height, width = frame.pixels.shape[:2]
         progress(1)
-    table = np.array(looked_at, [("number", "<i8"), ("pts", "<i8")])
+    table = np.array(looked_at, [("number", "<i8"), ("pts", "<i8"), ("seconds", "<f8")])
     rows = rows_of(link(tracker.tracks(), rate, tracking.bridge), table["number"], rate)
-    rows["pts"] = table["pts"][np.searchsorted(table["number"], rows["frame"])]
+    shown = table[np.searchsorted(table["number"], rows["frame"])]
+    rows["pts"], rows["seconds"] = shown["pts"], shown["seconds"]
     rows["box"] = np.clip(np.rint(rows["box"]), 0, [width, height, width, height])
     return _filtered(rows, start, tracking)
 
