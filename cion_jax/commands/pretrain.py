@@ -1,5 +1,6 @@
 """`cion pretrain`: from records to a backbone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +40,13 @@ def pretrain(
         hosts: How processes find each other.
         mode: Whether to train, or only to tell what that would be.
     """
+    from cion_jax.commands.sources import file_of
     from cion_jax.run.pretraining import facts, pretraining
     from cion_jax.run.run_dir import as_begun
 
     done = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
-    settings = as_begun(out, settings)
+    weights = None if settings.weights is None else file_of(settings.weights)
+    settings = as_begun(out, replace(settings, weights=weights))
     return run_training(
         lambda devices: pretraining(settings, devices),
         lambda: facts(settings, data),

@@ -130,8 +130,10 @@ def _outcomes(tasks: list[Task], source: Path) -> list[list[Stretch]]:
         raise UserError(f"{source}: no video could be read; see the lines above")
     stretches = [stretch for result, _, _ in outcomes for stretch in result]
     tracking = tasks[0].tracking
-    small, short, images = (sum(getattr(s, name) for s in stretches) for name in ("small", "short", "short_images"))
+    counted = ("small", "doubled", "short", "short_images")
+    small, doubled, short, images = (sum(getattr(stretch, name) for stretch in stretches) for name in counted)
     say_left_out(source, small, f"boxes of fewer than {tracking.min_height} rows of pixels (--min-height)")
+    say_left_out(source, doubled, "boxes in frames where another tracklet has nearly the same box")
     few = f"fewer than {tracking.min_images} images (--min-images)"
     say_left_out(source, short, f"tracklets of {few}, {images:,} images together")
     for task, (result, _, unreadable) in zip(tasks, outcomes, strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 from cion_jax.atomic import write_atomically
 from cion_jax.config import Tracking
 from cion_jax.terminal import Progress
+from tfrecords_tools.video.boxes import suppress
 from tfrecords_tools.video.colours import colours_of
 from tfrecords_tools.video.detectors import Detector, make_detector
 from tfrecords_tools.video.frames import Frame, Reading, VideoError
@@ -20,6 +21,7 @@ from tfrecords_tools.video.links import link, rows_of
 from tfrecords_tools.video.tracker import Tracker
 
 _SAMPLE = 64  # frames of a stretch from which a detector may learn the background
+_SAME_BOX = 0.5  # IoU from which two boxes of a frame show the same person, or one behind the other
 _WHOLE = 0.98  # a file that has a smaller share of the frames that its header promises was cut off
 
 
@@ -46,6 +48,8 @@ class Stretch:
     """`links.ROW`, by frame."""
     small: int
     """Boxes that were left out because they are not high enough."""
+    doubled: int
+    """Boxes that were left out because another tracklet has nearly the same one in that frame."""
     short: int
     """Tracklets that were left out because they have too few images, and those images."""
     short_images: int
@@ -83,7 +87,7 @@ def read_outcome(parts: Path, number: int) -> tuple[list[Stretch], list[str], bo
     stretches = []
     for stretch in range(outcome["stretches"]):
         with np.load(_stretch_path(parts, number, stretch), allow_pickle=False) as arrays:
-            counts = (int(arrays[name]) for name in ("small", "short", "short_images"))
+            counts = (int(arrays[name]) for name in ("small", "doubled", "short", "short_images"))
             stretches.append(Stretch(float(arrays["start"]), arrays["rows"], *counts))
     return stretches, outcome["notes"], outcome["unreadable"]
 
@@ -150,15 +154,30 @@ def _track(
 
 
 def _filtered(rows: np.ndarray, start: float, tracking: Tracking) -> Stretch:
-    """The rows that are large enough, of tracklets that have enough of them."""
+    """The rows that are large enough and of nobody else, of tracklets that have enough of them."""
     left, top, right, bottom = rows["box"].T
     is_large = (bottom - top >= max(tracking.min_height, 1)) & (right > left)
     small = int(np.count_nonzero(~is_large))
     rows = rows[is_large]
+    is_own = _one_each(rows)
+    doubled = int(np.count_nonzero(~is_own))
+    rows = rows[is_own]
     _, tracklet, counts = np.unique(rows["tracklet"], return_inverse=True, return_counts=True)
     is_long = counts >= tracking.min_images
     rows = rows[is_long[tracklet]]
-    return Stretch(start, rows, small, int(np.count_nonzero(~is_long)), int(counts[~is_long].sum()))
+    return Stretch(start, rows, small, doubled, int(np.count_nonzero(~is_long)), int(counts[~is_long].sum()))
+
+
+def _one_each(rows: np.ndarray) -> np.ndarray:
+    """Which rows, by frame, stay where two tracklets have nearly the same box: that of which the detector is surer.
+
+    Either a person is followed twice, and would be forbidden to be one for sharing a frame with herself; or one stands
+    before another, and an image of both teaches nothing about who is who.
+    """
+    kept = np.zeros(len(rows), bool)
+    for one in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows["frame"])) + 1):
+        kept[one[suppress(rows["box"][one], rows["score"][one], _SAME_BOX)]] = True
+    return kept
 
 
 def _damage(path: Path, reading: Reading) -> Iterator[str]:
