@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cion_jax.config import Tracking, Writing
+from cion_jax.data.boxes import BOXES_FILE
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from sources import contents
 from tfrecords_tools.check import problems
-from tfrecords_tools.filmed import BOXES_FILE
 from tfrecords_tools.video.detectors import Given
 from tfrecords_tools.video.frames import Frame, Reading
 from tfrecords_tools.video.importing import import_videos

@@ -15,12 +15,12 @@ import numpy as np
 from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.config import Tracking, Writing
 from cion_jax.data import dataset
+from cion_jax.data.boxes import BOXES, BOXES_FILE, DOUBLES, DOUBLES_FILE
 from cion_jax.data.workers import spread
 from cion_jax.data.writer import Beside, write_dataset
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
 from tfrecords_tools.files import TEXT
-from tfrecords_tools.filmed import BOXES, BOXES_FILE
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows
 from tfrecords_tools.notices import say, say_left_out
 from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
@@ -55,6 +55,7 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
     crops = _crops(root, names, cameras, stretches, digest)
     beside: Beside = {
         BOXES_FILE: functools.partial(_save, array=_boxes(crops)),
+        DOUBLES_FILE: functools.partial(_save, array=_doubles(crops, stretches)),
         names_file("train"): write_names(_names(crops, stretches)),
     }
     return write_dataset(out, {"train": crops}, writing, beside)
@@ -164,6 +165,20 @@ def _boxes(crops: VideoCrops) -> np.ndarray:
     for name, values in zip(BOXES.names or (), (*sides, crops.rows["score"], crops.rows["seconds"]), strict=True):
         boxes[name] = values
     return boxes
+
+
+def _doubles(crops: VideoCrops, videos: list[list[Stretch]]) -> np.ndarray:
+    """The tracklets that had nearly the same boxes, by their numbers in the dataset, as far as both are in it."""
+    labels = crops.labels
+    pairs = zip(labels["video"].tolist(), crops.rows["tracklet"].tolist(), strict=True)
+    number = dict(zip(pairs, labels["tracklet"].tolist(), strict=True))
+    stretches = [stretch for result in videos for stretch in result]
+    doubles = []
+    for video, stretch in enumerate(stretches):
+        for one, other, *frames in stretch.doubles.tolist():
+            if (video, one) in number and (video, other) in number:
+                doubles.append((number[video, one], number[video, other], *frames))
+    return np.array(doubles, DOUBLES)
 
 
 def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Names:

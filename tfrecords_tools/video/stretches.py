@@ -12,8 +12,9 @@ import numpy as np
 
 from cion_jax.atomic import write_atomically
 from cion_jax.config import Tracking
+from cion_jax.data.boxes import DOUBLES
 from cion_jax.terminal import Progress
-from tfrecords_tools.video.boxes import suppress
+from tfrecords_tools.video.boxes import iou, suppress
 from tfrecords_tools.video.colours import colours_of
 from tfrecords_tools.video.detectors import Detector, make_detector
 from tfrecords_tools.video.frames import Frame, Reading, VideoError
@@ -22,6 +23,7 @@ from tfrecords_tools.video.tracker import Tracker
 
 _SAMPLE = 64  # frames of a stretch from which a detector may learn the background
 _SAME_BOX = 0.5  # IoU from which two boxes of a frame show the same person, or one behind the other
+_COUNTS = ("small", "doubled", "short", "short_images")
 _WHOLE = 0.98  # a file that has a smaller share of the frames that its header promises was cut off
 
 
@@ -50,6 +52,8 @@ class Stretch:
     """Boxes that were left out because they are not high enough."""
     doubled: int
     """Boxes that were left out because another tracklet has nearly the same one in that frame."""
+    doubles: np.ndarray
+    """DOUBLES: the tracklets that had such boxes."""
     short: int
     """Tracklets that were left out because they have too few images, and those images."""
     short_images: int
@@ -87,8 +91,9 @@ def read_outcome(parts: Path, number: int) -> tuple[list[Stretch], list[str], bo
     stretches = []
     for stretch in range(outcome["stretches"]):
         with np.load(_stretch_path(parts, number, stretch), allow_pickle=False) as arrays:
-            counts = (int(arrays[name]) for name in ("small", "doubled", "short", "short_images"))
-            stretches.append(Stretch(float(arrays["start"]), arrays["rows"], *counts))
+            counts = (int(arrays[name]) for name in _COUNTS)
+            found = {name: arrays[name] for name in ("rows", "doubles")} | dict(zip(_COUNTS, counts, strict=True))
+            stretches.append(Stretch(float(arrays["start"]), **found))
     return stretches, outcome["notes"], outcome["unreadable"]
 
 
@@ -159,25 +164,37 @@ def _filtered(rows: np.ndarray, start: float, tracking: Tracking) -> Stretch:
     is_large = (bottom - top >= max(tracking.min_height, 1)) & (right > left)
     small = int(np.count_nonzero(~is_large))
     rows = rows[is_large]
-    is_own = _one_each(rows)
+    is_own, doubles = _one_each(rows)
     doubled = int(np.count_nonzero(~is_own))
     rows = rows[is_own]
     _, tracklet, counts = np.unique(rows["tracklet"], return_inverse=True, return_counts=True)
     is_long = counts >= tracking.min_images
     rows = rows[is_long[tracklet]]
-    return Stretch(start, rows, small, doubled, int(np.count_nonzero(~is_long)), int(counts[~is_long].sum()))
+    short = int(np.count_nonzero(~is_long))
+    return Stretch(start, rows, small, doubled, doubles, short, int(counts[~is_long].sum()))
 
 
-def _one_each(rows: np.ndarray) -> np.ndarray:
-    """Which rows, by frame, stay where two tracklets have nearly the same box: that of which the detector is surer.
+def _one_each(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows stay where two tracklets have nearly the same box, that of which the detector is surer; and DOUBLES.
 
     Either a person is followed twice, and would be forbidden to be one for sharing a frame with herself; or one stands
     before another, and an image of both teaches nothing about who is who.
     """
     kept = np.zeros(len(rows), bool)
+    pairs = []
     for one in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows["frame"])) + 1):
-        kept[one[suppress(rows["box"][one], rows["score"][one], _SAME_BOX)]] = True
-    return kept
+        best = one[suppress(rows["box"][one], rows["score"][one], _SAME_BOX)]
+        kept[best] = True
+        others = one[~kept[one]]
+        over = best[iou(rows["box"][others], rows["box"][best]).argmax(axis=1)] if len(others) else others
+        pairs.append(np.sort(rows["tracklet"][np.stack([over, others], axis=1)], axis=1))
+    names, frames = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
+    doubles = np.empty(len(names), DOUBLES)
+    doubles["one"], doubles["other"] = names.T
+    doubles["frames"] = frames
+    seen = {name: rows["frame"][rows["tracklet"] == name] for name in np.unique(names)}
+    doubles["shared"] = [len(np.intersect1d(seen[one], seen[other])) for one, other in names.tolist()]
+    return kept, doubles
 
 
 def _damage(path: Path, reading: Reading) -> Iterator[str]:
