@@ -20,8 +20,10 @@ from cion_jax.commands.denoise import denoise
 from cion_jax.commands.embed import embed
 from cion_jax.commands.evaluate import evaluate
 from cion_jax.commands.finetune import adapt, backbone_of, bnneck, mgn
+from cion_jax.commands.index import enrol, forget, index
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
+from cion_jax.commands.search import search
 from cion_jax.commands.weights import export, import_
 from cion_jax.commands.zoo import zoo
 from cion_jax.config import Bnneck, ClusterContrast, Finetuning, Mgn, World
@@ -43,6 +45,10 @@ COMMANDS: Tree = {
     "embed": embed,
     "denoise": denoise,
     "evaluate": evaluate,
+    "index": index,
+    "search": search,
+    "enrol": enrol,
+    "forget": forget,
     "report": report,
     "zoo": zoo,
     "import": import_,

@@ -36,8 +36,10 @@ ROOMS: dict[str, set[str]] = {
     "cion_jax.run": {"programs", "models", "data", "denoise", "weights", "evaluate", "pretrain", "finetune"},
     "cion_jax.export": {"models", "evaluate", "finetune"},
     "tfrecords_tools": {"data"},
+    "cion_jax.gallery": {"models", "data", "weights", "evaluate"},
 }
 ROOMS = {room: {f"cion_jax.{name}" for name in rooms} for room, rooms in ROOMS.items()}
+ROOMS["cion_jax.gallery"] |= {"tfrecords_tools"}
 ROOMS["cion_jax.report"] = {*ROOMS} - {"cion_jax.xla", "cion_jax.recipes"}
 ROOMS["cion_jax.demo"] = ROOMS["cion_jax.report"] | {"cion_jax.report"}
 ROOMS["cion_jax"] = {*ROOMS} - {"tfrecords_tools"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from etils import epath
 from tyro.conf import Positional, arg
 
-from cion_jax.commands.sources import facts_of, file_of, weights_of
+from cion_jax.commands.sources import absolute, facts_of, file_of, weights_of
 from cion_jax.config import Hosts, Precision
 from cion_jax.errors import UserError
 
@@ -73,6 +73,7 @@ def embed(
             match_colours=match_colours,
             precision=precision,
             batch=batch,
+            made_from={"weights": str(file_of(weights).absolute()), "data": absolute(data)},
         )
         if is_main():
             _say(out, card, [name for name, part in splits.items() if match_colours and not part.has_tracklets()])

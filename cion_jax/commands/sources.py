@@ -31,6 +31,13 @@ def file_of(source: Path) -> Path:
     return there[0]
 
 
+def absolute(data: "Folder") -> str:
+    """Where data are, wherever the next command is called: an absolute path, or the URL."""
+    from cion_jax.data.files import is_remote
+
+    return str(data) if is_remote(data) else str(Path(data).absolute())
+
+
 def facts_of(command: str, data: "Folder | None", *files: Path, **options: object) -> "Facts":
     """What all processes of a command must have in common; files that are not there are refused.
 

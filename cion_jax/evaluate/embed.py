@@ -42,14 +42,12 @@ class Images(Protocol):
         ...
 
 
-class ImageFolder:
-    """The JPEG and PNG files anywhere below a folder, in the order of their paths, without hidden ones."""
+class ImageFiles:
+    """JPEG and PNG files by their paths below a folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, names: list[str]):
         self.folder = folder
-        self.names = sorted(_images_below(folder))
-        if not self.names:
-            raise UserError(f"{folder}: no .jpg, .jpeg or .png below this folder; name one that holds images")
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,6 +63,15 @@ class ImageFolder:
     def where(self, number: SupportsIndex) -> str:
         """The path of an image."""
         return str(self.folder / self.names[number])
+
+
+class ImageFolder(ImageFiles):
+    """The JPEG and PNG files anywhere below a folder, in the order of their paths, without hidden ones."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, sorted(_images_below(folder)))
+        if not self.names:
+            raise UserError(f"{folder}: no .jpg, .jpeg or .png below this folder; name one that holds images")
 
 
 def _images_below(folder: Path) -> Iterator[str]:

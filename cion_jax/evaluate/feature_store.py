@@ -42,6 +42,7 @@ _FORMAT = 1
 INDEX = np.dtype([("number", "<i8"), *LABELS.descr])
 
 _AGAIN = "embed the images again, into another folder"
+_NOT_COMPARED = ("splits", "files", "digest", "made_from")
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,14 @@ def open_images(data: Folder, split: str | None = None) -> dict[str, Labelled]:
     """The splits of a dataset, or the one that is asked for. A folder of image files has one split, called images."""
     if is_remote(data) or dataset.is_dataset(data):
         names = [split] if split else [*dataset.read_card(data)[0]]
-        return {name: _from_records(Records(data, name)) for name in names}
+        parts = {name: Records(data, name) for name in names}
+        return {name: Labelled(part.in_order(), part.index, part.card.fingerprint) for name, part in parts.items()}
     if split not in (None, "images"):
         raise UserError(f"{data}: a folder of images has no split {split!r}; leave --split out")
     folder = ImageFolder(Path(data))
     sizes = [(folder.folder / name).stat().st_size for name in folder.names]
     unknown = np.full(len(folder), -1, np.int32).repeat(len(FIELDS)).view(LABELS)
     return {"images": Labelled(folder, unknown, dataset.digest(folder.names, sizes), folder.names)}
-
-
-def _from_records(records: Records) -> Labelled:
-    return Labelled(records.in_order(), records.index, records.card.fingerprint)
 
 
 def write_features(
@@ -90,6 +88,7 @@ def write_features(
     precision: Precision = "float32",
     batch: int = 256,
     images_per_shard: int = 1 << 14,
+    made_from: Mapping[str, str] = {},
 ) -> dict[str, Any]:
     """Embed images into a new folder, or finish what a killed run of the same call began. Returns the card.
 
@@ -98,7 +97,7 @@ def write_features(
     be the same folder for all of them.
 
     `match_colours` matches the colours of each video to those of its split (see `colours.matched`). A split without
-    tracklets keeps its colours.
+    tracklets keeps its colours. `made_from` goes into the card: where weights and data were, wherever they are later.
     """
     if batch < 1 or images_per_shard < 1:
         raise UserError(f"batch {batch}, images per shard {images_per_shard}: both must be positive")
@@ -112,6 +111,7 @@ def write_features(
         "match_colours": match_colours,
         "precision": precision,
         "images_per_shard": images_per_shard,
+        "made_from": dict(made_from),
         "splits": {name: {"images": len(s.images), "fingerprint": s.fingerprint} for name, s in splits.items()},
     }
     on_main(lambda: _claim(out, card))
@@ -148,7 +148,7 @@ def digest(variables: Variables) -> str:
 
 def read_features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The features of a split, float32 (N, width), and a row of INDEX for each. Damaged files are refused."""
-    card = _read_card(folder / CARD)
+    card = read_card(folder / CARD)
     images = _part(folder, card, split)["images"]
     for path in _files(folder, split, card):
         check_file(path, card.get("files", {}).get(str(path.relative_to(folder))), _AGAIN)
@@ -161,7 +161,7 @@ def read_features(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def fingerprint_of(folder: Path, split: str) -> str:
     """The fingerprint of the images from which the features of a split were made."""
-    return _part(folder, _read_card(folder / CARD), split)["fingerprint"]
+    return _part(folder, read_card(folder / CARD), split)["fingerprint"]
 
 
 def _part(folder: Path, card: Mapping[str, Any], split: str) -> Mapping[str, Any]:
@@ -225,7 +225,7 @@ def _claim(out: Path, card: dict[str, Any]) -> None:
             raise UserError(f"{out}: a split called {name!r} cannot be a folder; rename it")
 
     def check(note: Path) -> None:
-        if differences := _differences(_read_card(note), card):
+        if differences := _differences(read_card(note), card):
             remedy = "choose another folder or delete this one"
             raise UserError(f"{out}: holds features made in another way: {'; '.join(differences)}; {remedy}")
 
@@ -236,7 +236,7 @@ def _claim(out: Path, card: dict[str, Any]) -> None:
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What two cards differ in, for a message."""
     flat = [{**card, **{f"split {name}": split for name, split in card["splits"].items()}} for card in (there, here)]
-    keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if key not in ("splits", "files", "digest")]
+    keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if key not in _NOT_COMPARED]
     return [
         f"{key} {_short(flat[0].get(key))} there, {_short(flat[1].get(key))} here"
         for key in keys
@@ -250,7 +250,8 @@ def _short(value: Any) -> str:
     return "missing" if value is None else str(value)[:12]
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of a folder of features."""
     check_is_file(path, f"no finished features are here without {CARD}; run `cion embed`")
     card = read_json(path, _AGAIN, {"splits": dict, "files": dict})
     if card.get("format") != _FORMAT:
@@ -264,7 +265,7 @@ def _read_card(path: Path) -> dict[str, Any]:
             raise ValueError("a fingerprint is none")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: unreadable card ({error!r}); {_AGAIN}") from None
-    return {"match_colours": False} | card  # older cards do not have it
+    return {"match_colours": False, "made_from": {}} | card  # older cards do not have them
 
 
 def _read(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
