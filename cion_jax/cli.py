@@ -21,6 +21,7 @@ from cion_jax.commands.embed import embed
 from cion_jax.commands.evaluate import evaluate
 from cion_jax.commands.finetune import adapt, backbone_of, bnneck, mgn
 from cion_jax.commands.index import enrol, forget, index
+from cion_jax.commands.people import people
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
 from cion_jax.commands.search import search
@@ -38,6 +39,7 @@ Tree = dict[str, Any]  # of commands, and of trees
 
 COMMANDS: Tree = {
     "demo": demo,
+    "people": people,
     "data": data.COMMANDS,
     "pretrain": pretrain,
     "finetune": {"bnneck": bnneck, "mgn": mgn},
