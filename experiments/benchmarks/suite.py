@@ -93,6 +93,13 @@ SUITE = {
     "video": Benchmark(
         "People in a video", "benchmarks.video vtest.avi PETS09-S2L1.gt.txt", "video", only_by_name=True
     ),
+    "people": Benchmark(
+        "Who is in a video",
+        "benchmarks.people vtest.avi PETS09-S2L1.gt.txt",
+        "video",
+        only_by_name=True,
+        only_tables=True,
+    ),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
     "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),
     "finetuning": Benchmark(
