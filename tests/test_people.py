@@ -27,6 +27,7 @@ from cion_jax.weights.file import load
 from experiments.benchmarks.people import people_shown
 from experiments.benchmarks.video import TRACKED
 from pages import Page
+from tfrecords_tools.tracklet_names import names_file, write_names
 from tfrecords_tools.video.boxes import iou
 from tfrecords_tools.video.importing import import_videos
 from tiny import FAMILY, SETTINGS
@@ -174,13 +175,15 @@ def test_rows_are_people_the_best_first_the_doubtful_last(own_dataset: Path) -> 
     boxes = np.zeros(count, BOXES)
     boxes["seconds"] = np.arange(count) / 10 + 60 * (np.arange(count) >= 60)  # the first is away for a minute
     np.save(own_dataset / BOXES_FILE, boxes)
+    film = [(number, 0, "film.mp4@0s", "") for number in np.unique(records.index["tracklet"]).tolist()]
+    write_names(film)(own_dataset / names_file("train"))
     tracked = TrackedFeatures(rows, np.zeros(count, int), tracklet, np.arange(count))
     denoised = denoise(*tracked, Denoising(sigma=0.3, tau=0.0, whiten="none", video_mean=False))
     page = Page(people_page(tracked, denoised, records))
     assert page.texts_with("^2 people in .*, and 1 doubtful at the end")
     headings = [text[0] for text in page.texts_with("^Person .*|^Doubtful: ")]
     assert headings == ["Person 0", "Person 1", "Doubtful: ", "Person 2"]
-    assert page.texts_with(r"0:00\N{EN DASH}0:05, 1:06\N{EN DASH}1:11") and page.texts_with("and 1 left out")
+    assert page.texts_with(r"^film.mp4 0:00\N{EN DASH}0:05, 1:06\N{EN DASH}1:11") and page.texts_with("and 1 left out")
     shown = [picture["alt"] for picture in page.pictures if "person 0" in picture["alt"]]
     assert shown[-1].startswith("perhaps person 0") and shown[-1].endswith("at 0:00, left out")
     assert sum("perhaps" in says for says in shown) == 1

@@ -26,6 +26,9 @@ DOUBTFUL = 3
 #: Somebody who is seen for fewer seconds, or in fewer images where times are not known, is doubtful.
 SECONDS = 2.0
 IMAGES = 20
+#: A time shorter than this, in the same units, is not told of somebody who is also seen for longer.
+SHORT = 1.0
+SHORT_FRAMES = 10
 #: Seconds without somebody after which the next time of being seen begins; frames where times are not known.
 AWAY = 5.0
 AWAY_FRAMES = 100
@@ -44,8 +47,8 @@ class Seen(NamedTuple):
     time: np.ndarray
     """(N,) when it is shown: in seconds, or as a frame."""
     in_seconds: bool
-    tracklet: np.ndarray
-    """(N,)"""
+    main: np.ndarray
+    """(N,) whom most of the images of its tracklet show."""
 
 
 def people_page(tracked: TrackedFeatures, denoised: Denoised, records: Records | None) -> str:
@@ -67,22 +70,19 @@ def _seen(tracked: TrackedFeatures, denoised: Denoised, records: Records) -> See
     names = {number: name.rsplit("@", 1)[0] for number, (name, _) in read_names(records.folder, records.split).items()}
     file = [names.get(number, f"video {video}") for number, video in index[["tracklet", "video"]].tolist()]
     time = np.array(index["frame"], float) if boxes is None else np.array(boxes["seconds"], float)
-    person = _with_left_out(denoised.labels, tracked.tracklet)
-    return Seen(records, person, distance, np.array(file), time, boxes is not None, tracked.tracklet)
+    main = _main(denoised.labels, tracked.tracklet)
+    person = np.where(denoised.labels < 0, main, denoised.labels)
+    return Seen(records, person, distance, np.array(file), time, boxes is not None, main)
 
 
-def _with_left_out(labels: np.ndarray, tracklet: np.ndarray) -> np.ndarray:
-    """Labels, in which images that were left out belong to whom most of their tracklet shows."""
-    person = labels.copy()
+def _main(labels: np.ndarray, tracklet: np.ndarray) -> np.ndarray:
+    """(N,) the label that most images of an image's tracklet have; -1 where none of them has one."""
     known = (labels >= 0) & (tracklet >= 0)
     pairs, counts = np.unique(np.stack([tracklet[known], labels[known]]), axis=1, return_counts=True)
     order = np.lexsort((counts, pairs[0]))
-    main = dict(
-        zip(pairs[0][order].tolist(), pairs[1][order].tolist(), strict=True)
-    )  # the last one is the most frequent
-    left_out = np.flatnonzero(labels < 0)
-    person[left_out] = [main.get(number, -1) for number in tracklet[left_out].tolist()]
-    return person
+    # Of several labels of a tracklet the last one stays, which is the most frequent.
+    main = dict(zip(pairs[0][order].tolist(), pairs[1][order].tolist(), strict=True))
+    return np.array([main.get(number, -1) for number in tracklet.tolist()])
 
 
 def _parts(tracked: TrackedFeatures, denoised: Denoised, seen: Seen) -> Iterator[str]:
@@ -129,13 +129,15 @@ def _lasting(seen: Seen, label: int) -> float:
     return sum(last - first for _, first, last in _times(seen, own))
 
 
-def _times(seen: Seen, numbers: np.ndarray) -> Iterator[tuple[str, float, float]]:
-    """The file, and from when to when, of each time that somebody is seen."""
+def _times(seen: Seen, numbers: np.ndarray) -> list[tuple[str, float, float]]:
+    """The file, and from when to when, of each time that somebody is seen; short ones only if there are no others."""
+    away, short = (AWAY, SHORT) if seen.in_seconds else (AWAY_FRAMES, SHORT_FRAMES)
+    times = []
     for file in np.unique(seen.file[numbers]):
-        times = np.sort(seen.time[numbers[seen.file[numbers] == file]])
-        away = AWAY if seen.in_seconds else AWAY_FRAMES
-        for part in np.split(times, np.flatnonzero(np.diff(times) > away) + 1):
-            yield str(file), float(part[0]), float(part[-1])
+        own = np.sort(seen.time[numbers[seen.file[numbers] == file]])
+        for part in np.split(own, np.flatnonzero(np.diff(own) > away) + 1):
+            times.append((str(file), float(part[0]), float(part[-1])))
+    return [each for each in times if each[2] - each[1] >= short] or times
 
 
 def _row(seen: Seen, label: int, kind: str) -> Iterator[str]:
@@ -145,7 +147,8 @@ def _row(seen: Seen, label: int, kind: str) -> Iterator[str]:
     yield subheading(f"Person {label}")
     caption = f"{_where(seen, kept)}. {_count(len(kept), 'image', 'images')}"
     caption += f" and {len(left_out):,} left out" if len(left_out) else ""
-    caption += f", {_count(len(np.unique(seen.records.index['tracklet'][kept])), 'tracklet', 'tracklets')}."
+    tracklets = np.unique(seen.records.index["tracklet"][kept][seen.main[kept] == label])
+    caption += f", {_count(len(tracklets), 'tracklet', 'tracklets')}."
     yield strip(caption, _photos(seen, label, kept, left_out, kind))
 
 
