@@ -9,6 +9,7 @@ OUT/index         what `cion search` asks
 OUT/steps.json    the commands that are done, so that a repeated one goes on behind them
 """
 
+import ctypes
 import json
 import os
 import shlex
@@ -36,6 +37,7 @@ EPOCHS = 8
 #: Seconds of one core that a step takes, and that are needed to compile it; measured on x86_64, to tell how long it
 #: will last.
 STEP_SECONDS, COMPILE_SECONDS = 0.25, 40.0
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
 
 
 class Step(NamedTuple):
@@ -67,7 +69,7 @@ def steps(wanted: Wanted, on_cpu: Callable[[], bool]) -> Iterator[Step]:
 
     Args:
         wanted: What was asked for.
-        on_cpu: Says whether there is no accelerator; JAX starts when it is called.
+        on_cpu: Says whether there is no accelerator.
     """
     out = wanted.out
     data, run, features, labels = (str(out / name) for name in ("data", "run", "features", "labels.npz"))
@@ -143,11 +145,27 @@ def do_steps(out: Path, planned: Iterator[Step], run: Callable[[Sequence[str]], 
 
 def run_command(words: Sequence[str]) -> int:
     """The exit code of a command of `cion`, in a process of its own; being asked to stop is handed on to it."""
-    program = "import sys; from cion_jax.cli import main; sys.exit(main())"
+    begin = f"import sys; from cion_jax.people import end_with; end_with({os.getpid()})"
+    program = f"{begin}; from cion_jax.cli import main; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", program, *words])
     with _handed_on(process):
         code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is killed, where the system is Linux: the next one would write where it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def on_cpu() -> bool:
+    """Whether JAX finds no accelerator. A process of its own asks: this one would keep memory that training needs."""
+    program = "import jax; print(jax.default_backend())"
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return asked.stdout.split()[-1:] == ["cpu"]
 
 
 @contextmanager
@@ -168,6 +186,8 @@ def check(wanted: Wanted) -> None:
         raise UserError(f"{missing[0]}: no such file; name videos, folders of videos, and at last the folder to write")
     if len(wanted.videos) > 1 and (folders := [video for video in wanted.videos if not video.is_file()]):
         raise UserError(f"{folders[0]}: a folder among several videos; name one folder, or files")
+    if wanted.weights is not None and not wanted.weights.exists():
+        raise UserError(f"--weights {wanted.weights}: no such file; name a run, or weights")
     if not wanted.train and wanted.weights is None:
         raise UserError("--no-train: needs the weights to go by; give them with --weights")
     if not wanted.train and wanted.epochs is not None:

@@ -1,6 +1,8 @@
 """From drawn films to a page of people: who is followed twice, what steps do, who has a row, and with which weights."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from tiny import FAMILY, SETTINGS
 from tiny_pretrain import stand_in
 from videos import BLUE, RED, pictures, write_mot, write_video
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of killed processes")
 pytestmark = pytest.mark.xdist_group("people")
 FRAMES = 90
 TINY = replace(SETTINGS, epochs=2, instances=(2,), stages=(0,), relabel=(1,))
@@ -159,6 +162,20 @@ def test_mistakes_are_one_line(tmp_path: Path, film: Path, capsys: pytest.Captur
         message = capsys.readouterr().err
         assert message.startswith("cion: ") and says in message and message.count("\n") == 1
     assert not Path("out").exists()
+
+
+@linux
+def test_a_step_ends_with_the_one_who_began_it() -> None:
+    """The child of a process that is killed is killed too; one whose parent has gone before begins nothing."""
+    begin = "import os, time; from cion_jax.people import end_with; end_with(os.getppid())"
+    sleeper = f"{begin}; print('begun', flush=True); time.sleep(20); print('survived')"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeper!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.kill()
+        assert process.stdout.read() == ""  # the pipe ends once nobody is left who could write
+    late = subprocess.run([sys.executable, "-c", "from cion_jax.people import end_with; end_with(1)"])
+    assert late.returncode == 1
 
 
 # The page.

@@ -35,7 +35,7 @@ def people(
         epochs: How long to train; by default as long as the device and the amount of video call for.
     """
     from cion_jax.commands.finetune import backbone_of
-    from cion_jax.people import Wanted, check, do_steps, run_command, steps
+    from cion_jax.people import Wanted, check, do_steps, on_cpu, run_command, steps
 
     if len(places) < 2:
         raise UserError("name one video at least, and the folder to write: cion people VIDEO... OUT")
@@ -44,15 +44,8 @@ def people(
     wanted = Wanted(tuple(videos), out, tracking, weights, backbone, not no_train, epochs)
     check(wanted)
     out.mkdir(parents=True, exist_ok=True)
-    if code := do_steps(out, steps(wanted, _on_cpu), run_command):
+    if code := do_steps(out, steps(wanted, on_cpu), run_command):
         return code
     print(f"{out / 'people.html'}: who is in the videos, to be opened in a browser; keep it as private as they are")
     print(f"cion search {out / 'index'} IMAGE    # where is this person?")
     return 0
-
-
-def _on_cpu() -> bool:
-    """Whether JAX finds no accelerator."""
-    import jax
-
-    return jax.default_backend() == "cpu"

@@ -21,7 +21,7 @@ from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.evaluate.clustering_metrics import agreement
-from cion_jax.people import Wanted, do_steps, run_command, steps
+from cion_jax.people import Wanted, do_steps, on_cpu, run_command, steps
 from experiments.benchmarks.command import command
 from experiments.benchmarks.timing import environment
 from experiments.benchmarks.video import read_found, read_truth
@@ -56,7 +56,7 @@ def main(
         began = time.perf_counter()
         out = out or Path(folder)
         out.mkdir(exist_ok=True)
-        if do_steps(out, steps(Wanted((video,), out, tracking), lambda: True), run_command):
+        if do_steps(out, steps(Wanted((video,), out, tracking), on_cpu), run_command):
             raise UserError(f"{out}: not all steps came to their end; see above")
         seconds = time.perf_counter() - began
         records = Records(out / "data")
