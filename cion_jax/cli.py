@@ -23,6 +23,7 @@ from cion_jax.commands.finetune import adapt, backbone_of, bnneck, mgn
 from cion_jax.commands.hub import card, pull, push
 from cion_jax.commands.index import enrol, forget, index
 from cion_jax.commands.named import bind, take_named
+from cion_jax.commands.people import people
 from cion_jax.commands.pretrain import pretrain
 from cion_jax.commands.report import report
 from cion_jax.commands.search import search
@@ -40,6 +41,7 @@ Tree = dict[str, Any]  # of commands, and of trees
 
 COMMANDS: Tree = {
     "demo": demo,
+    "people": people,
     "data": data.COMMANDS,
     "pretrain": pretrain,
     "finetune": {"bnneck": bnneck, "mgn": mgn},

@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "cion_jax.data": set(),
     "cion_jax.denoise": set(),
     "cion_jax.recipes": set(),
+    "cion_jax.people": {"data"},
     "cion_jax.programs": set(),
     "cion_jax.weights": {"models", "finetune"},
     "cion_jax.evaluate": {"models", "data"},

@@ -367,7 +367,7 @@ def test_damaged_files_are_refused_wherever_they_are_damaged(
         (["--tau", "nan"], "tau nan: distances go from 0 to 2"),
         (["--range", "1"], "range 1: at least 2 identities"),
         (["--min-images", "0"], "min-images 0: must be at least 1"),
-        (["--images", "somewhere"], "--images somewhere: shows people in the --report"),
+        (["--images", "somewhere"], "--images somewhere: goes with a folder of features"),
         (["--report", "nowhere/report.html"], "nowhere/report.html: there is no folder nowhere; make it first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -9,13 +9,13 @@ import pytest
 
 from cion_jax.cli import main
 from cion_jax.config import Tracking, Writing
+from cion_jax.data.boxes import BOXES_FILE
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from sources import contents
 from tfrecords_tools.check import problems
 from tfrecords_tools.sheet import rows_of, sheet_of
 from tfrecords_tools.tracklet_names import called, names_file, read_names
-from tfrecords_tools.video.boxes import BOXES_FILE
 from tfrecords_tools.video.detectors import Given
 from tfrecords_tools.video.frames import Frame, Reading
 from tfrecords_tools.video.importing import import_videos
@@ -62,7 +62,8 @@ def test_each_walker_becomes_a_tracklet(films: Path, tmp_path: Path) -> None:
         (8, 20, 24, 60),
         (116, 30, 24, 60),
     ]
-    assert np.allclose(boxes["score"], 0.9) and records[3].source.startswith("cam2_a.mp4#000002#id")
+    assert np.allclose(boxes["score"], 0.9) and np.allclose(boxes["seconds"], (index["frame"] - 1) / 10)
+    assert records[3].source.startswith("cam2_a.mp4#000002#id")
     table = (tmp_path / "out" / "cion-train.tracklets.csv").read_text().splitlines()
     assert table[0] == "tracklet,video,video_name,tracklet_name" and table[3] == "2,1,cam7_b.mp4@0s,0"
 

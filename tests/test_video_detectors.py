@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cion_jax.config import Tracking, Writing
+from cion_jax.data.boxes import BOXES_FILE
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
-from tfrecords_tools.video.boxes import BOXES_FILE
 from tfrecords_tools.video.frames import Frame, Reading
 from tfrecords_tools.video.importing import import_videos
 from tfrecords_tools.video.pedestrians import Pedestrians

@@ -10,6 +10,7 @@ import numpy as np
 
 from cion_jax.config import Writing
 from cion_jax.data import dataset, images
+from cion_jax.data.boxes import BOXES_FILE, DOUBLES_FILE
 from cion_jax.data.files import put
 from cion_jax.data.labels import FIELDS, LABELS, read_labelling, write_labelling
 from cion_jax.data.records import Records
@@ -18,9 +19,10 @@ from cion_jax.errors import UserError
 from cion_jax.npz import map_npy, save_npy
 from tfrecords_tools.notices import say
 from tfrecords_tools.tracklet_names import names_file, read_names, write_names
-from tfrecords_tools.video.boxes import BOXES_FILE
 
 Order = Literal["same", "shuffled", "grouped"]
+
+_AGAIN = "copy the dataset again"
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,16 @@ def _beside(folder: Path, numbers: dict[str, np.ndarray], writing: Writing) -> B
     """The tables that stand beside the index, in the new order."""
     named = {split: read_names(folder, split) for split in numbers}
     beside: Beside = {names_file(split): write_names(names) for split, names in named.items() if names}
+    doubles = folder / DOUBLES_FILE
+    if doubles.exists():
+        beside = {**beside, DOUBLES_FILE: functools.partial(save_npy, array=map_npy(doubles, _AGAIN))}
     boxes = folder / BOXES_FILE
     if not boxes.exists():
         return beside
     if writing.skip_damaged:
         say(f"{boxes}: left behind, since with --skip-damaged it might not fit the images")
         return beside
-    rows = map_npy(boxes, "copy the dataset again")
+    rows = map_npy(boxes, _AGAIN)
     if len(rows) != len(numbers["train"]):
-        raise UserError(
-            f"{boxes}: has {len(rows):,} boxes for {len(numbers['train']):,} images; copy the dataset again"
-        )
+        raise UserError(f"{boxes}: has {len(rows):,} boxes for {len(numbers['train']):,} images; {_AGAIN}")
     return {**beside, BOXES_FILE: functools.partial(save_npy, array=rows[numbers["train"]])}

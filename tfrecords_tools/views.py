@@ -19,9 +19,15 @@ _PAPER = (250, 250, 248)
 
 
 def draw_views(records: Records, crops: Crops, path: Path, *, rows: int, seed: int) -> None:
-    """Write a PNG with one row for each of some images, evenly spread over the records: the image at the size of a
-    global crop, its two global crops, its local crops."""
+    """Write `views_of` some images, evenly spread over the records, as a PNG."""
     chosen = np.unique(np.linspace(0, len(records) - 1, rows, dtype=int))
+    picture = views_of(records, crops, chosen, seed)
+    write_atomically(path, lambda aside: picture.save(aside, format="PNG"))
+
+
+def views_of(records: Records, crops: Crops, chosen: np.ndarray, seed: int) -> Image.Image:
+    """A picture with one row for each chosen image: the image at the size of a global crop, its two global crops, its
+    local crops."""
     originals = np.stack([images.resize(records.pixels(number), *crops.global_size) for number in chosen])
     make = jax.jit(partial(multi_crop, crops=crops, dtype=jnp.float32))
     views = [_as_pixels(view, crops) for view in make(originals, jax.random.key(seed))]
@@ -35,7 +41,7 @@ def draw_views(records: Records, crops: Crops, path: Path, *, rows: int, seed: i
         for pixels in (original, *global_crops, *local_crops):
             picture.paste(Image.fromarray(pixels), (left, _GAP + row * pitch))
             left += pixels.shape[1] + _GAP
-    write_atomically(path, lambda aside: picture.save(aside, format="PNG"))
+    return picture
 
 
 def _as_pixels(views: jax.Array, crops: Crops) -> np.ndarray:

@@ -26,6 +26,7 @@ def denoise(
     settings: Denoising = Denoising(),
     split: str = "train",
     report: Path | None = None,
+    people: Path | None = None,
     images: Path | None = None,
     hosts: Hosts = Hosts(),
 ) -> None:
@@ -41,7 +42,8 @@ def denoise(
     tracklet, and pairs of identities nearer than tau; and settings, as JSON. Made from a folder of features, it is a
     labelling for `cion pretrain --labels`.
 
-    Where the features do not carry a link, tracklets are cleaned and left apart, and a line says so.
+    Where the features do not carry a link, tracklets are cleaned and left apart, and a line says so. Tracklets of
+    somebody whom the tracker followed twice are one, if --images names the dataset in which that stands.
 
     Args:
         features: What `cion embed` wrote, or an .npz.
@@ -49,19 +51,25 @@ def denoise(
         settings: How identities are sought.
         split: Which split of a folder of features.
         report: Also write a page with tables and pictures, as this HTML file.
-        images: The dataset folder that the features were made from, for the report to show people.
+        people: Also write a page with a row for each person, as this HTML file: where and when seen, best pictures.
+        images: The dataset folder that the features were made from, for the pages to show people.
         hosts: How processes find each other, which then share what is compared.
     """
     from cion_jax.atomic import write_atomically
+    from cion_jax.data.boxes import joined_tracklets
     from cion_jax.data.labels import write_labelling
     from cion_jax.denoise.denoise import denoise
     from cion_jax.hosts import is_main, join_job
+    from cion_jax.report.denoising import denoising
+    from cion_jax.report.people import people_page
     from cion_jax.terminal import progress_bar
 
-    _check(features, out, settings, report, images)
+    _check(features, out, settings, (report, people), images)
     with join_job(hosts, lambda: _facts(features, out, settings, split)):
         tracked, fingerprint = _read(features, split, settings)
         records = None if images is None else _records(images, split, features, fingerprint)
+        if records is not None:
+            tracked = tracked._replace(tracklet=joined_tracklets(records))
         try:
             with progress_bar("denoising", settings.levels + 1) as progress:
                 denoised = denoise(*tracked, settings, progress)
@@ -78,20 +86,27 @@ def denoise(
             print(f"{out}: {denoised.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
             for warning in denoised.warnings:
                 print(f"cion: {warning}", file=sys.stderr)
-            if report is not None:
-                _write_report(report, tracked, denoised, records)
+            for path, make in ((report, denoising), (people, people_page)):
+                if path is not None:
+                    text = make(tracked, denoised, records)
+                    write_atomically(path, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
+                    print(f"{path}: written")
 
 
-def _check(features: Path, out: Path, settings: Denoising, report: Path | None, images: Path | None) -> None:
+def _check(
+    features: Path, out: Path, settings: Denoising, pages: tuple[Path | None, Path | None], images: Path | None
+) -> None:
     from cion_jax.data.dataset import is_dataset
     from cion_jax.denoise.denoise import check_settings
 
     check_settings(settings)
     if is_dataset(features):
         raise UserError(f"{features}: this is a dataset; `cion embed RUN {features} FEATURES` first, and give FEATURES")
-    if images is not None and (report is None or not features.is_dir()):
-        raise UserError(f"--images {images}: shows people in the --report on a folder of features; leave it out")
-    for path in (out, report):
+    if images is not None and not features.is_dir():
+        raise UserError(f"--images {images}: goes with a folder of features; leave it out")
+    if pages[1] is not None and images is None:
+        raise UserError(f"--people {pages[1]}: shows images; name the dataset that has them with --images")
+    for path in (out, *pages):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent}; make it first")
 
@@ -102,15 +117,6 @@ def _facts(features: Path, out: Path, settings: Denoising, split: str) -> "Facts
 
     file = features / CARD if features.is_dir() else features
     return facts_of("denoise", None, file, split=split, out=out.absolute(), **asdict(settings))
-
-
-def _write_report(path: Path, tracked: "TrackedFeatures", denoised: "Denoised", records: "Records | None") -> None:
-    from cion_jax.atomic import write_atomically
-    from cion_jax.report.denoising import denoising
-
-    text = denoising(tracked, denoised, records)
-    write_atomically(path, lambda aside: aside.write_text(text))
-    print(f"{path}: written")
 
 
 def _read(features: Path, split: str, settings: Denoising) -> "tuple[TrackedFeatures, str]":

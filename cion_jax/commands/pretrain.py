@@ -1,5 +1,6 @@
 """`cion pretrain`: from records to a backbone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,11 @@ def pretrain(
         hosts: How processes find each other.
         mode: Whether to train, or only to tell what that would be.
     """
+    from cion_jax.commands.sources import file_of
     from cion_jax.run.pretraining import facts, pretraining
 
-    out, settings = run_folder(out, Path(experiment).stem, settings, data)
+    weights = None if settings.weights is None else file_of(settings.weights)
+    out, settings = run_folder(out, Path(experiment).stem, replace(settings, weights=weights), data)
     done = f"{out / 'teacher.safetensors'}: {settings.backbone}, for `cion embed` and `cion export`"
     return run_training(
         lambda devices: pretraining(settings, devices),

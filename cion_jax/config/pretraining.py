@@ -115,6 +115,8 @@ class Pretraining(Training):
 
     level: Literal["instance", "tracklet", "identity"] = "identity"
     """Who counts as the same person: only the image itself, its raw tracklet, or its identity (see labels, relabel)."""
+    weights: Path | None = None
+    """A run, or weights of this backbone, to begin with; without it they are fresh. The head is fresh in any case."""
     labels: Path | None = None
     """A labelling of the data for the identity level; without it the identities in the records are used."""
     relabel: tuple[int, ...] | Literal["auto"] = "auto"

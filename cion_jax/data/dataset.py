@@ -3,7 +3,8 @@
 cion-train.tfrecord-00000-of-00004 ...   shards
 cion-train.index.npy                     one row per image, memory-mapped
 cion-train.tracklets.csv                 what the source calls its tracklets, where it has names for them
-cion-train.boxes.npy                     of videos: where each image was cut out, and how sure the detector was
+cion-train.boxes.npy                     of videos: where and when each image was cut out, and how sure the detector was
+cion-train.doubles.npy                   of videos: tracklets of one person whom the tracker followed twice
 cion.json                                the card: splits, counts, digests; without it the folder is unfinished
 dataset_info.json, features.json         the same for TFDS
 

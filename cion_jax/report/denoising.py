@@ -40,7 +40,7 @@ def denoising_sections(
     """The parts of the page; `title` makes the heading of a section."""
     yield paragraph(_summary(denoised))
     for warning in denoised.warnings:
-        yield _warning(warning)
+        yield take_care(warning)
     yield title("Noise, level by level")
     yield noise_table(denoised.noise)
     yield paragraph(_about_noise(denoised))
@@ -71,7 +71,8 @@ def _summary(denoised: Denoised) -> str:
     )
 
 
-def _warning(text: str) -> str:
+def take_care(text: str) -> str:
+    """A warning of denoising."""
     look = "border-left: 4px solid #cc3311; padding-left: .8rem"
     return f'<p role="note" style="{look}"><strong>Take care:</strong> {escape(text)}.</p>'
 

@@ -32,6 +32,7 @@ summary { cursor: pointer; margin: .5rem 0; }
 .strip figcaption { font-size: .8rem; }
 .strip img { display: block; box-sizing: border-box; width: 100%; border: 4px solid var(--line); }
 .strip .right img { border: 4px solid #228833; } .strip .wrong img { border: 4px dashed #cc3311; }
+.strip .doubtful img { border: 4px dashed #ee7733; } .strip .doubtful { opacity: .7; }
 @media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; }
   .strip { gap: .3rem; } .strip figure { width: 3.4rem; } .strip figcaption { font-size: .7rem; } }
 @media print { body { max-width: none; } figure, table, .row { break-inside: avoid; } h2, h3 { break-after: avoid; } }

@@ -22,7 +22,7 @@ class Photo(NamedTuple):
     """The text for those who cannot see it."""
     caption: str
     kind: str = ""
-    """"right" or "wrong", for answers to a query: their frames differ in colour and in line."""
+    """"right" or "wrong", for answers to a query, or "doubtful": their frames differ in colour and in line."""
 
 
 def photograph(records: Records, number: int) -> Image.Image:

@@ -5,6 +5,7 @@ A part whose files are missing says so; the other parts are there.
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +27,11 @@ from cion_jax.report.finetuned import ADAPTATION, PRETRAINING, Kind, clusters, k
 from cion_jax.report.maps import activity, keeps_maps, plane
 from cion_jax.report.page import beside, folded, heading, page, paragraph, table
 from cion_jax.report.ranked import cmc, ranked, roc, score_table
+from cion_jax.report.unlabelled import map_of_tracklets, neighbours, tracklets_seen
+from cion_jax.report.views import views_seen
 from cion_jax.run.journal import METRICS, read_metrics
 from cion_jax.run.relabel import LABELS
-from cion_jax.run.run_dir import ORIGIN, SETTINGS, WEIGHTS
+from cion_jax.run.run_dir import ORIGIN, SETTINGS, WEIGHTS, places
 from cion_jax.untrusted import read_json
 from cion_jax.weights.file import Weights, load
 from tfrecords_tools.stats import statistics
@@ -40,7 +43,7 @@ _FIRST = (
 )  # fmt: skip
 #: Types of what is read of a run's JSON files, where it is there.
 _SETTINGS = {"backbone": str, "level": str, "epochs": int, "seed": int, "labels": str | None, "evaluate": str | None}
-_ORIGIN = {"data": str, "fingerprint": str, "began": str, "environment": dict}
+_ORIGIN = {"data": str, "folder": str, "began_in": str, "fingerprint": str, "began": str, "environment": dict}
 _WHOLE = "name a run whose files are whole"
 _WROTE = "`cion pretrain`, `finetune` or `adapt`"
 _COUNTS = ("images", "shards", "videos", "tracklets", "cameras", "identities", "images without identity")
@@ -85,19 +88,28 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def report(run: Run, data: Path | None = None) -> str:
+def report(run: Run, data: Path | None = None, labels: Path | None = None) -> str:
     """The page, as HTML.
 
     Args:
         run: The run, from `read_run`.
-        data: The dataset folder, with query and gallery, on which the network is scored; without it that of the run's
-            own evaluations, or else the one that it was trained on.
+        data: The dataset folder, with query and gallery, on which the network is scored, or the place where the data
+            that it was trained on are now; without it that of the run's own evaluations, or else the one that it was
+            trained on.
+        labels: Who is who; without it the newest labels that the run made, or else those that it was given.
     """
     train, test = _folders(run, data)
-    return page(f"{run.kind.title}: {run.folder.resolve().name}", _parts(run, train, test))
+    return page(f"{run.kind.title}: {run.folder.resolve().name}", _parts(run, train, test, labels))
 
 
-def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
+def lost_data(run: Run, data: Path | None = None) -> str | None:
+    """A line about the data that a run was trained on, where they cannot be found."""
+    if "data" not in run.origin or _folders(run, data)[0] is not None:
+        return None
+    return f"{run.origin['data']}: what {run.folder} was trained on is not there any more; name its place with --data"
+
+
+def _parts(run: Run, train: Path | None, test: Path | None, given: Path | None) -> Iterator[str]:
     yield heading("What was run")
     yield from what_was_run(run)
     if train is not None:
@@ -109,12 +121,33 @@ def _parts(run: Run, train: Path | None, test: Path | None) -> Iterator[str]:
     yield heading("Training")
     yield from training_of(run)
     yield heading("Who is who")
-    yield from people_of(run, train or test)
+    path = given or labels_file(run)
+    yield from people_of(run, path, train or test)
+    if train is not None:
+        yield from _seen_in_training(run, path, Records(train), test)
     if run.kind != PRETRAINING:
         yield heading("Weights")
         yield from weights_of_run(run.folder, run.curves, run.weights, run.settings.get("select") == "test")
     yield heading("Scores")
     yield from retrieval_of(run, test)
+
+
+def _seen_in_training(run: Run, path: Path | None, records: Records, test: Path | None) -> Iterator[str]:
+    """Where nobody is labelled: tracklets, their neighbours, and a map; and what a pre-training saw."""
+    labels = None
+    if path is not None:
+        with suppress(UserError):  # the part before has said why
+            labels = read_labelling(path, records.card.fingerprint, len(records))
+    if run.weights is not None and not _has_queries(test):
+        seen = tracklets_seen(run.weights, records, labels)
+        if seen is not None:
+            yield heading("Who is near to whom")
+            yield from neighbours(seen, records)
+            yield heading("A map of tracklets")
+            yield from map_of_tracklets(seen)
+    if "crops" in run.settings:
+        yield heading("What training saw")
+        yield from views_seen(run.settings, records, np.array(records.index["tracklet"]) if labels is None else labels)
 
 
 def what_was_run(run: Run) -> Iterator[str]:
@@ -164,10 +197,17 @@ def _noise(path: Path, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
     return arrays
 
 
-def people_of(run: Run, data: Path | None) -> Iterator[str]:
-    """The newest labelling: its noise, and some of its people, if `data` are what it was made for."""
+def labels_file(run: Run) -> Path | None:
+    """The newest labels that the run made, or else those that it was given."""
+    if run.labels:
+        return [*run.labels.values()][-1]
     given = run.settings.get("labels")
-    path = [*run.labels.values()][-1] if run.labels else Path(given) if given else None
+    there = [path for path in places(run.folder, run.origin, given) if path.exists()] if given else []
+    return there[0] if there else Path(given) if given else None
+
+
+def people_of(run: Run, path: Path | None, data: Path | None) -> Iterator[str]:
+    """A labelling: its noise, and some of its people, if `data` are what it was made for."""
     yield paragraph(run.kind.learns if path is None else f"As {path} has it.")
     if path is None and not run.kind.is_told:
         return
@@ -197,7 +237,7 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
     if run.weights is None:
         yield paragraph("There are no weights yet: a run writes them after its first epoch.")
         return
-    if test is None or not set(SPLITS) <= set(read_card(test)[0]):
+    if test is None or not _has_queries(test):
         where = "No data of this run are there" if test is None else f"{test} has no query and gallery"
         yield paragraph(f"{where}; name an evaluation set with --data, and its scores will stand here.")
         return
@@ -219,13 +259,31 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
     yield from plane(features.gallery, features.gallery_labels)
 
 
+def _has_queries(data: Path | None) -> bool:
+    return data is not None and set(SPLITS) <= set(read_card(data)[0])
+
+
 def _folders(run: Run, data: Path | None) -> tuple[Path | None, Path | None]:
     """The dataset that the run was trained on, and the one to score it on; None for one that is not there any more."""
     if data is not None:
         read_card(data)  # refuses a folder that is not a dataset
-    named = [data, run.settings.get("evaluate"), run.origin.get("data")]
-    given, evaluated, trained = [located(folder) if folder and is_dataset(folder) else None for folder in named]
+    evaluated, trained = (_there(run, named) for named in (run.settings.get("evaluate"), run.origin.get("data")))
+    given = None if data is None else located(data)
+    if given is not None and trained is None and _is_trained_on(run, given):
+        trained = given
     return trained, given or evaluated or trained
+
+
+def _there(run: Run, named: str | None) -> Path | None:
+    """The dataset that a run was told of, at the first place where it is."""
+    return (
+        next((place for place in places(run.folder, run.origin, named) if is_dataset(place)), None) if named else None
+    )
+
+
+def _is_trained_on(run: Run, data: Path) -> bool:
+    splits = read_card(data)[0]
+    return "train" in splits and splits["train"].fingerprint == run.origin.get("fingerprint")
 
 
 def _flat(settings: dict[str, Any], group: str = "") -> Iterator[tuple[str, str]]:

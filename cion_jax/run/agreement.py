@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cion_jax.config import Finetuning, Training
+from cion_jax.config import Finetuning, Pretraining, Training
 from cion_jax.data.dataset import digest, read_card
 from cion_jax.data.records import Records
 from cion_jax.evaluate.query_gallery import SPLITS
@@ -35,7 +35,7 @@ def facts_of(settings: Training, records: Records, labels: np.ndarray) -> Facts:
         splits, _ = read_card(settings.evaluate)
         for name in SPLITS:
             facts[f"the {name}'s fingerprint"] = splits[name].fingerprint[:_DIGITS]
-    if isinstance(settings, Finetuning) and settings.weights is not None:
+    if isinstance(settings, Finetuning | Pretraining) and settings.weights is not None:
         facts["the weights' digest"] = digest_of(settings.weights)
     return facts
 

@@ -1,7 +1,7 @@
 """Pre-training as a method of the trainer: who counts as the same person, which K when, and when labels are new."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cion_jax.hosts import Facts
 from cion_jax.models.zoo import Backbone, Variables, backbone, check_name
 from cion_jax.pretrain.flops import step_flops
 from cion_jax.pretrain.schedules import StepValues, values_at
-from cion_jax.pretrain.state import TrainState, init_state, state_specs, teacher_of
+from cion_jax.pretrain.state import TrainState, init_state, state_from, state_specs, teacher_of
 from cion_jax.pretrain.step import Step, StepConfig, train_step
 from cion_jax.run.agreement import facts_of
 from cion_jax.run.evaluation import check_evaluation, evaluation_scores
@@ -34,6 +34,7 @@ from cion_jax.run.run_dir import TEACHER
 from cion_jax.run.sharding import local_copy
 from cion_jax.run.trainer import train
 from cion_jax.terminal import ProgressBar
+from cion_jax.weights.file import body_of, load
 
 #: Shares of the epochs after which `auto` makes labels anew.
 RELABEL_AT = (0.30, 0.48, 0.65)
@@ -50,8 +51,9 @@ class PretrainingMethod:
 
     settings: Pretraining
     model: Backbone
+    start: Variables = field(default_factory=dict, repr=False)
+    """Those of the backbone that it begins with; none for fresh ones."""
     weights_file: str = TEACHER
-    start: tuple[()] = ()
     chosen_by: None = None
 
     def stages(self, records: Records) -> Stages:
@@ -74,9 +76,11 @@ class PretrainingMethod:
         """For a forecast of memory."""
         return replace(self, settings=replace(self.settings, batch=batch))
 
-    def init(self, key: Array, start: tuple[()] = ()) -> TrainState:
-        """Student and teacher with the same fresh weights."""
-        return init_state(self.model, self.settings.head, self.settings.optimization, key)
+    def init(self, key: Array, start: Variables) -> TrainState:
+        """Student and teacher with the same weights: fresh ones, or the given ones of the backbone and a fresh head."""
+        settings = self.settings
+        state = init_state(self.model, settings.head, settings.optimization, key)
+        return state_from(start, teacher_of(state)[1], settings.optimization) if start else state
 
     def specs(self, state: TrainState) -> TrainState:
         """Prototypes are split over `model`."""
@@ -120,10 +124,12 @@ def pretraining(settings: Pretraining, devices: Sequence[jax.Device] | None = No
     before anything is computed."""
     there = devices or jax.devices()
 
-    def make(settings: Pretraining) -> PretrainingMethod:
-        return PretrainingMethod(settings, model_of(settings, there[0].platform))
-
     check(settings, len(there))
+    start = start_of(settings, model_of(settings, there[0].platform))
+
+    def make(settings: Pretraining) -> PretrainingMethod:
+        return PretrainingMethod(settings, model_of(settings, there[0].platform), start)
+
     settings = fitted(settings, counts_of(settings), make, devices)
     check(settings, len(there))
     method = make(settings)
@@ -136,6 +142,19 @@ def model_of(settings: Pretraining, platform: str | None = None) -> Backbone:
     """The backbone, with tables of positions for the global crops; traced for a platform, by default that of JAX."""
     options: dict[str, Any] = {"remat": True} if settings.remat else {}
     return backbone(settings.backbone, image_size=settings.crops.global_size, platform=platform, **options)
+
+
+def start_of(settings: Pretraining, model: Backbone) -> Variables:
+    """The variables that the settings begin with; none where they are fresh. Weights that do not fit are refused."""
+    if settings.weights is None:
+        return {}
+    weights = load(settings.weights)
+    network = weights.network
+    if network.name != settings.backbone:
+        raise UserError(f"{settings.weights}: weights of {network.name}; give --backbone {network.name}")
+    if (network.mean, network.std) != (model.mean, model.std):
+        raise UserError(f"{settings.weights}: made for pixels of another scale; pre-training keeps that of ImageNet")
+    return body_of(weights, model)
 
 
 def instances_at(settings: Pretraining, epoch: int) -> int:

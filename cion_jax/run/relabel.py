@@ -10,6 +10,7 @@ import numpy as np
 
 from cion_jax.atomic import write_atomically
 from cion_jax.config import ClusterContrast, Pretraining
+from cion_jax.data.boxes import joined_tracklets
 from cion_jax.data.labels import write_labelling
 from cion_jax.data.records import Records
 from cion_jax.denoise.denoise import denoise
@@ -68,7 +69,8 @@ def tracked_features(
     A damaged image that is passed over has no tracklet.
     """
     images = Passing(records.in_order(), settings.skip_damaged)
-    video, tracklet, frame = (np.array(records.index[name]) for name in ("video", "tracklet", "frame"))
+    video, frame = (np.array(records.index[name]) for name in ("video", "frame"))
+    tracklet = joined_tracklets(records)
     colours = None
     if settings.denoising.match_colours:
         with bar("colours of images for new labels", len(records)) as progress:

@@ -1,7 +1,7 @@
 """The folder of a run belongs to one set of settings, and says what it was begun with.
 
 RUN/settings.json    what was asked for
-RUN/origin.json      which data, on which machine, with which software
+RUN/origin.json      which data, from where, on which machine, with which software
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import platform
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import jax
 
 from cion_jax.atomic import claim_folder, write_atomically
 from cion_jax.config import AUTO, Training
-from cion_jax.data.files import Folder, is_remote
+from cion_jax.data.files import Folder, is_remote, located
 from cion_jax.errors import UserError
 from cion_jax.untrusted import read_json
 
@@ -110,7 +111,8 @@ def note_origin(out: Path, data: Folder, fingerprint: str) -> None:
         "host": f"{len(os.sched_getaffinity(0))} cores ({platform.machine()})",
     }
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    origin = {"data": _place(data), "fingerprint": fingerprint, "environment": environment, "began": began}
+    places = {"data": _place(data), "folder": str(out.resolve()), "began_in": str(Path.cwd())}
+    origin = places | {"fingerprint": fingerprint, "environment": environment, "began": began}
     write_atomically(path, lambda aside: aside.write_text(json.dumps(origin, indent=1) + "\n"))
 
 
@@ -120,6 +122,23 @@ def _place(data: Folder) -> str:
 
 def _asked(settings: Training) -> dict[str, Any]:
     return flat(dataclasses.asdict(settings))
+
+
+def places(run: Path, origin: Mapping[str, Any], named: Folder) -> Iterator[Path]:
+    """Where that may lie now which a run was told of: where it was, then at the same place beside the run's folder.
+
+    Args:
+        run: The run's folder, where it is now.
+        origin: What stands in its ORIGIN; older ones do not tell where they were begun.
+        named: A path or a URL; a relative path counts from where the run was begun.
+    """
+    if is_remote(named):
+        yield located(named)
+        return
+    then = Path(origin.get("began_in", ""), named)
+    yield then
+    if "folder" in origin:
+        yield run / os.path.relpath(then, origin["folder"])
 
 
 def flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,13 @@ SUITE = {
         "People in a video", "benchmarks.video vtest.avi PETS09-S2L1.gt.txt", "video", only_by_name=True
     ),
     "video_memory": Benchmark("Memory of importing videos", "benchmarks.video_memory", "video"),
+    "people": Benchmark(
+        "Who is in a video",
+        "benchmarks.people vtest.avi PETS09-S2L1.gt.txt",
+        "video",
+        only_by_name=True,
+        only_tables=True,
+    ),
     "evaluate": Benchmark("Scores", "benchmarks.evaluate --rerank"),
     "search": Benchmark("Asking a gallery", "benchmarks.search", "search"),
     "jaccard": Benchmark("Clusters without labels", "benchmarks.jaccard", "adapt"),

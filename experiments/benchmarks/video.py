@@ -18,12 +18,13 @@ from scipy.optimize import linear_sum_assignment
 from tyro.conf import Positional
 
 from cion_jax.config import Tracking, Writing
+from cion_jax.data.boxes import BOXES_FILE
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from experiments.benchmarks.command import command
 from experiments.benchmarks.timing import environment
 from tfrecords_tools.importers.lines import placed_lines
-from tfrecords_tools.video.boxes import BOXES_FILE, iou
+from tfrecords_tools.video.boxes import iou
 from tfrecords_tools.video.importing import import_videos
 
 _AGREE = 0.5

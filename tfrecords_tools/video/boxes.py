@@ -2,13 +2,6 @@
 
 import numpy as np
 
-from cion_jax.data.dataset import NAME
-
-#: What a dataset keeps of each image: where it was cut out of its frame, and how sure the detector was; 0 where the box
-#: was filled in between two.
-BOXES = np.dtype([("left", "<i4"), ("top", "<i4"), ("width", "<i4"), ("height", "<i4"), ("score", "<f4")])
-BOXES_FILE = f"{NAME}-train.boxes.npy"
-
 
 def areas(boxes: np.ndarray) -> np.ndarray:
     """Area of each box."""

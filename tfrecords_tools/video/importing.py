@@ -13,6 +13,7 @@ import numpy as np
 
 from cion_jax.config import Tracking, Writing
 from cion_jax.data import beam, dataset
+from cion_jax.data.boxes import BOXES, BOXES_FILE, DOUBLES, DOUBLES_FILE
 from cion_jax.data.files import claim, make_folder, put, read, remove_folder, sole_writer
 from cion_jax.data.workers import spread
 from cion_jax.data.writer import Beside, write_dataset
@@ -23,7 +24,6 @@ from tfrecords_tools.files import TEXT
 from tfrecords_tools.importers.numbering import dense_ranks, label_rows
 from tfrecords_tools.notices import say, say_left_out
 from tfrecords_tools.tracklet_names import Names, names_file, names_of, write_names
-from tfrecords_tools.video.boxes import BOXES, BOXES_FILE
 from tfrecords_tools.video.crops import VideoCrops
 from tfrecords_tools.video.files import at_once, cameras_of, find_videos, known_again_by, place_of
 from tfrecords_tools.video.frames import expected_frames
@@ -50,6 +50,7 @@ def import_videos(source: Path, out: Path, tracking: Tracking, writing: Writing)
         crops = _crops(root, names, cameras, stretches, digest)
         beside: Beside = {
             BOXES_FILE: functools.partial(save_npy, array=_boxes(crops)),
+            DOUBLES_FILE: functools.partial(save_npy, array=_doubles(crops, stretches)),
             names_file("train"): write_names(_names(crops, stretches)),
         }
         return write_dataset(out, {"train": crops}, writing, beside)
@@ -143,8 +144,10 @@ def _outcomes(tasks: list[Task], source: Path) -> list[list[Stretch]]:
         raise UserError(f"{source}: no video could be read; see the lines above")
     stretches = [stretch for result, _, _ in outcomes for stretch in result]
     tracking = tasks[0].tracking
-    small, short, images = (sum(getattr(s, name) for s in stretches) for name in ("small", "short", "short_images"))
+    counted = ("small", "doubled", "short", "short_images")
+    small, doubled, short, images = (sum(getattr(stretch, name) for stretch in stretches) for name in counted)
     say_left_out(source, small, f"boxes of fewer than {tracking.min_height} rows of pixels (--min-height)")
+    say_left_out(source, doubled, "boxes in frames where another tracklet has nearly the same box")
     few = f"fewer than {tracking.min_images} images (--min-images)"
     say_left_out(source, short, f"tracklets of {few}, {images:,} images together")
     for task, (result, _, unreadable) in zip(tasks, outcomes, strict=True):
@@ -171,11 +174,24 @@ def _crops(root: Path, names: list[str], cameras: np.ndarray, videos: list[list[
 def _boxes(crops: VideoCrops) -> np.ndarray:
     boxes = np.empty(len(crops), BOXES)
     left, top, right, bottom = crops.rows["box"].T
-    for name, values in zip(
-        BOXES.names or (), (left, top, right - left, bottom - top, crops.rows["score"]), strict=True
-    ):
+    sides = (left, top, right - left, bottom - top)
+    for name, values in zip(BOXES.names or (), (*sides, crops.rows["score"], crops.rows["seconds"]), strict=True):
         boxes[name] = values
     return boxes
+
+
+def _doubles(crops: VideoCrops, videos: list[list[Stretch]]) -> np.ndarray:
+    """The tracklets that had nearly the same boxes, by their numbers in the dataset, as far as both are in it."""
+    labels = crops.labels
+    pairs = zip(labels["video"].tolist(), crops.rows["tracklet"].tolist(), strict=True)
+    number = dict(zip(pairs, labels["tracklet"].tolist(), strict=True))
+    stretches = [stretch for result in videos for stretch in result]
+    doubles = []
+    for video, stretch in enumerate(stretches):
+        for one, other, *frames in stretch.doubles.tolist():
+            if (video, one) in number and (video, other) in number:
+                doubles.append((number[video, one], number[video, other], *frames))
+    return np.array(doubles, DOUBLES)
 
 
 def _names(crops: VideoCrops, videos: list[list[Stretch]]) -> Names:

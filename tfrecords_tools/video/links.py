@@ -6,9 +6,12 @@ from scipy.optimize import linear_sum_assignment
 from tfrecords_tools.video.boxes import centred
 from tfrecords_tools.video.tracker import Track
 
-#: A box of a tracklet: its frame and when that is shown, the number of the tracklet in its stretch, left, top, right
-#: and bottom, and the score that the detector gave; 0 where the box was filled in between two that were found.
-ROW = np.dtype([("frame", "<i4"), ("pts", "<i8"), ("tracklet", "<i4"), ("box", "<f4", 4), ("score", "<f4")])
+#: A box of a tracklet: its frame, and when that is shown, in the units of its stream and in seconds of the file; the
+#: number of the tracklet in its stretch, left, top, right and bottom, and the score that the detector gave; 0 where the
+#: box was filled in between two that were found.
+ROW = np.dtype(
+    [("frame", "<i4"), ("pts", "<i8"), ("seconds", "<f4"), ("tracklet", "<i4"), ("box", "<f4", 4), ("score", "<f4")]
+)
 
 _FILLED = 0.5  # seconds: in a longer gap the person is out of sight, and a picture would show somebody else
 

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 
 from cion_jax.config import Tracking
+from cion_jax.data.boxes import DOUBLES
 from cion_jax.data.files import exists, put, read
 from cion_jax.terminal import Progress
+from tfrecords_tools.video.boxes import iou, suppress
 from tfrecords_tools.video.colours import colours_of
 from tfrecords_tools.video.detectors import Detector, make_detector
 from tfrecords_tools.video.frames import Frame, Reading, VideoError
@@ -21,6 +23,8 @@ from tfrecords_tools.video.links import link, rows_of
 from tfrecords_tools.video.tracker import Tracker
 
 _SAMPLE = 64  # frames of a stretch from which a detector may learn the background
+_SAME_BOX = 0.5  # IoU from which two boxes of a frame show the same person, or one behind the other
+_COUNTS = ("small", "doubled", "short", "short_images")
 _WHOLE = 0.98  # a file that has a smaller share of the frames that its header promises was cut off
 
 
@@ -47,6 +51,10 @@ class Stretch:
     """`links.ROW`, by frame."""
     small: int
     """Boxes that were left out because they are not high enough."""
+    doubled: int
+    """Boxes that were left out because another tracklet has nearly the same one in that frame."""
+    doubles: np.ndarray
+    """DOUBLES: the tracklets that had such boxes."""
     short: int
     """Tracklets that were left out because they have too few images, and those images."""
     short_images: int
@@ -91,8 +99,9 @@ def outcome_of(summary: bytes, kept: list[bytes]) -> tuple[list[Stretch], list[s
     stretches = []
     for data in kept:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            counts = (int(arrays[name]) for name in ("small", "short", "short_images"))
-            stretches.append(Stretch(float(arrays["start"]), arrays["rows"], *counts))
+            counts = (int(arrays[name]) for name in _COUNTS)
+            found = {name: arrays[name] for name in ("rows", "doubles")} | dict(zip(_COUNTS, counts, strict=True))
+            stretches.append(Stretch(float(arrays["start"]), **found))
     return stretches, outcome["notes"], outcome["unreadable"]
 
 
@@ -146,26 +155,54 @@ def _track(
         if (frame.number - 1) % tracking.every == 0:
             boxes, scores = detector(frame)
             tracker.update(frame.number, boxes, scores, colours_of(frame.pixels, boxes))
-            looked_at.append((frame.number, frame.pts))
+            looked_at.append((frame.number, frame.pts, frame.seconds))
             height, width = frame.pixels.shape[:2]
         progress(1)
-    table = np.array(looked_at, [("number", "<i8"), ("pts", "<i8")])
+    table = np.array(looked_at, [("number", "<i8"), ("pts", "<i8"), ("seconds", "<f8")])
     rows = rows_of(link(tracker.tracks(), rate, tracking.bridge), table["number"], rate)
-    rows["pts"] = table["pts"][np.searchsorted(table["number"], rows["frame"])]
+    shown = table[np.searchsorted(table["number"], rows["frame"])]
+    rows["pts"], rows["seconds"] = shown["pts"], shown["seconds"]
     rows["box"] = np.clip(np.rint(rows["box"]), 0, [width, height, width, height])
     return _filtered(rows, start, tracking)
 
 
 def _filtered(rows: np.ndarray, start: float, tracking: Tracking) -> Stretch:
-    """The rows that are large enough, of tracklets that have enough of them."""
+    """The rows that are large enough and of nobody else, of tracklets that have enough of them."""
     left, top, right, bottom = rows["box"].T
     is_large = (bottom - top >= max(tracking.min_height, 1)) & (right > left)
     small = int(np.count_nonzero(~is_large))
     rows = rows[is_large]
+    is_own, doubles = _one_each(rows)
+    doubled = int(np.count_nonzero(~is_own))
+    rows = rows[is_own]
     _, tracklet, counts = np.unique(rows["tracklet"], return_inverse=True, return_counts=True)
     is_long = counts >= tracking.min_images
     rows = rows[is_long[tracklet]]
-    return Stretch(start, rows, small, int(np.count_nonzero(~is_long)), int(counts[~is_long].sum()))
+    short = int(np.count_nonzero(~is_long))
+    return Stretch(start, rows, small, doubled, doubles, short, int(counts[~is_long].sum()))
+
+
+def _one_each(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows stay where two tracklets have nearly the same box, that of which the detector is surer; and DOUBLES.
+
+    Either a person is followed twice, and would be forbidden to be one for sharing a frame with herself; or one stands
+    before another, and an image of both teaches nothing about who is who.
+    """
+    kept = np.zeros(len(rows), bool)
+    pairs = []
+    for one in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows["frame"])) + 1):
+        best = one[suppress(rows["box"][one], rows["score"][one], _SAME_BOX)]
+        kept[best] = True
+        others = one[~kept[one]]
+        over = best[iou(rows["box"][others], rows["box"][best]).argmax(axis=1)] if len(others) else others
+        pairs.append(np.sort(rows["tracklet"][np.stack([over, others], axis=1)], axis=1))
+    names, frames = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
+    doubles = np.empty(len(names), DOUBLES)
+    doubles["one"], doubles["other"] = names.T
+    doubles["frames"] = frames
+    seen = {name: rows["frame"][rows["tracklet"] == name] for name in np.unique(names)}
+    doubles["shared"] = [len(np.intersect1d(seen[one], seen[other])) for one, other in names.tolist()]
+    return kept, doubles
 
 
 def _damage(path: Path, reading: Reading) -> Iterator[str]:
