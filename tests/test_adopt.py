@@ -142,7 +142,7 @@ def test_a_killed_adoption_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(frame(example(values(0)))[0]), r"compressed with GZIP, .* again without compression"),
+        (gzip.compress(frame(example(values(0)))[0], mtime=0), r"compressed with GZIP, .* again without compression"),
         (zlib.compress(frame(example(values(0)))[0]), "compressed with ZLIB"),
         (b"\x89PNG and so on, more than a header", "at byte 0: the checksum of the record length does not match"),
         (frame(example(values(0)))[0][:-5], "the shard ends within a record"),

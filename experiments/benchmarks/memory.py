@@ -70,7 +70,7 @@ def needs(settings: Pretraining) -> tuple[Need, Need]:
     dtype = jnp.dtype(settings.precision)
     model = partial(backbone, settings.backbone, image_size=crops.global_size, platform="tpu")
     plain = model()
-    state = jax.eval_shape(PretrainingMethod(settings, plain).init, jax.random.key(0))
+    state = jax.eval_shape(PretrainingMethod(settings, plain).init, jax.random.key(0), {})
     fixed = bytes_of(state) + bytes_of(state.student)  # the latter as large as its gradients
     views = [
         jax.ShapeDtypeStruct((_IMAGES * count, *size, 3), dtype)

@@ -94,7 +94,7 @@ def inputs(config: StepConfig) -> tuple[TrainState, Array, StepValues]:
     init = jax.jit(method.init, out_shardings=shardings_of(abstract_state(method, config.mesh)))
     noise = np.random.default_rng(0).integers(0, 256, (1, settings.batch, *settings.image_size, 3), np.uint8)
     return (
-        init(jax.random.key(0)),
+        init(jax.random.key(0), method.start),
         jax.device_put(noise, batch_sharding(config.mesh)),
         jax.device_put(VALUES, replicated(config.mesh)),
     )

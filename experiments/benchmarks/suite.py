@@ -9,6 +9,8 @@ that was stopped goes on where it was. With `--write` each result goes to its pl
 
 <!-- begin NAME -->
 <!-- end NAME -->
+
+or only its second table, where it says NAME:2.
 """
 
 import json
@@ -22,7 +24,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import dropwhile, zip_longest
+from itertools import dropwhile, groupby, zip_longest
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -142,6 +144,7 @@ SUITE = {
     "compile": Benchmark("Compiling", "benchmarks.compile"),
     "exports": Benchmark("Networks in other formats", "benchmarks.exports", "stablehlo,onnx"),
     "fuzz": Benchmark("Damaged files", "benchmarks.fuzz"),
+    "kills": Benchmark("Killed, and gone on with", "benchmarks.kills"),
     "foreign": Benchmark("Weights of others", "benchmarks.foreign", "timm", only_by_name=True),
     "compiled": Benchmark("Programs for devices that are not there", "benchmarks.compiled"),
     "projection": Benchmark("The whole job, on paper", "benchmarks.projection"),
@@ -238,9 +241,12 @@ def markdown(results: Results) -> str:
     return "\n".join(["# Benchmarks\n", *parts])
 
 
-def block(result: dict[str, Any]) -> str:
-    """The command, the date, and what was printed, in Markdown."""
+def block(result: dict[str, Any], table: str = "") -> str:
+    """The command, the date, and what was printed, or only the table of a number, in Markdown."""
     text = "\n".join(result["printed"]) if result["ok"] else "It failed."
+    if table:
+        is_table = groupby(text.splitlines(), lambda line: line.startswith("|"))
+        text = "\n".join([[*lines] for inside, lines in is_table if inside][int(table) - 1])
     if not any(line.startswith("|") for line in result["printed"]):
         text = f"```\n{text}\n```"  # lines without a table would run together
     measured = f"Measured on {result['date']}:\n\n" if result["date"] else ""
@@ -255,17 +261,24 @@ def write_pages(results: Results) -> int:
     for page, text in texts.items():
         write_atomically(page, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
         for name in marked(page.name, text):
-            if name not in results or not results[name]["ok"]:
-                print(f"{page.name}: no result of {name} yet; python -m experiments.benchmarks.suite --only {name}")
+            if not _is_measured(name, results):
+                command = f"python -m experiments.benchmarks.suite --only {name.partition(':')[0]}"
+                print(f"{page.name}: no result of {name} yet; {command}")
     return 0
 
 
 def filled(page: str, text: str, results: Results) -> str:
     """The text of a page, with the results in the places that are marked for them."""
     for name, place in marked(page, text).items():
-        if name in results and results[name]["ok"]:
-            text = text.replace(place, f"<!-- begin {name} -->\n\n{block(results[name])}\n\n<!-- end {name} -->")
+        benchmark, _, table = name.partition(":")
+        if _is_measured(name, results):
+            shown = block(results[benchmark], table)
+            text = text.replace(place, f"<!-- begin {name} -->\n\n{shown}\n\n<!-- end {name} -->")
     return text
+
+
+def _is_measured(name: str, results: Results) -> bool:
+    return bool(results.get(name.partition(":")[0], {}).get("ok"))
 
 
 def marked(page: str, text: str) -> dict[str, str]:
@@ -274,7 +287,7 @@ def marked(page: str, text: str) -> dict[str, str]:
     marks = list(_MARK.finditer(text))
     for begin, end in zip_longest(marks[::2], marks[1::2]):
         name, line = begin[2], text.count("\n", 0, begin.start()) + 1
-        if name not in SUITE:
+        if name.partition(":")[0] not in SUITE:
             raise UserError(f"{page}, line {line}: no benchmark is called {name}; there are {', '.join(SUITE)}")
         if begin[1] != "begin" or end is None or end.groups() != ("end", name):
             raise UserError(f"{page}, line {line}: '{begin[0]}' is not one of a pair; write begin and end of {name}")
