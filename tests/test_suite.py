@@ -99,7 +99,9 @@ def test_pages_are_written_from_results(
 def test_a_place_may_show_one_of_the_tables() -> None:
     results = {"order": result("Before.", "", "| a |", "|---|", "", "Between.", "| b |", "|---|", "| 1 |", "After.")}
     shown = filled("README.md", page("order:2"), results)
-    assert "\n\n| b |\n|---|\n| 1 |\n\n<!-- end order:2 -->" in shown and "Between" not in shown and "| a |" not in shown
+    assert (
+        "\n\n| b |\n|---|\n| 1 |\n\n<!-- end order:2 -->" in shown and "Between" not in shown and "| a |" not in shown
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,9 @@ def denoise(
         images: The dataset folder that the features were made from, for the pages to show people.
         hosts: How processes find each other, which then share what is compared.
     """
-    from cion_jax.atomic import write_atomically
     from cion_jax.data.boxes import joined_tracklets
-    from cion_jax.data.labels import write_labelling
     from cion_jax.denoise.denoise import denoise
     from cion_jax.hosts import is_main, join_job
-    from cion_jax.report.denoising import denoising
-    from cion_jax.report.people import people_page
     from cion_jax.terminal import progress_bar
 
     _check(features, out, settings, (report, people), images)
@@ -76,21 +72,40 @@ def denoise(
         except UserError as error:
             raise UserError(f"{features}: {error}") from None
         if is_main():
-            made_by = {"made by": "cion denoise", "features": str(features)} | denoised.as_dict()
-            noise = np.array(denoised.noise)
-            write_atomically(
-                out, lambda path: write_labelling(path, denoised.labels, fingerprint, made_by, noise=noise)
-            )
+            _write_labels(out, features, denoised, fingerprint)
             _show(denoised)
             nobody = np.count_nonzero(denoised.labels < 0)
             print(f"{out}: {denoised.labels.max() + 1:,} identities; {nobody:,} images are nobody's")
             for warning in denoised.warnings:
                 print(f"cion: {warning}", file=sys.stderr)
-            for path, make in ((report, denoising), (people, people_page)):
-                if path is not None:
-                    text = make(tracked, denoised, records)
-                    write_atomically(path, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
-                    print(f"{path}: written")
+            _write_pages(report, people, tracked, denoised, records)
+
+
+def _write_labels(out: Path, features: Path, denoised: "Denoised", fingerprint: str) -> None:
+    from cion_jax.atomic import write_atomically
+    from cion_jax.data.labels import write_labelling
+
+    made_by = {"made by": "cion denoise", "features": str(features)} | denoised.as_dict()
+    noise = np.array(denoised.noise)
+    write_atomically(out, lambda path: write_labelling(path, denoised.labels, fingerprint, made_by, noise=noise))
+
+
+def _write_pages(
+    report: Path | None,
+    people: Path | None,
+    tracked: "TrackedFeatures",
+    denoised: "Denoised",
+    records: "Records | None",
+) -> None:
+    from cion_jax.atomic import write_atomically
+    from cion_jax.report.denoising import denoising
+    from cion_jax.report.people import people_page
+
+    for path, make in ((report, denoising), (people, people_page)):
+        if path is not None:
+            text = make(tracked, denoised, records)
+            write_atomically(path, lambda aside, text=text: aside.write_text(text))  # type: ignore[misc]
+            print(f"{path}: written")
 
 
 def _check(

@@ -76,7 +76,7 @@ class PretrainingMethod:
         """For a forecast of memory."""
         return replace(self, settings=replace(self.settings, batch=batch))
 
-    def init(self, key: Array, start: Variables) -> TrainState:
+    def init(self, key: Array, start: Variables | None = None) -> TrainState:
         """Student and teacher with the same weights: fresh ones, or the given ones of the backbone and a fresh head."""
         settings = self.settings
         state = init_state(self.model, settings.head, settings.optimization, key)

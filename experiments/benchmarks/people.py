@@ -75,8 +75,8 @@ def main(
         counts = f"{len(np.unique(each[each >= 0])):,} | {np.count_nonzero(each >= 0):,}"
         print(f"| {name} | {scores.precision:.3f} | {scores.recall:.3f} | {scores.f1:.3f} | {counts} |")
     true = shown[shown >= 0]
-    print(f"\n{len(true):,} of {len(shown):,} images show one of {len(np.unique(true))} true people; all steps took")
-    print(f"{seconds / 60:.1f} min. {environment('jax', 'numpy')}")
+    print(f"\n{len(true):,} of {len(shown):,} images show one of {len(np.unique(true))} true people.")
+    print(f"What was left to do took {seconds / 60:.1f} min. {environment('jax', 'numpy')}")
 
 
 if __name__ == "__main__":
