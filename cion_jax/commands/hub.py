@@ -99,6 +99,7 @@ def _page(path: Path, licence: str | None, place: str = "hf://OWNER/NAME") -> st
     from cion_jax.export.model_card import model_card
     from cion_jax.export.program import card as program_card
     from cion_jax.untrusted import file_digest
+    from cion_jax.weights.card import card as own_card
     from cion_jax.weights.card import checked
     from cion_jax.weights.file import load, save
 
@@ -107,4 +108,5 @@ def _page(path: Path, licence: str | None, place: str = "hf://OWNER/NAME") -> st
         weights = replace(weights, origin={**weights.origin, "licence": checked("licence", licence)})
         save(path, weights)
     noted = program_card(weights.network, file_digest(path, "name a file of weights"))
+    noted["neck"] = own_card(weights.network, {})["neck"]
     return model_card(noted, weights.origin, place)

@@ -10,7 +10,7 @@ def model_card(noted: Mapping[str, Any], origin: Mapping[str, str], place: str =
     """The page.
 
     Args:
-        noted: What `export.program.card` says of the network.
+        noted: What `export.program.card` says of the network, and its `neck`.
         origin: What is known of where the weights come from: `data` and `licence`.
         place: Where `cion pull` finds the weights.
     """
@@ -32,6 +32,7 @@ def _what_it_is(noted: Mapping[str, Any]) -> list[str]:
     rows = {
         "network": network,
         "fine-tuned by": method or "nothing, it is pre-trained",
+        "neck": noted["neck"],
         "images": f"{height} x {width} pixels (height x width), {images['colours']}; {images['resize']}",
         "pixels": f"{inside['rule']}, mean {_numbers(inside['mean'])}, std {_numbers(inside['std'])}",
         "features": f"{out['shape'][1]} numbers; {out['rule']}",
