@@ -5,6 +5,7 @@ images that denoising left out of a person's tracklets, and people who were seen
 """
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -67,12 +68,20 @@ def _seen(tracked: TrackedFeatures, denoised: Denoised, records: Records) -> See
     distance[tracklets.place[kept]] = distances(tracklets.features[kept], unit(sums)[label[kept]])
     boxes = read_boxes(records)
     index = records.index
-    names = {number: name.rsplit("@", 1)[0] for number, _, name, _ in read_names(records.folder, records.split)}
+    names = _files(records)
     file = [names.get(number, f"video {video}") for number, video in index[["tracklet", "video"]].tolist()]
     time = np.array(index["frame"], float) if boxes is None else np.array(boxes["seconds"], float)
     main = _main(denoised.labels, tracked.tracklet)
     person = np.where(denoised.labels < 0, main, denoised.labels)
     return Seen(records, person, distance, np.array(file), time, boxes is not None, main)
+
+
+def _files(records: Records) -> dict[int, str]:
+    """The video file of each tracklet, by its number, without its folder where no two files have the same name."""
+    names = read_names(records.folder, records.split)
+    paths = {number: PurePosixPath(video.rsplit("@", 1)[0]) for number, _, video, _ in names}
+    is_short = len({path.name for path in paths.values()}) == len({*paths.values()})
+    return {number: path.name if is_short else str(path) for number, path in paths.items()}
 
 
 def _main(labels: np.ndarray, tracklet: np.ndarray) -> np.ndarray:
