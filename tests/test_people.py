@@ -138,10 +138,8 @@ def test_commands_are_those_that_a_user_would_give(out: Path, film: Path, tmp_pa
     wanted = Wanted((film / "film.mp4",), out, Tracking(every=2, min_height=60), Path("w.safetensors"), "tiny", True, 3)
     lines = [" ".join(step.words) for step in steps(wanted, lambda: True)]
     assert lines[0] == f"data import video {film}/film.mp4 {out}/data --every 2 --min-height 60"
-    assert lines[1] == (
-        f"pretrain people --data {out}/data --out {out}/run --epoch-steps 30 --epochs 3 --weights w.safetensors "
-        "--backbone tiny"
-    )
+    options = "--epoch-steps 30 --epochs 3 --weights w.safetensors --backbone tiny"
+    assert lines[1] == f"pretrain people {out}/data {out}/run {options}"
     assert "pretrain small" in " ".join([*steps(wanted, lambda: False)][1].words)
     asked = replace(wanted, train=False, videos=(film / "film.mp4", film / "boxes.txt"), out=tmp_path)
     lines = [" ".join(step.words) for step in steps(asked, lambda: True)]
