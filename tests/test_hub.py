@@ -89,11 +89,8 @@ def test_a_card_is_printed_or_written_and_a_licence_goes_into_the_weights(
     own.write_bytes(file.read_bytes())
     assert main(["card", str(own)]) == 0
     page = capsys.readouterr().out
-    assert (
-        page.startswith("---\nlicense: apache-2.0\nlibrary_name: cion-jax\n")
-        and DATA in page
-        and "| neck | none |" in page
-    )
+    assert page.startswith("---\nlicense: apache-2.0\nlibrary_name: cion-jax\n") and DATA in page
+    assert "| neck | none |" in page
     assert "32 x 16 pixels" in page and "RGB" in page and "256 numbers" in page and "0.485 0.456 0.406" in page
     assert main(["card", str(own), str(tmp_path / "card.md"), "--licence=cc-by-nc-4.0"]) == 0
     assert "license: cc-by-nc-4.0" in (tmp_path / "card.md").read_text()
