@@ -2,9 +2,9 @@
 
 Each of the paper's 32 backbones has a row of its name: the recipe of the CION paper (arXiv 2409.18569), which
 `Pretraining` has as its defaults, with that backbone. `debug` shows within minutes, on a CPU, that everything holds
-together. `demo` is what `cion demo` trains, for tracklets of 64 x 32 pixels. `small` is for one's own tracklets: for
-100,000 images an hour of a small GPU, or a night of 16 cores; `people` is for them on a CPU in minutes. A Python file
-that defines `settings` is a recipe of one's own.
+together. `demo` is what `cion demo` trains, for tracklets of 64 x 32 pixels. `small` is for one's own tracklets on a GPU:
+for 100,000 images an hour at 10 TFLOP/s; `people` is for them on a CPU in minutes. A Python file that defines `settings`
+is a recipe of one's own.
 
 Nothing heavy is imported here: `cion pretrain --help` lists the names.
 """
@@ -106,29 +106,8 @@ SMALL = Pretraining(
     keep_every=0,
 )
 
-#: For the people of one's own videos, on a CPU and in minutes: what the demo trains, at the same settings but for the
-#: epochs. Colours are jittered by what cameras change, not by what people differ in.
-PEOPLE = Pretraining(
-    backbone="resnet10_half_ibn",
-    epochs=8,
-    batch=48,
-    instances=(4,),
-    stages=(0,),
-    image_size=(64, 32),
-    crops=Crops(
-        global_size=(32, 16),
-        local_crops=0,
-        jitter_strength=(0.2, 0.2, 0.15, 0.02),
-        grey=0.0,
-        solarize=0.0,
-        blur_radius=(0.0125, 0.25),
-    ),
-    head=Head(prototypes=1024, hidden=256, bottleneck=64, block=1024, teacher_temperature=0.02),
-    optimization=Optimization(learning_rate=3.2e-3, warmup=0.5, frozen=0, momentum=0.99),
-    precision="float32",
-    keep=1,
-    keep_every=0,
-)
+#: For the people of one's own videos, on a CPU and in minutes: what the demo trains, for a shorter time.
+PEOPLE = replace(DEMO, epochs=8)
 
 RECIPES: dict[str, Pretraining] = {name: Pretraining(backbone=name) for name in PAPER} | {
     "small": SMALL,

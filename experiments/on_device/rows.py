@@ -31,7 +31,7 @@ class Row(NamedTuple):
 #: By their names in the suite, in the order of their worth.
 ROWS = {
     "device_checks": Row(200, "pytest -n 0 tests/test_head.py"),
-    "device_roofline": Row(100, "benchmarks.roofline debug --batch 8 --rounds 1 --steps 1"),
+    "device_roofline": Row(150, "benchmarks.roofline debug --batch 8 --rounds 1 --steps 1"),
     "device_denoise": Row(60, "benchmarks.denoise --images 10000 --widths 64"),
     # PyTorch compiles for two minutes, and both sides twice: what is behind it may find no time left.
     "device_step": Row(330, f"benchmarks.gpu resnet50_ibn {_SMALL}"),
