@@ -2,9 +2,9 @@
 
 Each of the paper's 32 backbones has a row of its name: the recipe of the CION paper (arXiv 2409.18569), which
 `Pretraining` has as its defaults, with that backbone. `debug` shows within minutes, on a CPU, that everything holds
-together. `demo` is what `cion demo` trains, for tracklets of 64 x 32 pixels. `small` is for one's own tracklets on a GPU:
-for 100,000 images an hour at 10 TFLOP/s; `people` is for them on a CPU in minutes. A Python file that defines `settings`
-is a recipe of one's own.
+together. `demo` is what `cion demo` trains, for tracklets of 64 x 32 pixels. `small` is for one's own tracklets on a
+GPU: for 100,000 images an hour at 10 TFLOP/s; `people` is for them on a CPU in minutes. A Python file that defines
+`settings` is a recipe of one's own.
 
 Nothing heavy is imported here: `cion pretrain --help` lists the names.
 """
