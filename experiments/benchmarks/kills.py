@@ -76,7 +76,7 @@ KINDS = {
     "data import": Kind("data import folders folders OUT --images-per-shard 32", "--images-per-shard 16"),
     "data repack": Kind("data repack world OUT --order grouped --images-per-shard 32", "--images-per-shard 16"),
     "data export": Kind("data export world OUT"),
-    "pretrain": Kind("pretrain settings.py --data world --out OUT --evaluate world --evaluate-every 1", "--seed 1"),
+    "pretrain": Kind("pretrain settings.py world OUT --evaluate world --evaluate-every 1", "--seed 1"),
     "finetune": Kind(
         f"finetune bnneck weights world OUT --labels world/truth.npz --validation 0.3 {_FINE}", "--seed 1"
     ),
@@ -131,7 +131,7 @@ def _prepare(names: set[str]) -> None:
     if "data import" in names:
         _whole("data export world folders --split train")
     if names & {"finetune", "adapt", "embed", "denoise", "export"}:
-        _whole("pretrain settings.py --data world --out weights --epochs 1 --stages 0 --relabel")
+        _whole("pretrain settings.py world weights --epochs 1 --stages 0 --instances 2 --relabel")
     if "denoise" in names:
         _whole("embed weights world features --split train --batch 16")
 
