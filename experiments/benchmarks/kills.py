@@ -131,7 +131,7 @@ def _prepare(names: set[str]) -> None:
     if "data import" in names:
         _whole("data export world folders --split train")
     if names & {"finetune", "adapt", "embed", "denoise", "export"}:
-        _whole("pretrain settings.py world weights --epochs 1 --stages 0 --instances 2 --level tracklet")
+        _whole("pretrain settings.py world weights --epochs 1 --stages 0 --instances 2 --level tracklet --relabel")
     if "denoise" in names:
         _whole("embed weights world features --split train --batch 16")
 
