@@ -61,8 +61,8 @@ YOUR_OWN = """\
 cion data import mot TRACKED DATA       # frames and the boxes of your tracker, as MOTChallenge stores them
 cion data import folders CUT_OUT DATA   # or people who are cut out already: video/tracklet/image.jpg
 cion data check DATA
-cion pretrain resnet50_ibn --data DATA --out RUN --dry-run      # steps and memory, before anything is trained
-cion pretrain resnet50_ibn --data DATA --out RUN                # labels are made on the way, as they were here
+cion pretrain resnet50_ibn DATA RUN --dry-run     # steps and memory, before anything is trained
+cion pretrain resnet50_ibn DATA RUN               # labels are made on the way, as they were here
 cion report RUN
 cion evaluate RUN MARKET                # any evaluation set that was imported
 cion embed RUN DATA FEATURES --flip --match-colours

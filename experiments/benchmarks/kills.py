@@ -44,7 +44,7 @@ _SETTINGS = """
 from cion_jax.config import Crops, Head, Optimization, Pretraining
 
 settings = Pretraining(
-    backbone="resnet10_half_ibn", epochs=4, batch=16, instances=(2, 4), stages=(0, 2), relabel=(1, 3),
+    backbone="resnet10_half_ibn", epochs=4, epoch_steps=8, batch=16, instances=(2, 4), stages=(0, 2), relabel=(1, 3),
     image_size=(32, 16), crops=Crops(global_size=(32, 16), local_size=(16, 8), local_crops=2), precision="float32",
     head=Head(prototypes=64, hidden=32, bottleneck=16, block=64), optimization=Optimization(warmup=1),
     checkpoint_steps=3,
@@ -310,7 +310,6 @@ def _start(arguments: str, *options: str, prepare: Callable[[], None] | None = N
     program = Path(sys.executable).with_name("cion")
     surroundings = {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": str(Path("cache").absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
