@@ -40,6 +40,7 @@ def test_a_file_says_how_it_is_fed_and_where_it_comes_from(file: Path, weights: 
         "mean": "0.5 0.25 0.125",
         "std": "1.0 0.5 0.25",
         "colours": "RGB",
+        "resize": "bilinear",
         "width": "256",
         "neck": "none",
         "data": DATA,

@@ -162,7 +162,8 @@ def test_a_path_may_be_a_text(tmp_path: Path) -> None:
     small_file(tmp_path / "weights.safetensors")
     weights = load(str(tmp_path / "weights.safetensors"))
     save(str(tmp_path / "again.safetensors"), weights)
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "weights.safetensors").read_bytes()
+    save(tmp_path / "by_path.safetensors", load(tmp_path / "again.safetensors"))
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "by_path.safetensors").read_bytes()
     convert(str(tmp_path / "weights.safetensors"), "resnet18")
 
 

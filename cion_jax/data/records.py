@@ -109,7 +109,10 @@ class Records:
     def where(self, number: SupportsIndex) -> str:
         """Where the record of an image stands, for messages."""
         row = self.index[number]
-        return f"{self.shard_path(row['shard'])} at byte {row['offset']} (image {number} of split {self.split})"
+        shard = int(row["shard"])
+        is_there = 0 <= shard < len(self._paths)  # an index may be damaged
+        place = str(self._paths[shard]) if is_there else f"{self.folder}, shard {shard}"
+        return f"{place} at byte {row['offset']} (image {number} of split {self.split})"
 
     def _damaged(self, number: SupportsIndex, why: str) -> DamagedRecordError:
         return DamagedRecordError(f"{self.where(number)}: {why}")
