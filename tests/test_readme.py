@@ -42,11 +42,11 @@ SHORT = {
 def folder(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What README's commands are given, beside small settings by the names that they use."""
     monkeypatch.setitem(ZOO, TOY, FAMILY)
-    tiny = replace(SETTINGS, backbone=TOY, epochs=2, instances=(2,), stages=(0,), relabel=(1,))
+    tiny = replace(SETTINGS, backbone=TOY, epochs=2, epoch_steps=2, instances=(2,), stages=(0,), relabel=(1,))
     for name in ("people", "small", "resnet50_ibn"):
         monkeypatch.setitem(RECIPES, name, tiny)
     monkeypatch.setattr(people, "run_command", main)
-    monkeypatch.setattr(fit, "memory_limit", lambda _: 2e8)
+    monkeypatch.setattr(fit, "memory_limit", lambda _: 4e7)
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "street.mp4", pictures((RED, BLUE), 60))
     write_mot(tmp_path / "boxes.txt", (RED, BLUE), 60)

@@ -119,7 +119,7 @@ def test_layouts_of_networks(layout: str, outputs: Any, tmp_path: Path) -> None:
     path = network(tmp_path / "a.onnx", outputs(), (64, 64))
     from tfrecords_tools.video.onnx import OnnxDetector
 
-    frame: Any = type("Drawn", (Frame,), {"pixels": np.zeros((64, 128, 3), np.uint8)})(1, 0.0, 0, None)
+    frame: Any = type("Drawn", (Frame,), {"pixels": np.zeros((64, 128, 3), np.uint8)})(1, 0.0, 0, None, b"")
     boxes, scores = OnnxDetector(path, layout, 1)(frame)
     assert np.allclose(boxes, [[64, 16, 96, 80]], atol=1e-3) and np.allclose(scores, 0.9, atol=1e-6)
     other = {"yolox": "yolov8", "yolov8": "detr", "detr": "yolox"}[layout]
