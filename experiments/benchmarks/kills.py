@@ -81,7 +81,7 @@ KINDS = {
         f"finetune bnneck weights world OUT --labels world/truth.npz --validation 0.3 {_FINE}", "--seed 1"
     ),
     "adapt": Kind(f"adapt weights world OUT --by denoise --tau 0.3 {_FINE}", "--seed 1"),
-    "embed": Kind("embed weights world OUT --flip --match-colours --batch 16 --images-per-shard 32", "--batch 8"),
+    "embed": Kind("embed weights world OUT --flip --match-colours --batch 16", "--precision bfloat16"),
     "denoise": Kind("denoise features OUT.npz"),
     "export": Kind("export weights/teacher.safetensors OUT.pth"),
 }
