@@ -12,6 +12,8 @@ from cion_jax.errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], object], aside: Path | None = None) -> None:
     """Let `write` fill a file beside its place (or in the folder `aside`), then move it there whole and durable."""
     unfinished = (aside or path.parent) / f".{path.name}.{os.getpid()}"
+    if aside is None:
+        _sweep(path)
     try:
         write(unfinished)
         with unfinished.open("rb+") as file:
@@ -20,6 +22,24 @@ def write_atomically(path: Path, write: Callable[[Path], object], aside: Path | 
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Take away what processes have left that were killed while they wrote this file."""
+    for place in path.parent.iterdir():
+        name, _, process = place.name.rpartition(".")
+        if name == f".{path.name}" and process.isdigit() and not _is_alive(int(process)):
+            place.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def claim_folder(out: Path, notes: Sequence[Path], check: Callable[[Path], None]) -> Path | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cion_jax.atomic import sole_writer
+from cion_jax.atomic import sole_writer, write_atomically
 from cion_jax.config import Writing
 from cion_jax.data import dataset as layout
 from cion_jax.data.records import Records
@@ -192,3 +192,14 @@ def test_two_processes_never_write_to_one_folder(dataset: Path, blocks: Blocks, 
     with main_writes(tmp_path), sole_writer(tmp_path):
         pass
     write_dataset(tmp_path, {"train": blocks}, Writing(workers=1))
+
+
+def test_what_a_killed_process_left_beside_a_file_goes_with_the_next(tmp_path: Path) -> None:
+    """What others are writing stays, and so does all that is not of this file."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".labels.npz.{dead.pid}", f".labels.npz.{os.getppid()}", f".other.npz.{dead.pid}", ".labels.npz.old"]
+    for name in names:
+        (tmp_path / name).touch()
+    write_atomically(tmp_path / "labels.npz", lambda aside: aside.write_text("whole"))
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.npz", *names[1:]}

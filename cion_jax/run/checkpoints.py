@@ -29,6 +29,7 @@ from cion_jax.run.method import State
 from cion_jax.untrusted import read_json
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every save, and tracebacks of what it raises too
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # so do its tasks, of which a full disk ends many at once
 
 
 class Position(NamedTuple):

@@ -61,9 +61,9 @@ def train(method: Method, data: Folder, out: Path, *, profile_steps: int = 0, se
     records = Records(data)
     stages = method.stages(records)
     on_main(lambda: claim(out, settings))
-    on_main(lambda: note_origin(out, data, records.card.fingerprint))
-    template = abstract_state(method, mesh)
     with main_writes(out), Checkpoints(out, settings.keep, settings.keep_every) as checkpoints:
+        on_main(lambda: note_origin(out, data, records.card.fingerprint))
+        template = abstract_state(method, mesh)
         checkpoint = _restore_or_init(method, template, records, checkpoints)
         first_step = int(checkpoint.state.step)
         total_steps = first_step + _steps_left(method, records, stages, checkpoint)

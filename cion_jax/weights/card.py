@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
+import jax
+
 from cion_jax.errors import UserError
 from cion_jax.finetune.bnneck import BNNeck
 from cion_jax.finetune.network import Finetuned
@@ -62,4 +64,5 @@ def checked(name: str, text: str) -> str:
 
 @cache
 def _width(network: Network) -> int:
-    return network.width(network.image_size)
+    with jax.transfer_guard_host_to_device("allow"):  # tracing makes constants, whatever a training allows its steps
+        return network.width(network.image_size)

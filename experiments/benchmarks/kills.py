@@ -232,6 +232,8 @@ def _full_disk(attempt: _Attempt) -> str:
         if disk is None:
             return "not tried"
         code, said = _outcome(attempt.begin(disk))
+        if code == 0 and contents(disk) == attempt.expected:
+            return "fits"  # a disk has whole pages
         subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
         return _refused_well(code, said) if attempt.ends_as_expected(disk) else "FAULT: something was lost"
 
