@@ -133,9 +133,10 @@ def _epochs(method: Method, stages: Stages, batches: Sequence[int]) -> Iterator[
 
 def _work(method: Method, steps: int) -> str:
     """The operations of a whole run of so many steps, by the formulas of its networks, and what they take."""
-    operations = steps * method.flops()
+    each = method.flops()
+    operations = steps * each
     return (
-        f"{steps:,} steps if labels stay, {method.flops() / 1e9:,.3g} GFLOP each: "
+        f"{steps:,} steps if labels stay, {each / 1e9:,.3g} GFLOP each: "
         f"{operations / 1e15:,.3g} PFLOP in all, {operations / 1e13 / 3600:,.2g} hours at 10 TFLOP/s"
     )
 

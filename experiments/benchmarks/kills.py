@@ -1,6 +1,6 @@
 """Is anything lost when a command is killed? Each is ended by SIGKILL at moments drawn by chance, and then repeated.
 
-python -m experiments.benchmarks.kills                             # every command, 30 moments each: an hour or two
+python -m experiments.benchmarks.kills                             # every command, 30 moments each: takes long
 python -m experiments.benchmarks.kills pretrain embed --moments 3
 
 A command is killed three times on its way, if it does not end before, and then let go on to its end. All that it wrote
@@ -181,9 +181,9 @@ class _Attempt:
                     return killed, False
             return killed, self.ends_as_expected(folder)
 
-    def begin(self, folder: Path, *options: str, prepare: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
+    def begin(self, folder: Path, *options: str) -> "subprocess.Popen[str]":
         """Start it in a process of its own."""
-        return _start(self.kind.arguments.replace("OUT", str(folder / "out")), *options, prepare=prepare)
+        return _start(self.kind.arguments.replace("OUT", str(folder / "out")), *options)
 
     def ends_as_expected(self, folder: Path) -> bool:
         """Whether it comes to its end now, and has written what it should."""
@@ -308,7 +308,7 @@ def _whole(arguments: str, folder: Path | None = None) -> None:
         raise UserError(f"cion {arguments} ended with code {code}: {said}")
 
 
-def _start(arguments: str, *options: str, prepare: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
+def _start(arguments: str, *options: str) -> "subprocess.Popen[str]":
     program = Path(sys.executable).with_name("cion")
     surroundings = {
         "JAX_PLATFORMS": "cpu",
@@ -322,7 +322,6 @@ def _start(arguments: str, *options: str, prepare: Callable[[], None] | None = N
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=prepare,
     )
 
 
