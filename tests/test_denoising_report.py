@@ -1,14 +1,10 @@
 """The sweep of tau, and the page that shows what denoising saw and did."""
 
-import base64
-import io
 from collections.abc import Iterable
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cion_jax.config import Denoising, Writing
 from cion_jax.data.records import Records
@@ -22,9 +18,10 @@ from cion_jax.denoise.noise import windows
 from cion_jax.denoise.sweep import UP_TO_TAU, VALUES, share_frame, sweep
 from cion_jax.report.denoising import denoising, denoising_sections, sheets
 from cion_jax.report.linked import dropped_images, merged_identities, nearest_apart, pairs_not_linked
-from cion_jax.report.page import subheading
+from cion_jax.report.page import Part, page, subheading
 from cion_jax.report.tau import choice_of_tau, distances_seen
 from experiments.feature_world import FeatureWorld, draw
+from pages import Page, can_be_seen
 from sources import Blocks
 from tfrecords_tools.tracklet_names import names_file, write_names
 
@@ -61,21 +58,8 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrackedFeatures, De
     return tracked, denoise(*tracked, FIXED), records
 
 
-class Pictures(HTMLParser):
-    """The pictures of a page and their alternative texts."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.pictures: list[dict[str, str | None]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.pictures.append(dict(attrs))
-
-
-def text_of(parts: Iterable[str]) -> str:
-    return "\n".join(parts)
+def text_of(parts: Iterable[Part]) -> str:
+    return page("", parts)
 
 
 # The sweep.
@@ -185,7 +169,7 @@ def test_links_below_tau_and_those_by_chance_are_told(auto: Denoised) -> None:
     assert f"About {evidence.by_chance[at]:,.0f} of them" in text
     assert f"{evidence.links:,.0f} links are trusted" in text
     assert f"<td>{evidence.tau:#.4g}, chosen</td>" in text
-    assert text.count("<img") == 2 and text.count(f"tau {evidence.tau:.4g} is marked") == 2
+    assert text.count("<svg") == 2 and text.count(f"tau {evidence.tau:.4g} is marked") == 2
 
 
 def test_a_given_tau_is_called_so(auto: Denoised) -> None:
@@ -196,7 +180,7 @@ def test_a_given_tau_is_called_so(auto: Denoised) -> None:
     beyond = auto._replace(settings=replace(auto.settings, tau=1.9))
     assert "beyond the distances at which links by chance" in text_of(choice_of_tau(beyond))
     alone = text_of(choice_of_tau(given._replace(evidence=None)))
-    assert "links by chance were not counted" in alone and alone.count("<img") == 1
+    assert "links by chance were not counted" in alone and alone.count("<svg") == 1
     one = auto._replace(settings=replace(auto.settings, levels=1))
     assert "Only level 1 was run" in text_of(choice_of_tau(one))
 
@@ -212,7 +196,7 @@ def test_without_links_the_page_says_why(auto: Denoised) -> None:
     text = text_of(choice_of_tau(nothing._replace(evidence=None)))
     assert (
         "too few pairs of tracklets share a frame" in text
-        and "<img" not in text
+        and "<svg" not in text
         and "<table" not in text
         and "not tried" not in text
     )
@@ -234,23 +218,16 @@ def test_a_missing_or_shortened_sweep_is_told(auto: Denoised, monkeypatch: pytes
 
 def test_the_page_has_its_pictures_with_alternative_texts(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:
     text = denoising(*crowd)
-    pictures = Pictures(text).pictures
-    assert len(pictures) > 20
-    assert len([each for each in pictures if "png" in str(each["src"])[:20]]) == 3  # one space: there is no evidence
-    for picture in pictures:
-        assert picture["alt"] and picture["alt"].strip()
-        kind, data = str(picture["src"]).split(",")
-        assert kind in ("data:image/png;base64", "data:image/jpeg;base64")
-        drawn = Image.open(io.BytesIO(base64.b64decode(data))).convert("L")
-        assert len(np.unique(np.asarray(drawn))) > 20  # not blank
-    assert "href" not in text and "<script" not in text
+    seen = Page(text)
+    assert len(seen.pictures) > 20 and len(seen.drawings) == 3  # one space: there is no evidence
+    assert all(picture["alt"].strip() and can_be_seen(picture) for picture in seen.pictures)
     assert "12 tracklets of 6 videos became 3 identities; 58 of 60 images were kept" in text
 
 
 def test_without_records_there_are_charts_alone(tracked: TrackedFeatures, auto: Denoised) -> None:
     text = text_of(denoising_sections(tracked, auto, title=subheading))
-    pictures = Pictures(text).pictures
-    assert len(pictures) == 4 and all("png" in str(picture["src"])[:20] and picture["alt"] for picture in pictures)
+    seen = Page(text)
+    assert len(seen.pictures) == len(seen.drawings) == 4 and all(picture["alt"] for picture in seen.drawings)
     assert "<h2" not in text and text.count("<h3") == 3 and "(space: " in text
 
 
@@ -274,7 +251,7 @@ def test_a_single_tracklet_or_two_make_a_page(tracklets: int) -> None:
     tracked = TrackedFeatures(rows, np.zeros(6, int), np.arange(6) % tracklets, None)
     text = denoising(tracked, denoise(*tracked))
     assert ("There is only one tracklet" in text) == (tracklets == 1)
-    assert text.count("<img") == tracklets and "sharing a frame" not in text
+    assert text.count("<svg") == tracklets and "sharing a frame" not in text
 
 
 def test_pairs_of_a_frame_are_drawn_apart(auto: Denoised, tracked: TrackedFeatures) -> None:
@@ -318,7 +295,7 @@ def test_without_merged_identities_the_page_says_so(crowd: tuple[TrackedFeatures
 def test_dropped_images_are_shown_farthest_first(crowd: tuple[TrackedFeatures, Denoised, Records]) -> None:
     text = text_of(dropped_images(*crowd))
     assert "3 images were dropped; tracklets of their videos adopted 1 of them" in text
-    says = [str(picture["alt"]) for picture in Pictures(text).pictures]
+    says = [str(picture["alt"]) for picture in Page(text).pictures]
     fates = {each.split(",")[0]: each.split("then ")[1] for each in says}
     assert fates == {"image 7": "nobody's", "image 28": "nobody's", "image 12": "adopted"}
     assert any("image 12, dropped from tracklet 2 at" in each for each in says)
@@ -387,4 +364,4 @@ def test_a_labelling_is_shown_by_its_identities(crowd: tuple[TrackedFeatures, De
     text = text_of(sheets(records, denoised.labels))
     assert all(f": {count} images" in text for count in (21, 19, 18))
     assert text.count(": 5 tracklets") == 1 and text.count(": 4 tracklets") == 2  # one has adopted an image of a fifth
-    assert len(Pictures(text).pictures) == 60
+    assert len(Page(text).pictures) == 60

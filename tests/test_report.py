@@ -1,7 +1,5 @@
 """The page about a run: what it shows is what was found, all of it can be seen, and what is missing is left out."""
 
-import base64
-import io
 import json
 import re
 import shutil
@@ -10,6 +8,7 @@ from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.report.ranked import PLACES, ranked
 from cion_jax.weights.file import load
 from finished_run import FAMILY, SIZE, WORLD, write_run
-from pages import Page
+from pages import Page, can_be_seen
 from plain_ranking import average_precision, ranked_plainly
 from tfrecords_tools.world import build, truth
 
@@ -75,25 +74,34 @@ def text(run: Path) -> str:
 def test_every_picture_can_be_seen_and_is_told(text: str) -> None:
     pictures = Page(text).pictures
     assert len(pictures) > 100
-    for picture in pictures:
-        assert len(picture["alt"]) > 8
-        kind, data = picture["src"].split(";base64,")
-        with Image.open(io.BytesIO(base64.b64decode(data))) as drawn:
-            assert kind == f"data:image/{str(drawn.format).lower()}"
-            assert colours(np.asarray(drawn.convert("RGB"))) > 20
+    assert all(len(picture["alt"]) > 8 and can_be_seen(picture) for picture in pictures)
 
 
 def test_the_page_needs_nothing_but_itself(text: str) -> None:
     assert len(text) < 3e6
-    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
-    assert not {"script", "link", "iframe", "object"} & Page(text).tags
-    assert all(picture["src"].startswith("data:image/") for picture in Page(text).pictures)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text) and "url(" not in text.replace("url(#", "")
+    assert not {"link", "iframe", "object"} & Page(text).tags and text.count("<script") == 1
+    assert all("marks" in picture or picture["src"].startswith("data:image/") for picture in Page(text).pictures)
+
+
+def test_contents_lead_to_each_section(text: str) -> None:
+    page = Page(text)
+    assert len(page.headings) > 5 and len({*page.sections}) == len(page.headings)
+    assert page.links == [f"#{section}" for section in page.sections]
+
+
+def test_drawings_have_the_colours_of_the_page(text: str) -> None:
+    drawings = re.findall("<svg.*?</svg>", text, re.DOTALL)
+    assert len(drawings) > 5
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)  # nothing in it is open or without a name
+        assert "currentColor" in drawing and not re.search("#000000|#ffffff|#222222|#225588", drawing)
 
 
 def test_the_page_tells_what_is_in_the_run(text: str, world: Path) -> None:
     page = Page(text)
-    headings = ("What was run", "Training", "Who is who", "Scores", "Ranked lists", "A map of people")
-    places = [page.texts.index(heading) for heading in headings]
+    headings = ("Scores", "Ranked lists", "A map of people", "Who is who", "Training", "What was run")
+    places = [page.headings.index(heading) for heading in headings]
     assert places == sorted(places)
     for messages in (
         "2026-11-21 10:00 UTC",
@@ -297,10 +305,12 @@ FRAMES = """<!doctype html><meta charset="utf-8">
 <iframe style="width: 390px" srcdoc="{page}"></iframe><iframe style="width: 1400px" srcdoc="{page}"></iframe>
 <script>onload = () => {{ for (const frame of document.querySelectorAll("iframe")) {{
   const inside = frame.contentDocument, left = frame.getBoundingClientRect().left;
-  const places = [...inside.images].map(image => {{
+  const sections = [...inside.querySelectorAll(".section")], open = sections.filter(each => each.open).length;
+  sections.forEach(each => each.open = true);
+  const places = [...inside.querySelectorAll("img, svg")].map(image => {{
     const box = image.getBoundingClientRect();
     return [left + box.left, box.top, left + box.right, box.bottom].map(Math.round).join(" "); }});
-  console.log("MEASURED", inside.documentElement.scrollWidth, places.join(","));
+  console.log("MEASURED", inside.documentElement.scrollWidth, open, places.join(","));
 }} }};</script>"""
 
 
@@ -316,12 +326,13 @@ def test_a_browser_paints_all_of_it(text: str, dark: bool, tmp_path: Path) -> No
     lines = [
         line for line in messages.splitlines() if "CONSOLE" in line and "source: chrome:" not in line
     ]  # its own pages
-    measured = [re.search(r'"MEASURED (\d+) ([\d ,-]*)"', line) for line in lines]
+    measured = [re.search(r'"MEASURED (\d+) (\d+) ([\d ,-]*)"', line) for line in lines]
     assert len(lines) == 2 and all(measured), lines
     assert [int(each[1]) for each in measured if each] == [390, 1400]  # nothing is wider than the screen
+    assert [int(each[2]) for each in measured if each] == [1, len(Page(text).headings)]  # a phone begins with the first
     seen = np.asarray(Image.open(shot).convert("RGB"))
     assert (seen[5, [5, 1000]].mean(axis=-1) < 60).all() if dark else (seen[5, [5, 1000]].mean(axis=-1) > 200).all()
     for each in measured:
-        places = [tuple(map(int, place.split())) for place in each[2].split(",")]
+        places = [tuple(map(int, place.split())) for place in each[3].split(",")]
         painted = [seen[top:bottom, left:right] for left, top, right, bottom in places if bottom < height]
         assert len(painted) > 20 and all(part.size > 3000 and colours(part) > 20 for part in painted)

@@ -117,7 +117,7 @@ def test_the_plane_shows_the_people_with_the_most_images() -> None:
 
 
 def test_a_map_of_too_few_is_left_out() -> None:
-    assert "<img" not in "".join(plane(np.eye(4), np.zeros(4, LABELS)))
+    assert "<svg" not in "".join(plane(np.eye(4), np.zeros(4, LABELS)))
 
 
 def tokens(count: int) -> Backbone:

@@ -79,7 +79,9 @@ def test_each_tracklet_stands_beside_its_nearest_of_other_videos(place: Path, tm
         distance = np.where(of_video == of_video[row], np.inf, 1 - means @ means[row])
         assert [each for _, each in shown] == pytest.approx(np.sort(distance)[: len(shown)], abs=6e-4)
         assert all(of_video[np.searchsorted(names, other)] != of_video[row] for other, _ in shown)
-    places = [page.texts.index(title) for title in ("Who is near to whom", "A map of tracklets", "What training saw")]
+    places = [
+        page.headings.index(title) for title in ("Who is near to whom", "A map of tracklets", "What training saw")
+    ]
     assert places == sorted(places)
     assert any("Points in a plane" in picture["alt"] for picture in page.pictures)
     assert any(re.match("6 images of 3 people in rows", picture["alt"]) for picture in page.pictures)

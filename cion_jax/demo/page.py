@@ -30,7 +30,7 @@ from cion_jax.evaluate.retrieval import Scores
 from cion_jax.report.denoising import denoising_sections
 from cion_jax.report.linked import dropped_images
 from cion_jax.report.maps import activity, has_map
-from cion_jax.report.page import commands, definitions, folded, heading, page, paragraph, subheading, table
+from cion_jax.report.page import Heading, Part, commands, definitions, folded, page, paragraph, subheading, table
 from cion_jax.report.ranked import cmc, ranked
 from cion_jax.report.run import Run, data_card, read_run, training_of, what_was_run
 from tfrecords_tools.world import build
@@ -76,30 +76,31 @@ def page_of(plan: Plan, worlds: Sequence[WorldResults]) -> str:
     return page("From tracklets to people, in a drawn world", _parts(plan, worlds))
 
 
-def _parts(plan: Plan, worlds: Sequence[WorldResults]) -> Iterator[str]:
+def _parts(plan: Plan, worlds: Sequence[WorldResults]) -> Iterator[Part]:
     world = worlds[0]
     records = Records(world.folder / "world")
     truth = read_labelling(world.folder / "world" / "truth.npz", records.card.fingerprint, len(records))
     run = read_run(world.folder / world.best())
     yield paragraph(_summary(worlds))
-    yield heading("The drawn world, and what its tracker gets wrong")
-    yield from drawn_world(tracked(records, truth, _faults(plan, run)))
-    yield heading("Words")
-    yield definitions(_WORDS)
-    yield heading("Scores")
+    yield Heading("Scores")
     yield from _scores(plan, worlds, run)
-    yield heading(f"What queries find: {RUNS[world.best()]}")
+    yield Heading(f"What queries find: {RUNS[world.best()]}")
     yield from _ranked(world)
-    yield heading("Who is who in training")
+    yield Heading("The drawn world, and what its tracker gets wrong")
+    yield from drawn_world(tracked(records, truth, _faults(plan, run)))
+    yield Heading("Who is who in training")
     yield from _label_quality(worlds, records, truth)
-    yield heading("Training at the identity level")
+    yield Heading("Training at the identity level")
     yield from training_of(read_run(world.folder / "identity"))
     if run.weights is not None and has_map(run.weights):
-        yield heading("Where the network is active")
+        yield Heading("Where the network is active")
         yield from activity(run.weights, open_query_gallery(world.folder / "world")[0])
-    yield heading("Your own video")
+    yield Heading("Words")
+    yield definitions(_WORDS)
+    yield Heading("Your own video")
     yield from _your_own()
-    yield folded("What was run", "".join(what_was_run(read_run(world.folder / "identity"))))
+    yield Heading("What was run")
+    yield folded("Settings of the identity level", "".join(what_was_run(read_run(world.folder / "identity"))))
     yield folded("The data", "".join(data_card("The world", world.folder / "world")))
 
 
@@ -181,7 +182,7 @@ def _ranked(world: WorldResults) -> Iterator[str]:
     yield from ranked(query, gallery, cosine(features.query, features.gallery), world.results[contestant])
 
 
-def _label_quality(worlds: Sequence[WorldResults], records: Records, truth: np.ndarray) -> Iterator[str]:
+def _label_quality(worlds: Sequence[WorldResults], records: Records, truth: np.ndarray) -> Iterator[Part]:
     labels = worlds[0].labels
     yield paragraph(
         "Labels, held against the truth. The levels of denoising are those of the features of the identity level's "

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cion_jax.report.drawing import BLUE, PALE, RED
 from cion_jax.report.page import beside, paragraph, picture
 
 #: The most points of a curve that are drawn.
@@ -32,10 +33,7 @@ _CURVES = {
 }
 #: Losses of many heads begin with these; their sum is drawn, under another name.
 _SUMS = {"cls_": "cross_entropy", "triplet_": "triplet"}
-_PALE = "#bbbbbb"
-_BLUE = "#225588"
-_RED = "#cc3311"
-_SCORES = {"mAP": ("mAP", "o-", _BLUE), "rank_1": ("rank 1", "s--", _RED)}
+_SCORES = {"mAP": ("mAP", "o-", BLUE), "rank_1": ("rank 1", "s--", RED)}
 #: Who is ranked: a score's name in the journal begins with the key.
 _RANKED = {"": "Scores on the way", "validation_": "Scores of those who were set aside"}
 
@@ -134,7 +132,7 @@ def _scores(curves: Curves, who: str, title: str) -> str:
 def by_epoch(counts: Mapping[int, int], label: str, note: str) -> str:
     """A picture of a number for each epoch."""
     figure, axes = _small(label)
-    axes.plot([*counts], [*counts.values()], "o-", color=_BLUE, markersize=4)
+    axes.plot([*counts], [*counts.values()], "o-", color=BLUE, markersize=4)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return picture(figure, f"Curve of {label} by epoch, from {_ends(np.array([*counts.values()]))}", note)
@@ -179,9 +177,9 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 def _curve(curve: np.ndarray, label: str, window: int, marks: Sequence[int]) -> Figure:
     figure, axes = _small(label)
     epochs, values = curve
-    axes.plot(*decimated(epochs, values), color=_PALE if window > 1 else _BLUE, linewidth=1)
+    axes.plot(*decimated(epochs, values), color=PALE if window > 1 else BLUE, linewidth=1)
     if window > 1:
-        axes.plot(*decimated(epochs, smoothed(values, window)), color=_BLUE)
+        axes.plot(*decimated(epochs, smoothed(values, window)), color=BLUE)
     if values.min() >= 0:
         axes.set_ylim(bottom=0)
     for mark in marks:
@@ -191,8 +189,8 @@ def _curve(curve: np.ndarray, label: str, window: int, marks: Sequence[int]) -> 
 
 def _before_and_after(noise: Mapping[int, np.ndarray], column: int, label: str) -> Figure:
     figure, axes = _small(label)
-    axes.plot([*noise], [rows[0, column] for rows in noise.values()], "s--", color=_RED, label="raw tracklets")
-    axes.plot([*noise], [rows[-1, column] for rows in noise.values()], "o-", color=_BLUE, label="after denoising")
+    axes.plot([*noise], [rows[0, column] for rows in noise.values()], "s--", color=RED, label="raw tracklets")
+    axes.plot([*noise], [rows[-1, column] for rows in noise.values()], "o-", color=BLUE, label="after denoising")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.legend()

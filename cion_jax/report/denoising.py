@@ -1,7 +1,6 @@
 """The report of denoising: noise after each level, how tau was chosen, distances, and identities in pictures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from html import escape
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from cion_jax.data.records import Records
 from cion_jax.denoise.denoise import Denoised
 from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.report.linked import dropped_images, merged_identities, pairs_not_linked
-from cion_jax.report.page import heading, page, paragraph, subheading, table
+from cion_jax.report.page import Heading, Part, page, paragraph, subheading, table, take_care
 from cion_jax.report.photos import Photo, photograph, strip
 from cion_jax.report.tau import choice_of_tau, distances_seen
 from tfrecords_tools.sheet import spread
@@ -35,8 +34,8 @@ def denoising_sections(
     tracked: TrackedFeatures,
     denoised: Denoised,
     records: Records | None = None,
-    title: Callable[[str], str] = heading,
-) -> Iterator[str]:
+    title: Callable[[str], Part] = Heading,
+) -> Iterator[Part]:
     """The parts of the page; `title` makes the heading of a section."""
     yield paragraph(_summary(denoised))
     for warning in denoised.warnings:
@@ -44,10 +43,6 @@ def denoising_sections(
     yield title("Noise, level by level")
     yield noise_table(denoised.noise)
     yield paragraph(_about_noise(denoised))
-    yield title("How tau was chosen")
-    yield from choice_of_tau(denoised)
-    yield title("Distances")
-    yield from distances_seen(denoised)
     if records is not None:
         yield title("The largest merged identities")
         yield from merged_identities(tracked, denoised, records)
@@ -55,6 +50,10 @@ def denoising_sections(
         yield from dropped_images(tracked, denoised, records)
         yield title("The nearest tracklets that were not linked")
         yield from pairs_not_linked(tracked, denoised, records)
+    yield title("How tau was chosen")
+    yield from choice_of_tau(denoised)
+    yield title("Distances")
+    yield from distances_seen(denoised)
 
 
 def _summary(denoised: Denoised) -> str:
@@ -69,12 +68,6 @@ def _summary(denoised: Denoised) -> str:
         f"{settings.tau:.4g} apart, on average over their tracklets, are merged. Tracklets are compared "
         f"{_SPACES[settings.whiten]} (space: {settings.whiten}). Distances are 1 - cosine."
     )
-
-
-def take_care(text: str) -> str:
-    """A warning of denoising."""
-    look = "border-left: 4px solid #cc3311; padding-left: .8rem"
-    return f'<p role="note" style="{look}"><strong>Take care:</strong> {escape(text)}.</p>'
 
 
 def _about_noise(denoised: Denoised) -> str:

@@ -146,7 +146,7 @@ def weights_of_run(folder: Path, curves: Curves | None, weights: Weights | None,
         who = "The people of the test set" if by_test else "Those who were set aside"
         yield paragraph(
             f"{who} were ranked best after epoch {best[0]:,}: `cion embed`, `evaluate` and `export` take {BEST} where "
-            "they are given the run, and so do the scores below."
+            "they are given the run, and so do the scores above."
         )
     if best and by_test:
         yield paragraph(

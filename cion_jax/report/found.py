@@ -10,7 +10,7 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import Images
 from cion_jax.gallery.answers import Answers
 from cion_jax.gallery.rows import By
-from cion_jax.report.page import page, paragraph
+from cion_jax.report.page import page, paragraph, take_care
 from cion_jax.report.photos import HEIGHT, WIDTH, Photo, strip
 from tfrecords_tools.sheet import spread
 
@@ -37,9 +37,9 @@ def _about(answers: Answers, shown: int, missing: int) -> Iterator[str]:
     )
     yield paragraph(answers.about_threshold())
     for remark in answers.remarks():
-        yield paragraph(f"Take care: {remark}.")
+        yield take_care(remark)
     if missing:
-        yield paragraph(f"Take care: {missing:,} images are not there any more, or damaged. They are grey.")
+        yield take_care(f"{missing:,} images are not there any more, or damaged, and are grey")
 
 
 def _strips(answers: Answers, asked: Images, shown: list[int]) -> tuple[list[str], int]:

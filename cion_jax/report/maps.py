@@ -26,6 +26,7 @@ from cion_jax.data.records import Records
 from cion_jax.finetune.bnneck import BNNeck, backbone_variables
 from cion_jax.models.network import Network
 from cion_jax.models.zoo import Backbone, Variables
+from cion_jax.report.drawing import DARK
 from cion_jax.report.page import paragraph, picture
 from cion_jax.report.photos import HEIGHT, WIDTH, Photo, photograph, strip
 from cion_jax.weights.file import Weights
@@ -39,7 +40,6 @@ PEOPLE = 12
 SMALLEST_MAP = (4, 2)
 _HEAT = "inferno"
 _MARKERS = "osD^v<>pP*Xh"
-_DARK = "#222222"
 
 
 def keeps_maps(weights: Weights) -> bool:
@@ -159,7 +159,7 @@ def _plane(points: np.ndarray, shares: np.ndarray, labels: np.ndarray) -> Figure
     figure = Figure((4.4, 5.4), layout="constrained")
     axes = figure.subplots()
     names, person = np.unique(labels["identity"], return_inverse=True)
-    look: dict[str, Any] = {"s": 28, "edgecolors": _DARK, "linewidths": 0.5}
+    look: dict[str, Any] = {"s": 28, "edgecolors": DARK, "linewidths": 0.5}
     colours = colormaps["Paired"](np.arange(PEOPLE))
     for camera, marker in zip(np.unique(labels["camera"]), cycle(_MARKERS), strict=False):
         some = labels["camera"] == camera

@@ -2,59 +2,118 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cion_jax.report.drawing import svg
+
 _STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fcfcfa; --line: #ccc; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #1b1c1e; --line: #555; } }
+:root { color-scheme: light dark; --ink: #222; --paper: #fcfcfa; --line: #d8d8d4; --soft: #f1f1ec; --pale: #bbb;
+  --blue: #225588; --red: #cc3311; --green: #228833; --orange: #c05a10; }
+@media (prefers-color-scheme: dark) { :root { --ink: #dcdcd8; --paper: #1b1c1e; --line: #44464a; --soft: #26282b;
+  --pale: #70747a; --blue: #7fb2e5; --red: #ff7a5c; --green: #5fbf70; --orange: #f0a060; } }
+* { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; margin-top: 1.5rem; }
-p { overflow-wrap: anywhere; } .wide { overflow-x: auto; }
+  max-width: 62rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; } h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
+h2 { display: inline; font-size: 1.2rem; }
+a { color: var(--blue); }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; padding: .6rem 0; border-bottom: 1px solid var(--line);
+  font-size: .9rem; }
+nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
+p { max-width: 46rem; overflow-wrap: anywhere; } .row p { max-width: none; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); text-align: right; }
+th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 dt { font-weight: 600; margin-top: .4rem; } dd { margin: 0 0 0 1.2rem; }
-pre { font: .85rem/1.6 ui-monospace, monospace; padding: .6rem .8rem; border: 1px solid var(--line);
-  border-radius: 4px; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+pre { font: .85rem/1.6 ui-monospace, monospace; padding: .6rem .8rem; background: var(--soft); border-radius: 4px; }
+figure { margin: 1rem 0; } img, svg { max-width: 100%; height: auto; } img { border-radius: 4px; }
 figcaption, .row p { font-size: .9rem; }
 summary { cursor: pointer; margin: .5rem 0; }
+.section { margin-top: 1.2rem; scroll-margin-top: .5rem; }
+.section > summary { padding: .5rem 0; margin: 0; }
+.care { border-left: 4px solid var(--red); padding-left: .8rem; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem 1.5rem;
-  margin: 1rem 0; } .beside > * { margin: 0; }
+  margin: 1rem 0; } .beside > * { margin: 0; min-width: 0; }
 .row p { margin: 1rem 0 .3rem; } .strip { display: flex; flex-wrap: wrap; gap: .5rem; }
 .strip figure { margin: 0; width: 4.6rem; text-align: center; line-height: 1.3; }
-.strip figcaption { font-size: .8rem; }
-.strip img { display: block; box-sizing: border-box; width: 100%; border: 4px solid var(--line); }
-.strip .right img { border: 4px solid #228833; } .strip .wrong img { border: 4px dashed #cc3311; }
-.strip .doubtful img { border: 4px dashed #ee7733; } .strip .doubtful { opacity: .7; }
-@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; }
+.strip figcaption { font-size: .8rem; overflow-wrap: anywhere; }
+.strip img { display: block; width: 100%; border: 4px solid var(--line); }
+.strip .right img { border: 4px solid var(--green); } .strip .wrong img { border: 4px dashed var(--red); }
+.strip .doubtful img { border: 4px dashed var(--orange); } .strip .doubtful { opacity: .7; }
+@media (max-width: 40rem) { table { font-size: .85rem; } th, td { padding-right: .5rem; }
+  .section { border-bottom: 1px solid var(--line); margin-top: 0; }
   .strip { gap: .3rem; } .strip figure { width: 3.4rem; } .strip figcaption { font-size: .7rem; } }
-@media print { body { max-width: none; } figure, table, .row { break-inside: avoid; } h2, h3 { break-after: avoid; } }
+@media print { body { max-width: none; } nav { display: none; } figure, table, .row { break-inside: avoid; }
+  summary, h3 { break-after: avoid; } }
 """
+#: Without it, all sections are open. On a phone only the first is, until somebody asks for another or prints.
+_SCRIPT = """
+const sections = [...document.querySelectorAll(".section")];
+if (matchMedia("(max-width: 40rem)").matches) sections.slice(1).forEach(each => each.open = false);
+const show = () => { const asked = sections.find(each => "#" + each.id == location.hash);
+  if (asked) { asked.open = true; asked.scrollIntoView(); } };
+addEventListener("hashchange", show); show();
+addEventListener("beforeprint", () => sections.forEach(each => each.open = true));
+"""
+#: With fewer sections a page has no contents.
+_FEW = 3
 
-#: Pixels per inch of a drawing.
-_DENSITY = 192
-#: Its pixels per pixel of the page, so that screens of high density show it sharp.
-_FINER = 2
+
+class Heading(NamedTuple):
+    """The beginning of a section, which goes to the next one."""
+
+    title: str
 
 
-def page(title: str, parts: Iterable[str]) -> str:
+#: What a page consists of.
+Part = str | Heading
+
+
+def page(title: str, parts: Iterable[Part]) -> str:
     """The whole file; `parts` are what the functions below return."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
     begin = f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{_STYLE}</style></head>\n'
-    return f"{begin}<body>\n{body}\n</body>\n</html>\n"
+    above, *sections = _sections(parts)
+    body = [f"<h1>{escape(title)}</h1>", _contents([name for name, _ in sections]), above[1], *map(_section, sections)]
+    return f"{begin}<body>\n" + "\n".join(filter(None, body)) + f"\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
 
 
-def heading(text: str) -> str:
-    """The beginning of a section."""
-    return f"<h2>{escape(text)}</h2>"
+def _sections(parts: Iterable[Part]) -> list[tuple[str, str]]:
+    """The title and the inside of each section; the first has no title: it stands above all others."""
+    sections: list[tuple[str, list[str]]] = [("", [])]
+    for part in parts:
+        if isinstance(part, Heading):
+            sections.append((part.title, []))
+        else:
+            sections[-1][1].append(part)
+    return [(title, "\n".join(inside)) for title, inside in sections]
+
+
+def _contents(titles: Sequence[str]) -> str:
+    links = "".join(f'<a href="#{_place(title)}">{escape(title)}</a>' for title in titles)
+    return f'<nav aria-label="Contents">{links}</nav>' if len(titles) >= _FEW else ""
+
+
+def _section(section: tuple[str, str]) -> str:
+    title, inside = section
+    above = f"<summary><h2>{escape(title)}</h2></summary>"
+    return f'<details class="section" id="{_place(title)}" open>{above}\n{inside}\n</details>'
+
+
+def _place(title: str) -> str:
+    """What a link calls a section."""
+    return "-".join(re.findall(r"\w+", title.lower()))
+
+
+def take_care(text: str) -> str:
+    """A warning."""
+    return f'<p role="note" class="care"><strong>Take care:</strong> {escape(text)}.</p>'
 
 
 def subheading(text: str) -> str:
@@ -109,14 +168,10 @@ def beside(*parts: str) -> str:
 
 
 def image(drawn: Figure | Image.Image, says: str) -> str:
-    """A picture without a caption: drawings as PNG, photographs as JPEG."""
-    file = io.BytesIO()
+    """A picture without a caption: drawings as SVG, photographs as JPEG."""
     if isinstance(drawn, Figure):
-        drawn.savefig(file, format="png", dpi=_DENSITY)
-        size = f' width="{Image.open(file).width // _FINER}"'
-    else:
-        drawn.save(file, format="JPEG", quality=85)
-        size = ""
-    kind = "png" if size else "jpeg"
+        return svg(drawn, escape(says))
+    file = io.BytesIO()
+    drawn.save(file, format="JPEG", quality=85)
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{escape(says)}"{size} src="data:image/{kind};base64,{data}">'
+    return f'<img alt="{escape(says)}" src="data:image/jpeg;base64,{data}">'

@@ -15,8 +15,7 @@ from cion_jax.data.records import Records
 from cion_jax.denoise.denoise import Denoised
 from cion_jax.denoise.inputs import TrackedFeatures
 from cion_jax.denoise.vectors import distances, unit
-from cion_jax.report.denoising import take_care
-from cion_jax.report.page import heading, page, paragraph, subheading
+from cion_jax.report.page import Heading, Part, page, paragraph, subheading, take_care
 from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.tracklet_names import read_names
 
@@ -94,7 +93,7 @@ def _main(labels: np.ndarray, tracklet: np.ndarray) -> np.ndarray:
     return np.array([main.get(number, -1) for number in tracklet.tolist()])
 
 
-def _parts(tracked: TrackedFeatures, denoised: Denoised, seen: Seen) -> Iterator[str]:
+def _parts(tracked: TrackedFeatures, denoised: Denoised, seen: Seen) -> Iterator[Part]:
     counts = np.bincount(denoised.labels[denoised.labels >= 0])
     order = np.argsort(-counts, kind="stable")
     lasted = np.array([_lasting(seen, label) for label in range(len(counts))])
@@ -108,7 +107,7 @@ def _parts(tracked: TrackedFeatures, denoised: Denoised, seen: Seen) -> Iterator
     for label in sure[:ROWS].tolist():
         yield from _row(seen, label, "")
     if len(unsure):
-        yield heading("Doubtful: seen too shortly to be sure that it is somebody else, or anybody")
+        yield Heading("Doubtful: seen too shortly to be sure that it is somebody else, or anybody")
         for label in unsure[: max(ROWS - len(sure), 0)].tolist():
             yield from _row(seen, label, "doubtful")
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from cion_jax.data.records import Records
 from cion_jax.evaluate.distances import Distances
 from cion_jax.evaluate.retrieval import QueryResults, identities_and_cameras, ignored, roc_curve, scores
+from cion_jax.report.drawing import GRID
 from cion_jax.report.page import picture, subheading, table
 from cion_jax.report.photos import Photo, photograph, strip
 from tfrecords_tools.sheet import spread
@@ -114,5 +115,5 @@ def _axes(across: str, up: str) -> tuple[Figure, Any]:
     figure = Figure((4.4, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=across, ylabel=up)
-    axes.grid(color="#dddddd")
+    axes.grid(color=GRID)
     return figure, axes

@@ -25,7 +25,7 @@ from cion_jax.report.curves import Curves, evaluations, read_curves, relabelling
 from cion_jax.report.denoising import noise_table, sheets
 from cion_jax.report.finetuned import ADAPTATION, PRETRAINING, Kind, clusters, kind_of, single_losses, weights_of_run
 from cion_jax.report.maps import activity, keeps_maps, plane
-from cion_jax.report.page import beside, folded, heading, page, paragraph, table
+from cion_jax.report.page import Heading, Part, beside, folded, page, paragraph, table
 from cion_jax.report.ranked import cmc, ranked, roc, score_table
 from cion_jax.report.unlabelled import map_of_tracklets, neighbours, tracklets_seen
 from cion_jax.report.views import views_seen
@@ -109,8 +109,20 @@ def lost_data(run: Run, data: Path | None = None) -> str | None:
     return f"{run.origin['data']}: what {run.folder} was trained on is not there any more; name its place with --data"
 
 
-def _parts(run: Run, train: Path | None, test: Path | None, given: Path | None) -> Iterator[str]:
-    yield heading("What was run")
+def _parts(run: Run, train: Path | None, test: Path | None, given: Path | None) -> Iterator[Part]:
+    yield Heading("Scores")
+    yield from retrieval_of(run, test)
+    yield Heading("Who is who")
+    path = given or labels_file(run)
+    yield from people_of(run, path, train or test)
+    if train is not None:
+        yield from _seen_in_training(run, path, Records(train), test)
+    if run.kind != PRETRAINING:
+        yield Heading("Weights")
+        yield from weights_of_run(run.folder, run.curves, run.weights, run.settings.get("select") == "test")
+    yield Heading("Training")
+    yield from training_of(run)
+    yield Heading("What was run")
     yield from what_was_run(run)
     if train is not None:
         yield from data_card("Trained on", train)
@@ -118,21 +130,9 @@ def _parts(run: Run, train: Path | None, test: Path | None, given: Path | None) 
             yield paragraph("This is not what it was trained on: the folder has been written anew since.")
     if test is not None and test != train:
         yield from data_card("Tried on", test)
-    yield heading("Training")
-    yield from training_of(run)
-    yield heading("Who is who")
-    path = given or labels_file(run)
-    yield from people_of(run, path, train or test)
-    if train is not None:
-        yield from _seen_in_training(run, path, Records(train), test)
-    if run.kind != PRETRAINING:
-        yield heading("Weights")
-        yield from weights_of_run(run.folder, run.curves, run.weights, run.settings.get("select") == "test")
-    yield heading("Scores")
-    yield from retrieval_of(run, test)
 
 
-def _seen_in_training(run: Run, path: Path | None, records: Records, test: Path | None) -> Iterator[str]:
+def _seen_in_training(run: Run, path: Path | None, records: Records, test: Path | None) -> Iterator[Part]:
     """Where nobody is labelled: tracklets, their neighbours, and a map; and what a pre-training saw."""
     labels = None
     if path is not None:
@@ -141,12 +141,12 @@ def _seen_in_training(run: Run, path: Path | None, records: Records, test: Path 
     if run.weights is not None and not _has_queries(test):
         seen = tracklets_seen(run.weights, records, labels)
         if seen is not None:
-            yield heading("Who is near to whom")
+            yield Heading("Who is near to whom")
             yield from neighbours(seen, records)
-            yield heading("A map of tracklets")
+            yield Heading("A map of tracklets")
             yield from map_of_tracklets(seen)
     if "crops" in run.settings:
-        yield heading("What training saw")
+        yield Heading("What training saw")
         yield from views_seen(run.settings, records, np.array(records.index["tracklet"]) if labels is None else labels)
 
 
@@ -232,7 +232,7 @@ def _told(run: Run, records: Records) -> np.ndarray:
     return np.array(records.index["identity"], np.int64)
 
 
-def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
+def retrieval_of(run: Run, test: Path | None) -> Iterator[Part]:
     """Retrieval with the features of the run's network on an evaluation set, in numbers and in pictures."""
     if run.weights is None:
         yield paragraph("There are no weights yet: a run writes them after its first epoch.")
@@ -250,12 +250,12 @@ def retrieval_of(run: Run, test: Path | None) -> Iterator[str]:
     contestant = {f"{model.name}, {how}": results}
     yield score_table(contestant)
     yield beside(cmc(contestant), roc(contestant))
-    yield heading("Ranked lists")
+    yield Heading("Ranked lists")
     yield from ranked(query, gallery, distances, results)
     if keeps_maps(run.weights):
-        yield heading("Where the network is active")
+        yield Heading("Where the network is active")
         yield from activity(run.weights, query)
-    yield heading("A map of people")
+    yield Heading("A map of people")
     yield from plane(features.gallery, features.gallery_labels)
 
 

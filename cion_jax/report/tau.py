@@ -14,15 +14,13 @@ from cion_jax.denoise.noise import members
 from cion_jax.denoise.sweep import LARGEST, UP_TO_TAU, VALUES, Step, share_frame, sweep
 from cion_jax.denoise.thresholds import Evidence
 from cion_jax.denoise.vectors import distances
+from cion_jax.report.drawing import BLUE, PALE, RED
 from cion_jax.report.page import beside, paragraph, picture, table
 
 #: The most pairs of tracklets whose distances are drawn.
 PAIRS = 1 << 16
 #: The steps of the sweep that are in the table.
 _ROWS = (4, 8, 12, 14, UP_TO_TAU, 18, 20, 22, VALUES)
-_PALE = "#bbbbbb"
-_BLUE = "#225588"
-_RED = "#cc3311"
 
 
 def choice_of_tau(denoised: Denoised) -> Iterator[str]:
@@ -97,8 +95,8 @@ def _why_nothing(evidence: Evidence | None) -> str:
 def _links(evidence: Evidence, tau: float) -> Figure:
     figure, (axes,) = _figure(1)
     near = evidence.near > 0
-    axes.plot(evidence.steps[near], evidence.near[near], color=_BLUE, label="nearer than this")
-    axes.plot(evidence.steps, evidence.by_chance, "--", color=_RED, label="of them by chance")
+    axes.plot(evidence.steps[near], evidence.near[near], color=BLUE, label="nearer than this")
+    axes.plot(evidence.steps, evidence.by_chance, "--", color=RED, label="of them by chance")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(bottom=0.5)
@@ -112,7 +110,7 @@ def _swept(steps: list[Step], tau: float) -> Figure:
     values = [step.tau for step in steps]
     labels = {"identities": "identities", "merged": "merged pairs", "stability": "stability"}
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
-        axes.plot(values, [getattr(step, name) for step in steps], ".-", color=_BLUE)
+        axes.plot(values, [getattr(step, name) for step in steps], ".-", color=BLUE)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(label)
     panels[-1].set_xlabel("tau")
@@ -177,8 +175,8 @@ def _inside(denoised: Denoised) -> Figure:
     after = clusters.distance[clusters.home >= 0]
     figure, (axes,) = _figure(1)
     bins = np.linspace(0, max(before.max(), sigma) * 1.02 + 1e-6, 81).tolist()
-    axes.hist(before, bins, color=_PALE, label="before")
-    axes.hist(after, bins, histtype="step", color=_BLUE, label="after")
+    axes.hist(before, bins, color=PALE, label="before")
+    axes.hist(after, bins, histtype="step", color=BLUE, label="after")
     axes.set_ylabel("images")
     axes.set_xlabel("distance, 1 - cosine")
     return _finished(figure, "sigma", sigma)
@@ -213,7 +211,7 @@ def _of_one_frame(clusters: Clusters, random: np.random.Generator) -> np.ndarray
 def _histogram_of_pairs(drawn: dict[str, np.ndarray], tau: float) -> Figure:
     figure, (axes,) = _figure(1)
     bins = np.linspace(0, max([tau, *(values.max() for values in drawn.values())]) * 1.02 + 1e-6, 81)
-    looks: dict[str, dict[str, Any]] = {"others": {"color": _PALE, "fill": True}, "sharing a frame": {"color": _RED}}
+    looks: dict[str, dict[str, Any]] = {"others": {"color": PALE, "fill": True}, "sharing a frame": {"color": RED}}
     for name, values in drawn.items():
         axes.stairs(np.histogram(values, bins)[0] / len(values), bins, label=name, **looks[name])
     axes.set_ylabel("share of the pairs")

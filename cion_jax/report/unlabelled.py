@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from cion_jax.data.records import Records
 from cion_jax.evaluate.embed import embed_all
+from cion_jax.report.drawing import DARK, PALE
 from cion_jax.report.maps import flattened
 from cion_jax.report.page import paragraph, picture
 from cion_jax.report.photos import Photo, photograph, strip
@@ -31,8 +32,6 @@ NEIGHBOURS = 9
 #: People in colour on the map: as many as colours can tell apart.
 PEOPLE = 12
 _MARKERS = "os^DvP*X"
-_GREY = "#bbbbbb"
-_DARK = "#222222"
 
 
 class Seen(NamedTuple):
@@ -175,8 +174,8 @@ def _drawn(points: np.ndarray, shares: np.ndarray, person: np.ndarray, shown: np
     figure = Figure((4.4, 4.4), layout="constrained")
     axes = figure.subplots()
     rest = ~np.isin(person, shown)
-    axes.scatter(points[rest, 0], points[rest, 1], s=12, c=_GREY, linewidths=0)
-    look: dict[str, Any] = {"s": 28, "edgecolors": _DARK, "linewidths": 0.5}
+    axes.scatter(points[rest, 0], points[rest, 1], s=12, c=PALE, linewidths=0)
+    look: dict[str, Any] = {"s": 28, "edgecolors": DARK, "linewidths": 0.5}
     colours = colormaps["Paired"](np.arange(PEOPLE))
     for name, colour, marker in zip(shown, colours, cycle(_MARKERS), strict=False):
         own = points[person == name]
