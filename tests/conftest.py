@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,29 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def small_in_zoo() -> Iterator[None]:
+    """The backbone of `finished_run` in the zoo."""
+    from cion_jax.models.zoo import ZOO
+    from finished_run import FAMILY
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ZOO, "small", FAMILY)
+        yield
+
+
 @pytest.fixture(scope="session")
-def process(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs `cion pretrain` in processes of their own, which share what they compile."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes that tests start keep what they compile, for each other."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session")
+def process(dataset: Path, cache: Path) -> Any:
+    """Runs `cion pretrain` in processes of their own."""
     from tiny_pretrain import Process
 
-    return Process(dataset, tmp_path_factory.mktemp("compiled"))
+    return Process(dataset, cache)
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,8 @@ def launch(name: str, data: Path, out: Path, cache: Path, *plans: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", ["bnneck", "mgn", "dbscan"])
-def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, tmp_path: Path) -> None:
-    one, two, cache = (tmp_path / folder for folder in ("one", "two", "cache"))
+def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
     launch(name, dataset, one, cache, MAIN)
     launch(name, dataset, two, cache, MAIN, OTHER | {"killed": 6})
     assert 6 <= len(steps(two)) < 15 and not (two / "labels" / "epoch-00002.npz").exists()
@@ -64,7 +64,7 @@ def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["bnneck", "mgn", "dbscan"])
-def test_eight_devices_learn_the_same(name: str, dataset: Path, tmp_path: Path) -> None:
+def test_eight_devices_learn_the_same(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
     """With the same clusters, that is: in so small a network the last bit of a feature may turn one. The first are made
     before any step, and are equal. Steps are small: by its counts Adam
     makes as much of a gradient that is rounding alone as of any other."""
@@ -75,7 +75,7 @@ def test_eight_devices_learn_the_same(name: str, dataset: Path, tmp_path: Path) 
     plan: dict[str, Any] = MAIN
     for devices in (1, 8):
         out = tmp_path / str(devices)
-        assert ended([start([RUN, json.dumps(plan), *arguments, str(out)], tmp_path / "cache", devices)])[0][0] == 0
+        assert ended([start([RUN, json.dumps(plan), *arguments, str(out)], cache, devices)])[0][0] == 0
         plan = MAIN | ({"labels": str(out)} if name == "dbscan" else {})
     one, eight = tmp_path / "1", tmp_path / "8"
     losses = [[row["loss"] for row in steps(out)] for out in (one, eight)]

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -23,27 +22,19 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.distances import cosine
 from cion_jax.evaluate.embed import embed_all
 from cion_jax.evaluate.retrieval import search
-from cion_jax.models.zoo import ZOO
 from cion_jax.report.ranked import PLACES, ranked
 from cion_jax.weights.file import load
-from finished_run import FAMILY, SIZE, WORLD, write_run
+from finished_run import SIZE, WORLD, write_run
 from pages import Page, can_be_seen
 from plain_ranking import average_precision, ranked_plainly
 from tfrecords_tools.world import build, truth
 
-pytestmark = pytest.mark.xdist_group("report")
+pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.usefixtures("small_in_zoo")]
 
 
 def colours(pixels: np.ndarray) -> int:
     """How many there are."""
     return len(np.unique(pixels.astype(np.int32) @ [1, 1 << 8, 1 << 16]))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def zoo() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ZOO, "small", FAMILY)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,23 +16,15 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.evaluate.embed import embed_all
-from cion_jax.models.zoo import ZOO
 from cion_jax.report.views import crops_of
 from cion_jax.weights.file import load
-from finished_run import FAMILY, SIZE, WORLD, write_run
+from finished_run import SIZE, WORLD, write_run
 from pages import Page
 from tfrecords_tools.sheet import spread
 from tfrecords_tools.world import build
 
-pytestmark = pytest.mark.xdist_group("report")
+pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.usefixtures("small_in_zoo")]
 CROPS = Crops(global_size=(32, 16), local_size=(16, 8), local_crops=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def zoo() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ZOO, "small", FAMILY)
-        yield
 
 
 @pytest.fixture(scope="module")
