@@ -233,8 +233,11 @@ def _present(tree: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, np.float64) for name in MODELS), ("resnet18_ibn", np.float32)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
 def test_the_published_training_is_reproduced(name: str, dtype: Any) -> None:
     """With hardly any clipping, and to the last digits with much: one compiled gradient."""
     with jax.enable_x64(dtype == np.float64):
