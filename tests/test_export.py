@@ -13,6 +13,7 @@ from cion_jax.errors import UserError
 from sources import Blocks
 from tfrecords_tools.export import export
 from tfrecords_tools.importers import IMPORTERS
+from tfrecords_tools.tracklet_names import names_file, read_names, write_names
 
 WRITING = Writing(workers=1)
 
@@ -33,9 +34,24 @@ def test_identities_of_a_labelling(dataset: Path, tmp_path: Path, capsys: pytest
     write_labelling(tmp_path / "labels.npz", labels, records.card.fingerprint, {})
     export(dataset, tmp_path / "out", layout="identities", split="train", labelling=tmp_path / "labels.npz")
     assert capsys.readouterr().err == f"{dataset}: left out 50 images of split train without an identity\n"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"identity{n:08d}" for n in range(3)]
+    assert sorted(path.name for path in (tmp_path / "out").glob("identity*")) == [f"identity{n:08d}" for n in range(3)]
     written = {path.read_bytes() for path in (tmp_path / "out" / "identity00000001").rglob("*.jpg")}
     assert written == {records[number].image for number in np.flatnonzero(labels == 1)}
+
+
+@pytest.mark.parametrize("layout", ["tracklets", "identities"])
+def test_the_table_brings_all_of_it_back(layout: str, tmp_path: Path) -> None:
+    """People, cameras, frames and the names of the source, which folders have no place for."""
+    names = [(tracklet, tracklet // 2, f"film {tracklet // 2}.mp4", f"#{tracklet % 2}") for tracklet in range(12)]
+    write_dataset(tmp_path / "data", {"train": Blocks(60)}, WRITING, {names_file("train"): write_names(names)})
+    export(tmp_path / "data", tmp_path / "out", layout=layout, split="train", labelling=None)  # type: ignore[arg-type]
+    splits = IMPORTERS["manifest"](tmp_path / "out" / "images.jsonl")
+    write_dataset(tmp_path / "back", splits, WRITING, {names_file("train"): write_names(splits["train"].names)})
+    old, new = Records(tmp_path / "data"), Records(tmp_path / "back")
+    kept = [record for record in old if layout == "tracklets" or record.identity >= 0]
+    before, after = ({(each.image, *(getattr(each, name) for name in FIELDS)) for each in side} for side in (kept, new))
+    assert before == after and len(after) > 50
+    assert read_names(tmp_path / "back", "train") == names
 
 
 def test_market_goes_out_and_comes_back(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
-"""Records as folders of images again: the bytes are those in the records."""
+"""Records as folders of images again: the bytes are those in the records.
 
+Beside them a table, images.jsonl, keeps what folders have no place for; with it the importer of manifests reads all of
+it back. Market-1501 has everything in its names.
+"""
+
+import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +21,12 @@ from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
 from tfrecords_tools.importers.numbering import dense_ranks
 from tfrecords_tools.notices import say_left_out
+from tfrecords_tools.tracklet_names import read_names
 
 Layout = Literal["tracklets", "identities", "market1501"]
 
+#: The table in folders of tracklets and identities.
+TABLE = "images.jsonl"
 _PNG = b"\x89PNG"
 _MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 #: The largest numbers for which names as Market-1501 has them have digits.
@@ -43,15 +52,18 @@ def export(folder: Path, out: Path, *, layout: Layout, split: str, labelling: Pa
     total = sum(splits[name].images for name in splits if layout == "market1501" or name == split)
     if layout == "market1501":
         places = _market(folder, labelling)
+        rows = None
     else:
         records = Records(folder, split)
-        places = _tracklets(records) if layout == "tracklets" else _identities(records, _people(records, labelling))
+        people = _people(records, labelling) if labelling or layout == "identities" else records.index["identity"]
+        places = _tracklets(records) if layout == "tracklets" else _identities(records, people)
+        rows = _Rows(records, people)
     unfinished = out.with_name(f".{out.name}.unfinished")
     unfinished.mkdir(parents=True, exist_ok=True)
     with sole_writer(unfinished):
         try:
             _empty(unfinished)  # of what a killed export has left
-            written = _write(unfinished, places, total)
+            written = _write(unfinished, places, total, rows)
             unfinished.replace(out)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -61,18 +73,46 @@ def export(folder: Path, out: Path, *, layout: Layout, split: str, labelling: Pa
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        shutil.rmtree(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-def _write(folder: Path, places: Places, total: int) -> int:
+class _Rows:
+    """What the table has of each image of a split."""
+
+    def __init__(self, records: Records, people: np.ndarray):
+        self.split = records.split
+        self.index = records.index
+        self.people = people
+        names = read_names(records.folder, records.split)
+        self.called = {tracklet: (video_name, name) for tracklet, _, video_name, name in names}
+
+    def line(self, number: int, path: str) -> str:
+        """The row of an image, in JSON."""
+        row = self.index[number]
+        # An image of no tracklet is one by itself.
+        own = (str(row["video"]), str(row["tracklet"]) if row["tracklet"] >= 0 else path)
+        video, tracklet = self.called.get(int(row["tracklet"]), own)
+        texts = {"path": path, "video": video, "tracklet": tracklet, "split": self.split}
+        numbers = {"frame": row["frame"], "camera": row["camera"], "identity": self.people[number]}
+        return json.dumps(texts | {name: int(value) for name, value in numbers.items()}) + "\n"
+
+
+def _write(folder: Path, places: Places, total: int, rows: _Rows | None) -> int:
+    """Write the images, and a row of the table for each, if there is one; how many there are."""
     written = 0
-    with progress_bar("writing images", total) as advance:
+    table = nullcontext() if rows is None else (folder / TABLE).open("w", encoding="utf-8")
+    with table as lines, progress_bar("writing images", total) as advance:
         for records, number, place in places:
             image = records[number].image
             ending = ".png" if image.startswith(_PNG) else ".jpg"
             path = folder / f"{place}{ending}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image)
+            if rows is not None and lines is not None:
+                lines.write(rows.line(number, f"{place}{ending}"))
             advance(1)
             written += 1
     if not written:
