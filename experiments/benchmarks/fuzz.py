@@ -17,6 +17,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ from cion_jax.errors import UserError
 from cion_jax.evaluate.feature_store import open_images, read_features, write_features
 from cion_jax.evaluate.group_table import read_groups
 from cion_jax.evaluate.query_gallery import load_npz
+from cion_jax.gallery.build import from_features
+from cion_jax.gallery.store import read, save
 from cion_jax.models.zoo import Backbone
 from cion_jax.report.curves import read_curves
 from cion_jax.report.run import read_run, what_was_run
@@ -55,7 +58,7 @@ class Kind(NamedTuple):
     """A kind of file."""
 
     file: str
-    """Where one stands, in the folder that `make_files` fills."""
+    """Where one stands, in the folder that `make_files` fills; a pattern where a digest is in its name."""
     read: Callable[[Path], object]
     """Reads it, in that folder, and gives what it says; a UserError refuses it."""
     sealed: bool = True
@@ -73,9 +76,9 @@ def _run(*arguments: object) -> str:
     return out.getvalue()
 
 
-def _check_and_read(folder: Path) -> object:
-    _run("data", "check", folder / "world")
-    return _run("data", "stats", folder / "world", "--json"), [*Records(folder / "world")]
+def _check_and_read(folder: Path, name: str = "world", split: str = "train") -> object:
+    _run("data", "check", folder / name)
+    return _run("data", "stats", folder / name, "--json"), [*Records(folder / name, split)]
 
 
 def _sheet(folder: Path) -> bytes:
@@ -97,6 +100,11 @@ def _sources(sources: dict[str, Any]) -> object:
     return {name: (source.labels, source.fingerprint()) for name, source in sources.items()}
 
 
+def _gallery(folder: Path) -> object:
+    gallery = read(folder / "gallery")
+    return gallery.features, gallery.rows, gallery.origin
+
+
 def _learned(folder: Path) -> object:
     settings = Bnneck(identities_file=folder / "list.txt", batch=4, instances=2, validation=0)
     return divide(settings, Records(folder / "world", "gallery")).labels
@@ -108,12 +116,17 @@ KINDS = {
     "card": Kind("world/cion.json", _check_and_read),
     "TFDS info": Kind("world/dataset_info.json", _check_and_read),
     "TFDS features": Kind("world/features.json", _check_and_read),
+    "adopted card": Kind("adopted/cion.json", partial(_check_and_read, name="adopted", split="query")),
+    "adopted index": Kind("adopted/cion-query.index.npy", partial(_check_and_read, name="adopted", split="query")),
     "labels": Kind("world/truth.npz", _sheet),
     "features, card": Kind("features/features.json", lambda folder: read_features(folder / "features", "query")),
     "features, shard": Kind(
         "features/query/features-00000-of-00001.npy", lambda folder: read_features(folder / "features", "query")
     ),
     "features, .npz": Kind("features.npz", lambda folder: load_npz(folder / "features.npz")),
+    "gallery, card": Kind("gallery/index.json", _gallery),
+    "gallery, features": Kind("gallery/files/features-*.npy", _gallery),
+    "gallery, rows": Kind("gallery/files/rows-*.npy", _gallery),
     "weights, safetensors": Kind("ours.safetensors", lambda folder: _weights(folder / "ours.safetensors")),
     "weights, .pth": Kind("theirs.pth", lambda folder: read_state(folder / "theirs.pth")),
     "settings": Kind("run/settings.json", lambda folder: [*what_was_run(read_run(folder / "run"))], sealed=False),
@@ -151,6 +164,13 @@ def make_files(folder: Path) -> None:
     sides = {"": rows, "_identity": index["identity"], "_camera": index["camera"]}
     arrays = {f"{split}{name}": values for split in ("query", "gallery") for name, values in sides.items()}
     np.savez(folder / "features.npz", **arrays)  # type: ignore[arg-type]
+    save(folder / "gallery", from_features(features, "query"))
+    (folder / "adopted").mkdir()
+    for shard in (folder / "world").glob("cion-query.tfrecord*"):
+        shutil.copy(shard, folder / "adopted" / shard.name.replace("cion", "theirs"))
+    _run(
+        "data", "adopt", folder / "adopted", "--shards", "query=theirs-*", "--identity-feature=identity", "--workers=1"
+    )
     kernel: np.ndarray = np.arange(96, dtype=np.float32).reshape(8, 3, 2, 2)
     state = {"conv1.weight": kernel, "bn1.running_var": np.ones(8)}
     write_state(folder / "ours.safetensors", state, metadata={"backbone": "resnet18", "image_size": "256x128"})
@@ -289,7 +309,7 @@ def _as_text(value: object) -> str:
 def campaign(folder: Path, name: str, tries: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Damage and read a kind of file so many times: how often each of OUTCOMES came out, and a line for each fault."""
     kind = KINDS[name]
-    path = folder / kind.file
+    (path,) = folder.glob(kind.file)
     whole = path.read_bytes()
     expected = _as_text(kind.read(folder))
     counts: Counter[str] = Counter()
