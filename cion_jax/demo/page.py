@@ -11,7 +11,7 @@ from cion_jax.data.records import Records
 from cion_jax.demo.merged import merged_against_truth
 from cion_jax.demo.mistakes import drawn_world, tracked
 from cion_jax.demo.plan import Plan
-from cion_jax.demo.run_world import HISTOGRAMS, RANDOM, RUNS, WHITENED, WorldResults
+from cion_jax.demo.run_world import RUNS, WorldResults
 from cion_jax.demo.tables import (
     AGREEMENT,
     FINETUNED,
@@ -110,27 +110,14 @@ def _summary(worlds: Sequence[WorldResults]) -> str:
     def percent(contestant: str) -> str:
         return _mean_map([world.scores(contestant) for world in worlds])
 
-    def fine_tuned(contestant: str) -> str:
-        return _mean_map([world.finetuned[contestant] for world in worlds])
-
-    def f1(labels: str) -> str:
-        return f"{mean(world.labels.agreements[labels].f1 for world in worlds):.2f}"
-
-    raw, *_, newest = worlds[0].labels.agreements
     gained = difference_rows(worlds)[0][1]
     means = f" Numbers are means over {len(worlds)} drawn worlds; pictures are of the first." if worlds[1:] else ""
     return (
         "A small network learned to know people again in videos of a drawn world, where a tracker cuts them out and "
         "makes mistakes. Nobody told it who is who. Then it sought people whom it had never seen, under other cameras. "
-        f"Its mean average precision (mAP) is {percent(RUNS['instance'])} if every image is taken for a person of its "
-        f"own, {percent(RUNS['tracklet'])} if every tracklet is, and {percent(RUNS['identity'])} ({gained} points) if "
-        "the network finds out, while it learns, which tracklets are one person. With the true labels it is "
-        f"{percent(RUNS['truth'])}. Without training, random weights reach {percent(RANDOM)}, colour histograms "
-        f"{percent(HISTOGRAMS)}, and whitened histograms {percent(WHITENED)}. Fine-tuned with the true labels of few "
-        f"people, random weights come to {fine_tuned(RANDOM)}, those of the instance level to "
-        f"{fine_tuned(RUNS['instance'])}, of the tracklet level to {fine_tuned(RUNS['tracklet'])}, and of the identity "
-        f"level to {fine_tuned(RUNS['identity'])}. Held against the truth, raw tracklets "
-        f"have an F1 of {f1(raw)}, and the last labels that the network made {f1(newest)}.{means}"
+        f"Its mean average precision (mAP) is {percent(RUNS['tracklet'])} if it takes every tracklet for a person of "
+        f"its own, and {percent(RUNS['identity'])} ({gained} points) if it finds out, while it learns, which tracklets "
+        f"are one person.{means}"
     )
 
 

@@ -31,7 +31,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 dt { font-weight: 600; margin-top: .4rem; } dd { margin: 0 0 0 1.2rem; }
-pre { font: .85rem/1.6 ui-monospace, monospace; padding: .6rem .8rem; background: var(--soft); border-radius: 4px; }
+pre, code { font: .85rem/1.6 ui-monospace, monospace; }
+pre { padding: .6rem .8rem; background: var(--soft); border-radius: 4px; }
 figure { margin: 1rem 0; } img, svg { max-width: 100%; height: auto; } img { border-radius: 4px; }
 figcaption, .row p { font-size: .9rem; }
 summary { cursor: pointer; margin: .5rem 0; }
@@ -122,8 +123,9 @@ def subheading(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Running text."""
-    return f"<p>{escape(text)}</p>"
+    """Running text; what stands between backticks is a command."""
+    marked = re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
+    return f"<p>{marked}</p>"
 
 
 def definitions(meanings: Mapping[str, str]) -> str:
