@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -314,7 +315,9 @@ def campaign(folder: Path, name: str, tries: int, seed: int) -> tuple[Counter[st
     expected = _as_text(kind.read(folder))
     counts: Counter[str] = Counter()
     faults = []
-    for number in range(tries):
+    for number in count():
+        if counts.total() == tries:
+            break
         data = damaged(whole, number, np.random.default_rng([seed, number, *name.encode()]))
         if data != whole:
             path.write_bytes(data)
