@@ -10,10 +10,10 @@ settings = World(
     videos=60,
     cameras=10,
     look_alikes=0.4,
-    switches=0.1,
-    fragments=0.3,
+    switches=0.26,
+    fragments=0.56,
     bad_boxes=0.2,
-    background=0.06,
+    background=0.16,
     test_identities=150,
     distractors=1000,
 )

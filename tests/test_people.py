@@ -26,8 +26,7 @@ from cion_jax.recipes import RECIPES
 from cion_jax.report.people import people_page
 from cion_jax.run.pretraining import pretraining
 from cion_jax.weights.file import load
-from experiments.benchmarks.people import people_shown
-from experiments.benchmarks.video import TRACKED
+from experiments.benchmarks.video import TRACKED, people_shown
 from pages import Page
 from tfrecords_tools.tracklet_names import names_file, write_names
 from tfrecords_tools.video.boxes import iou

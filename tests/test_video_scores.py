@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks.video import TRACKED, clear_mot, hota, idf1, overlaps_of
+from experiments.benchmarks.video import TRACKED, clear_mot, faults, hota, idf1, overlaps_of
 
 
 def walk(person: int, frames: range, left: float = 0.0) -> np.ndarray:
@@ -46,3 +46,12 @@ def test_boxes_that_overlap_by_less_than_half_do_not_count_except_for_hota() -> 
     overlaps = overlaps_of(TRUTH[:10], walk(7, range(1, 11), 5))  # IoU of a third
     assert idf1(overlaps) == 0 and clear_mot(overlaps)["recall"] == 0
     assert hota(overlaps) == pytest.approx(6 / 19)  # thresholds of 0.05 to 0.30, of nineteen
+
+
+def test_faults_are_counted_as_the_drawn_world_has_them() -> None:
+    """Tracklets 0 and 1 are one person, broken; 2 jumps for good, 3 for a moment; 4 shows nobody."""
+    tracklet = np.repeat(np.arange(5), 20)
+    shown = np.repeat([7, 7, 1, 2, -1], 20)
+    shown[50:60] = 2
+    shown[70] = 1
+    assert faults(tracklet, shown) == (1 / 4, 1 / 3, 1 / 5)

@@ -24,6 +24,7 @@ DEFAULT = Plan(
         test_identities=240,
         look_alikes=0.05,
         switches=0.2,
+        fragments=0.2,
         background=0.1,
         bad_boxes=0.05,
         height=64,

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from tyro.conf import Positional
 
 from cion_jax.config import Tracking
@@ -24,22 +23,7 @@ from cion_jax.evaluate.clustering_metrics import agreement
 from cion_jax.people import Wanted, do_steps, on_cpu, run_command, steps
 from experiments.benchmarks.command import command
 from experiments.benchmarks.timing import environment
-from experiments.benchmarks.video import read_found, read_truth
-from tfrecords_tools.video.boxes import iou
-
-_AGREE = 0.5
-
-
-def people_shown(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(F,) whom each found box shows, by the true boxes; -1 is nobody. Both are TRACKED rows."""
-    shown = np.full(len(found), -1)
-    for frame in np.unique(found["frame"]):
-        true, seen = (np.flatnonzero(rows["frame"] == frame) for rows in (truth, found))
-        shared = iou(truth["box"][true], found["box"][seen])
-        rows, columns = linear_sum_assignment(np.where(shared >= _AGREE, shared, 0), maximize=True)
-        agreed = shared[rows, columns] >= _AGREE
-        shown[seen[columns[agreed]]] = truth["person"][true[rows[agreed]]]
-    return shown
+from experiments.benchmarks.video import people_shown, read_found, read_truth
 
 
 def main(

@@ -6,18 +6,21 @@ The ground truth is in MOTChallenge's format, with frames counted from 1. IDF1 p
 tracklet over the whole video (Ristani et al., 2016, arXiv 1609.01775); recall, precision, MOTA, switches and fragments
 are those of CLEAR MOT; boxes agree from an IoU of 0.5 on. HOTA (Luiten et al., 2021) is the mean over IoU of 0.05, 0.1,
 ..., 0.95.
+
+A second table has what the tracker does wrong in the words of the drawn world, beside what `World` has by default.
 """
 
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tyro.conf import Positional
 
-from cion_jax.config import Tracking, Writing
+from cion_jax.config import Tracking, World, Writing
 from cion_jax.data.boxes import BOXES_FILE
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
@@ -28,6 +31,8 @@ from tfrecords_tools.video.boxes import iou
 from tfrecords_tools.video.importing import import_videos
 
 _AGREE = 0.5
+#: A tracklet jumps to somebody else if at least this share of its images does not show whom most of them show.
+_JUMPS = 0.1
 
 #: Rows of frame, person and box (left, top, right, bottom).
 TRACKED = np.dtype([("frame", "<i8"), ("person", "<i8"), ("box", "<f8", 4)])
@@ -146,6 +151,44 @@ def read_found(dataset: Path) -> np.ndarray:
     return rows
 
 
+def people_shown(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(F,) whom each found box shows, by the true boxes; -1 is nobody. Both are TRACKED rows."""
+    shown = np.full(len(found), -1)
+    for frame in np.unique(found["frame"]):
+        true, seen = (np.flatnonzero(rows["frame"] == frame) for rows in (truth, found))
+        shared = iou(truth["box"][true], found["box"][seen])
+        rows, columns = linear_sum_assignment(np.where(shared >= _AGREE, shared, 0), maximize=True)
+        agreed = shared[rows, columns] >= _AGREE
+        shown[seen[columns[agreed]]] = truth["person"][true[rows[agreed]]]
+    return shown
+
+
+class Faults(NamedTuple):
+    """What a tracker does wrong, as `World` has it."""
+
+    switches: float
+    """Share of tracklets in which it jumps to another person."""
+    fragments: float
+    """Tracklets of a person beyond the first: a share of the people."""
+    background: float
+    """Share of images that show no person at all."""
+
+
+def faults(tracklet: np.ndarray, shown: np.ndarray) -> Faults:
+    """Count them.
+
+    Args:
+        tracklet: (F,) the tracklet of each image.
+        shown: (F,) whom it shows; -1 is nobody.
+    """
+    is_known = shown >= 0
+    own = [shown[is_known & (tracklet == number)] for number in np.unique(tracklet[is_known])]
+    main = [np.bincount(people).argmax() for people in own]
+    jumps = [np.mean(people != most) >= _JUMPS for people, most in zip(own, main, strict=True)]
+    people = len(np.unique(main))
+    return Faults(float(np.mean(jumps)), (len(main) - people) / people, float(np.mean(~is_known)))
+
+
 def main(video: Positional[Path], truth: Positional[Path], tracking: Tracking = Tracking()) -> None:
     """Import a video and compare its tracklets with the truth.
 
@@ -168,6 +211,13 @@ def main(video: Positional[Path], truth: Positional[Path], tracking: Tracking = 
     people, tracklets = len(np.unique(true["person"])), len(np.unique(found["person"]))
     counts = (scores["switches"], scores["fragments"], people, tracklets, len(found))
     print(f"| {' | '.join([*(f'{share:.3f}' for share in shares), *(f'{count:,}' for count in counts)])} |")
+    print("\n| | tracklets that jump to somebody else | walks that are broken | images of nobody |")
+    print("|---|---|---|---|")
+    for name, wrong in {
+        "this film": faults(found["person"], people_shown(true, found)),
+        "`World`": Faults(World.switches, World.fragments, World.background),
+    }.items():
+        print(f"| {name} | {' | '.join(f'{share:.0%}' for share in wrong)} |")
 
 
 if __name__ == "__main__":
