@@ -235,7 +235,7 @@ def test_warnings_stand_out(tracked: TrackedFeatures, auto: Denoised) -> None:
     warned = auto._replace(warnings=("no <b> link", "give --tau"))
     text = text_of(denoising_sections(tracked, warned))
     assert text.count('role="note"') == 2
-    assert "<strong>Take care:</strong> no &lt;b&gt; link." in text and "</strong> give --tau." in text
+    assert "<strong>Take care:</strong> no &lt;b&gt; link." in text and "</strong> give <code>--tau</code>." in text
 
 
 def test_near_identities_of_one_frame_are_told(tracked: TrackedFeatures, auto: Denoised) -> None:

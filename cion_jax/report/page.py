@@ -31,7 +31,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 dt { font-weight: 600; margin-top: .4rem; } dd { margin: 0 0 0 1.2rem; }
-pre, code { font: .85rem/1.6 ui-monospace, monospace; }
+pre, code { font: .85rem/1.6 ui-monospace, monospace; } code { white-space: nowrap; }
 pre { padding: .6rem .8rem; background: var(--soft); border-radius: 4px; }
 figure { margin: 1rem 0; } img, svg { max-width: 100%; height: auto; } img { border-radius: 4px; }
 figcaption, .row p { font-size: .9rem; }
@@ -113,8 +113,9 @@ def _place(title: str) -> str:
 
 
 def take_care(text: str) -> str:
-    """A warning."""
-    return f'<p role="note" class="care"><strong>Take care:</strong> {escape(text)}.</p>'
+    """A warning. No line breaks within the options that it names."""
+    marked = re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", escape(text))
+    return f'<p role="note" class="care"><strong>Take care:</strong> {marked}.</p>'
 
 
 def subheading(text: str) -> str:
