@@ -68,6 +68,18 @@ def test_market_goes_out_and_comes_back(tmp_path: Path) -> None:
         assert len(np.unique(splits[split].labels["video"])) == len(np.unique(records.index["video"]))
 
 
+def test_a_repeated_export_finds_its_work_done(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A command that was killed after its last write is repeated, too."""
+    options = {"layout": "tracklets", "split": "train", "labelling": None}
+    before = export(dataset, tmp_path / "out", **options)  # type: ignore[arg-type]
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert export(dataset, tmp_path / "out", **options) == before == 200  # type: ignore[arg-type]
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert "was finished before" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is there already"):
+        export(dataset, tmp_path / "out", layout="identities", split="train", labelling=None)
+
+
 def test_refusals(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already"):
         export(dataset, tmp_path, layout="tracklets", split="train", labelling=None)

@@ -6,6 +6,7 @@ it back. Market-1501 has everything in its names.
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from cion_jax.data.labels import read_labelling
 from cion_jax.data.records import Records
 from cion_jax.errors import UserError
 from cion_jax.terminal import progress_bar
+from cion_jax.untrusted import read_json
 from tfrecords_tools.importers.numbering import dense_ranks
 from tfrecords_tools.notices import say_left_out
 from tfrecords_tools.tracklet_names import read_names
@@ -27,6 +29,8 @@ Layout = Literal["tracklets", "identities", "market1501"]
 
 #: The table in folders of tracklets and identities.
 TABLE = "images.jsonl"
+#: From what a folder was made.
+_NOTE = ".exported.json"
 _PNG = b"\x89PNG"
 _MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 #: The largest numbers for which names as Market-1501 has them have digits.
@@ -39,6 +43,8 @@ Places = Iterator[tuple[Records, int, str]]
 def export(folder: Path, out: Path, *, layout: Layout, split: str, labelling: Path | None) -> int:
     """Write the images of a dataset into folders; the folder appears when all are there. Returns how many there are.
 
+    A repeated call finds its own work done.
+
     Args:
         folder: A dataset folder.
         out: The folder to make.
@@ -46,9 +52,11 @@ def export(folder: Path, out: Path, *, layout: Layout, split: str, labelling: Pa
         split: Which split; market1501 has all of them.
         labelling: A file of identities for the split, or for train in market1501.
     """
-    if out.exists():
-        raise UserError(f"{out}: is there already; choose another folder or delete this one")
     splits = dataset.read_card(folder)[0]
+    prints = {name: splits[name].fingerprint for name in splits}
+    made = dataset.digest(prints, layout, split, labelling.read_bytes() if labelling and labelling.is_file() else None)
+    if out.exists():
+        return _done_before(out, made)
     total = sum(splits[name].images for name in splits if layout == "market1501" or name == split)
     if layout == "market1501":
         places = _market(folder, labelling)
@@ -64,11 +72,23 @@ def export(folder: Path, out: Path, *, layout: Layout, split: str, labelling: Pa
         try:
             _empty(unfinished)  # of what a killed export has left
             written = _write(unfinished, places, total, rows)
+            (unfinished / _NOTE).write_text(json.dumps({"made": made, "images": written}) + "\n")
             unfinished.replace(out)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     return written
+
+
+def _done_before(out: Path, made: str) -> int:
+    """How many images there are, if a call like this one has written them; anything else is refused."""
+    note = out / _NOTE
+    if note.is_file():
+        done = read_json(note, "choose another folder", {"made": str, "images": int}, ("made", "images"))
+        if done["made"] == made:
+            print(f"{out}: was finished before", file=sys.stderr)
+            return done["images"]
+    raise UserError(f"{out}: is there already; choose another folder or delete this one")
 
 
 def _empty(folder: Path) -> None:

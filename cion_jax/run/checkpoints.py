@@ -9,6 +9,7 @@ What comes back is compared with digests that were taken of the arrays in memory
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,16 @@ from cion_jax.untrusted import read_json
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every save, and tracebacks of what it raises too
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # so do its tasks, of which a full disk ends many at once
+_usual_hook = sys.unraisablehook
+
+
+def _hear(fault: "sys.UnraisableHookArgs") -> None:
+    """Files that were being written when a save failed come to their ends behind it, and find nobody who waits."""
+    if "Event loop is closed" not in str(fault.exc_value):
+        _usual_hook(fault)
+
+
+sys.unraisablehook = _hear
 
 
 class Position(NamedTuple):
