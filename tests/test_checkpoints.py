@@ -180,3 +180,19 @@ def test_a_full_disk_is_told_and_leaves_the_one_before(run: Path, steps_asked: t
     actual, complaints = read(run)
     assert_same(actual, checkpoint(7))
     assert not complaints and steps(run) == [3, 7]
+
+
+@pytest.mark.parametrize(("text", "is_heard"), [("Event loop is closed", False), ("anything else", True)])
+def test_what_ends_behind_a_failed_save_is_not_heard(text: str, is_heard: bool) -> None:
+    """Writes that go on when a save has failed find the loop closed that would wait for them."""
+    code = f"""
+import cion_jax.run.checkpoints
+
+class Late:
+    def __del__(self):  # nobody can be told of what is raised here
+        raise RuntimeError({text!r})
+
+Late()
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr
+    assert (text in said) == is_heard
