@@ -167,7 +167,8 @@ def export(
     Layouts are tracklets (video/tracklet/image.jpg), identities (identity/tracklet/image.jpg), and market1501
     (bounding_box_train, query and bounding_box_test with people, cameras and frames in the names). The first two have a
     table OUT/images.jsonl, with which `cion data import manifest OUT/images.jsonl` reads all of it back, names of the
-    source too; `cion data import folders` needs only the folders of tracklets, and `market1501` reads its own.
+    source too (an image of no video or tracklet gets one of its own); `cion data import folders` needs only the folders
+    of tracklets, and `market1501` reads its own.
 
     Args:
         folder: A dataset folder.

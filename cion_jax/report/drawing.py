@@ -6,6 +6,7 @@ and white that of its paper.
 
 import io
 import re
+from html import escape
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ _INCH = 96
 
 
 def svg(figure: Figure, says: str) -> str:
-    """The element, with `says` as its text for those who cannot see it (already escaped)."""
+    """The element, with `says` as its text for those who cannot see it."""
     file = io.StringIO()
     # Without a salt and with a date no two pages of a run would be the same.
     with matplotlib.rc_context({"svg.hashsalt": "cion", "svg.fonttype": "path"}):
@@ -43,4 +44,6 @@ def svg(figure: Figure, says: str) -> str:
     inside = re.sub('#[0-9a-f]{6}(?=[;"])', lambda colour: _ON_THE_PAGE.get(colour[0], colour[0]), inside)
     width, height = (round(_INCH * inches) for inches in figure.get_size_inches())
     points = f"0 0 {72 * width / _INCH:g} {72 * height / _INCH:g}"
-    return f'<svg role="img" aria-label="{says}" width="{width}" viewBox="{points}" fill="currentColor">{inside}'
+    return (
+        f'<svg role="img" aria-label="{escape(says)}" width="{width}" viewBox="{points}" fill="currentColor">{inside}'
+    )

@@ -173,7 +173,7 @@ def beside(*parts: str) -> str:
 def image(drawn: Figure | Image.Image, says: str) -> str:
     """A picture without a caption: drawings as SVG, photographs as JPEG."""
     if isinstance(drawn, Figure):
-        return svg(drawn, escape(says))
+        return svg(drawn, says)
     file = io.BytesIO()
     drawn.save(file, format="JPEG", quality=85)
     data = base64.b64encode(file.getvalue()).decode()
