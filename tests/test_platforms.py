@@ -12,7 +12,7 @@ import pytest
 from cion_jax.config import Crops
 from cion_jax.data.augment import multi_crop
 from cion_jax.models import ops
-from cion_jax.models.layers import Conv, Linear
+from cion_jax.models.layers import Attention, Conv, Linear
 from cion_jax.models.zoo import Backbone, backbone
 
 #: The smallest of each family.
@@ -119,6 +119,25 @@ def test_all_forms_compute_the_same() -> None:
     by_cpu, *others = (jax.jit(model.apply)(variables, images) for model in models)
     for features in others:
         np.testing.assert_allclose(by_cpu, features, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("heads", "width", "groups"), [(3, 32, 1), (6, 32, 2), (4, 64, 2), (3, 64, 3), (1, 192, 1)])
+def test_heads_side_by_side_find_what_they_find_alone(heads: int, width: int, groups: int) -> None:
+    """And pass back what they pass back alone; each has a bias of its own."""
+    layer = Attention(heads)
+    with jax.enable_x64():
+        draw = np.random.default_rng(0).standard_normal
+        x, weights, bias = draw((2, 5, heads * width)), draw((2, 5, heads * width)), draw((heads, 5, 5))
+        variables = layer.init(jax.random.key(0), x, bias)
+        variables = jax.tree.map(lambda leaf: draw(leaf.shape) * 0.1, variables)
+        found = {}
+        for platform in ("gpu", "tpu"):
+            with ops.traced_for(platform):
+                y, back = jax.vjp(layer.apply, variables, x, bias)
+                found[platform] = y, back(jnp.asarray(weights))
+                q, *_ = ops.to_heads(x, np.zeros((heads * width, 3 * heads * width)), heads)
+            assert q.shape == ((2, groups, 5, heads * width // groups) if platform == "tpu" else (2, heads, 5, width))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), found["tpu"], found["gpu"])
 
 
 def test_a_fused_form_stays_on_its_platform() -> None:

@@ -23,6 +23,9 @@ from jax import Array, lax
 
 from cion_jax.models import xla_ops
 from cion_jax.models.norms import at_least_float32
+from cion_jax.models.xla_ops import attend
+
+__all__ = ["attend", "convolve", "from_heads", "max_pool", "product", "to_heads"]
 
 
 def product(x: Array, kernel: Array) -> Array:

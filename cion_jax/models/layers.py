@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cion_jax.models.norms import at_least_float32
-from cion_jax.models.ops import convolve, from_heads, product, to_heads
+from cion_jax.models.ops import attend, convolve, from_heads, product, to_heads
 
 Initializer = Callable[..., Array]
 
@@ -110,8 +109,41 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 
 def gelu(x: Array) -> Array:
-    """The exact GELU, with the error function."""
-    return jax.nn.gelu(x, approximate=False)
+    """The exact GELU, x Phi(x); in bfloat16 by a form that costs a tanh, and is as exact as rounding lets it be."""
+    return _gelu_bfloat16(x) if x.dtype == jnp.bfloat16 else jax.nn.gelu(x, approximate=False)
+
+
+#: Phi(x) is (1 + tanh u) / 2 for u = x (a + b x^2 + c x^4): x Phi(x) to 4e-5 and its derivative to 1e-4, where bfloat16
+#: rounds 1 to 4e-3. An error function takes an accelerator longer than the products around it.
+_GELU = (0.79744344, 0.036993806, -0.00034520720)
+
+
+def _gelu_parts(x: Array) -> tuple[Array, Array, Array]:
+    """x, Phi(x) and Phi'(x), all in float32."""
+    x = x.astype(jnp.float32)
+    z = jnp.clip(x, -6, 6)  # where Phi is 0 and 1, to the last bit
+    a, b, c = _GELU
+    phi = 0.5 + 0.5 * jnp.tanh(z * (a + z**2 * (b + z**2 * c)))
+    slope = 2 * (a + z**2 * (3 * b + z**2 * 5 * c)) * phi * (1 - phi)
+    return x, phi, slope
+
+
+@jax.custom_vjp
+def _gelu_bfloat16(x: Array) -> Array:
+    x_float32, phi, _ = _gelu_parts(x)
+    return (x_float32 * phi).astype(x.dtype)
+
+
+def _gelu_forward(x: Array) -> tuple[Array, Array]:
+    return _gelu_bfloat16(x), x
+
+
+def _gelu_backward(x: Array, cotangent: Array) -> tuple[Array]:
+    x_float32, phi, slope = _gelu_parts(x)
+    return ((cotangent * (phi + x_float32 * slope)).astype(x.dtype),)
+
+
+_gelu_bfloat16.defvjp(_gelu_forward, _gelu_backward)
 
 
 class Mlp(nn.Module):
@@ -124,16 +156,8 @@ class Mlp(nn.Module):
         return Linear(x.shape[-1], name="fc2")(gelu(Linear(self.hidden, name="fc1")(x)))
 
 
-def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
-    """Softmax attention over (..., heads, tokens, width); the softmax is taken in float32 or better."""
-    scores = at_least_float32(q @ jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5
-    if bias is not None:
-        scores += bias
-    return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v
-
-
 class Heads(nn.Module):
-    """A linear to queries, keys and values, three arrays (..., heads, tokens, width), of tokens (..., tokens, C)."""
+    """A linear to queries, keys and values, three arrays (..., groups, tokens, width), of tokens (..., tokens, C)."""
 
     heads: int
     bias: bool = True
@@ -146,12 +170,12 @@ class Heads(nn.Module):
         if not self.bias:
             return q, k, v
         bias = self.param("bias", nn.initializers.zeros, (3 * channels,)).astype(x.dtype)
-        bias_3xHx1xD = bias.reshape(3, self.heads, 1, -1)
-        return q + bias_3xHx1xD[0], k + bias_3xHx1xD[1], v + bias_3xHx1xD[2]
+        bias_3xGx1xD = bias.reshape(3, q.shape[-3], 1, -1)
+        return q + bias_3xGx1xD[0], k + bias_3xGx1xD[1], v + bias_3xGx1xD[2]
 
 
 class Joined(nn.Module):
-    """A linear over what all heads (..., heads, tokens, width) have found: (..., tokens, C)."""
+    """A linear over what all groups (..., groups, tokens, width) have found: (..., tokens, C)."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -170,7 +194,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, bias: Array | None = None) -> Array:
         q, k, v = Heads(self.heads, self.qkv_bias, name="qkv")(x)
-        return Joined(name="proj")(attend(q, k, v, bias))
+        return Joined(name="proj")(attend(q, k, v, self.heads, bias))
 
 
 def drop_path(module: nn.Module, x: Array, rate: float, train: bool) -> Array:

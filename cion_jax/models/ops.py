@@ -43,12 +43,23 @@ def product(x: Array, kernel: Array) -> Array:
 
 
 def to_heads(x: Array, kernel: Array, heads: int) -> tuple[Array, Array, Array]:
-    """Queries, keys and values (..., heads, tokens, width) of tokens (..., tokens, C); the kernel is (C, 3 C)."""
+    """Queries, keys and values (..., groups, tokens, width) of tokens (..., tokens, C); the kernel is (C, 3 C).
+
+    A group is a head, or several heads side by side, whichever the platform works best with.
+    """
     return _forms().to_heads(x, kernel, heads)
 
 
+def attend(q: Array, k: Array, v: Array, heads: int, bias: Array | None = None) -> Array:
+    """Softmax attention over (..., groups, tokens, width), whose scores may have a bias (..., heads, tokens, tokens).
+
+    The softmax is taken in float32 or better.
+    """
+    return _forms().attend(q, k, v, heads, bias)
+
+
 def from_heads(x: Array, kernel: Array) -> Array:
-    """What heads (..., heads, tokens, width) make together, (..., tokens, D); the kernel is (heads width, D)."""
+    """What groups (..., groups, tokens, width) make together, (..., tokens, D); the kernel is (groups width, D)."""
     return _forms().from_heads(x, kernel)
 
 

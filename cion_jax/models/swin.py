@@ -21,7 +21,6 @@ from cion_jax.models.layers import (
     Joined,
     Linear,
     Mlp,
-    attend,
     drop_path,
     drop_rates,
     keep,
@@ -29,6 +28,7 @@ from cion_jax.models.layers import (
     normal_02,
 )
 from cion_jax.models.norms import LayerNorm
+from cion_jax.models.ops import attend
 
 ORDER = (
     "patch_embed layers norm3 blocks downsample norm1 attn norm2 mlp fc1 fc2 "
@@ -80,7 +80,7 @@ class WindowAttention(nn.Module):
         windows = x.reshape(batch, down, WINDOW, across, WINDOW, channels).swapaxes(2, 3)
         tokens = windows.reshape(batch, down * across, WINDOW**2, channels)
         q, k, v = Heads(self.heads, name="qkv")(tokens)
-        y = Joined(name="proj")(attend(q, k, v, bias)).reshape(windows.shape)
+        y = Joined(name="proj")(attend(q, k, v, self.heads, bias)).reshape(windows.shape)
         y = y.swapaxes(2, 3).reshape(x.shape)
         return jnp.roll(y, (self.shift, self.shift), (1, 2)) if self.shift else y
 

@@ -1,15 +1,23 @@
-"""Forms of what `ops` offers for TPUs: XLA's own, but products over maps are convolutions.
+"""Forms of what `ops` offers for TPUs: XLA's own, but products over maps are convolutions, and heads share lanes.
 
 XLA lays maps out as the convolutions around them want it. To go over to a product of matrices, and back, would be
 copies, and what stands between could not be fused.
+
+A TPU's arrays and its matrix unit are 128 lanes wide, and a head fills 32 or 64 of them. So several heads stay side by
+side, and a product of one takes the whole group with the lanes of the others put to 0: it costs the same, and arrays of
+half-empty lanes are never written.
 """
 
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from cion_jax.models import xla_ops
-from cion_jax.models.xla_ops import from_heads, max_pool, to_heads
+from cion_jax.models.xla_ops import from_heads, max_pool
 
-__all__ = ["convolve", "from_heads", "max_pool", "product", "to_heads"]
+__all__ = ["attend", "convolve", "from_heads", "max_pool", "product", "to_heads"]
+
+LANES = 128
 
 convolve = xla_ops.convolution
 
@@ -17,3 +25,23 @@ convolve = xla_ops.convolution
 def product(x: Array, kernel: Array) -> Array:
     is_map = x.ndim == 4
     return xla_ops.convolution(x, kernel[None, None], 1, 0, 1) if is_map else xla_ops.product(x, kernel)
+
+
+def to_heads(x: Array, kernel: Array, heads: int) -> tuple[Array, Array, Array]:
+    most = max(1, LANES * heads // kernel.shape[0])
+    together = max(count for count in range(1, most + 1) if heads % count == 0)
+    return xla_ops.to_heads(x, kernel, heads // together)
+
+
+def attend(q: Array, k: Array, v: Array, heads: int, bias: Array | None = None) -> Array:
+    groups, width = q.shape[-3], q.shape[-1]
+    together = heads // groups
+    if together == 1:
+        return xla_ops.attend(q, k, v, heads, bias)
+    head_of_lane = np.arange(width) * together // width
+    found = jnp.zeros_like(q)
+    for head in range(together):
+        is_own = head_of_lane == head
+        own_bias = None if bias is None else bias[..., head::together, :, :]
+        found += xla_ops.attend(jnp.where(is_own, q, 0), k, jnp.where(is_own, v, 0), heads, own_bias)
+    return found

@@ -22,7 +22,6 @@ from cion_jax.models.layers import (
     Conv,
     Linear,
     Mlp,
-    attend,
     drop_path,
     drop_rates,
     keep,
@@ -32,6 +31,7 @@ from cion_jax.models.layers import (
     resize_positions,
 )
 from cion_jax.models.norms import BatchNorm, LayerNorm, at_least_float32
+from cion_jax.models.ops import attend
 
 ORDER = "pos_embed cls_token patch_embed network post_network norm conv norm1 v attn qkv kv q proj norm2 mlp fc1 fc2"
 
@@ -101,7 +101,8 @@ class ClassAttention(nn.Module):
         q = Linear(channels, bias=False, name="q")(lax.slice_in_dim(x, 0, 1, axis=1)).reshape(batch, 1, self.heads, -1)
         kv = Linear(2 * channels, bias=False, name="kv")(x).reshape(batch, tokens, 2, self.heads, -1)
         k, v = kv.transpose(2, 0, 3, 1, 4)
-        return Linear(channels, name="proj")(attend(q.swapaxes(1, 2), k, v).reshape(batch, 1, channels))
+        y = attend(q.swapaxes(1, 2), k, v, self.heads)
+        return Linear(channels, name="proj")(y.reshape(batch, 1, channels))
 
 
 class ClassBlock(nn.Module):

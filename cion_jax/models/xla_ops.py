@@ -1,8 +1,11 @@
 """XLA's own forms of what `ops` offers."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from cion_jax.models.norms import at_least_float32
 
 
 def product(x: Array, kernel: Array) -> Array:
@@ -14,6 +17,14 @@ def to_heads(x: Array, kernel: Array, heads: int) -> tuple[Array, Array, Array]:
     kernel_Cx3xHxD = kernel.reshape(kernel.shape[0], 3, heads, -1)
     q, k, v = (jnp.einsum("...tc,chd->...htd", x, kernel_Cx3xHxD[:, number]) for number in range(3))
     return q, k, v
+
+
+def attend(q: Array, k: Array, v: Array, heads: int, bias: Array | None = None) -> Array:
+    head_width = q.shape[-3] * q.shape[-1] // heads
+    scores = at_least_float32(q @ jnp.swapaxes(k, -1, -2)) * head_width**-0.5
+    if bias is not None:
+        scores += bias
+    return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v
 
 
 def from_heads(x: Array, kernel: Array) -> Array:
