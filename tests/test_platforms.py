@@ -121,7 +121,7 @@ def test_all_forms_compute_the_same() -> None:
         np.testing.assert_allclose(by_cpu, features, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("heads", "width", "groups"), [(3, 32, 1), (6, 32, 2), (4, 64, 2), (3, 64, 3), (1, 192, 1)])
+@pytest.mark.parametrize(("heads", "width", "groups"), [(3, 32, 3), (6, 32, 6), (8, 32, 2), (4, 64, 2), (3, 64, 3)])
 def test_heads_side_by_side_find_what_they_find_alone(heads: int, width: int, groups: int) -> None:
     """And pass back what they pass back alone; each has a bias of its own."""
     layer = Attention(heads)
