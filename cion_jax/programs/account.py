@@ -73,11 +73,11 @@ class Account(NamedTuple):
         """Read and written."""
         return sum(kernel.bytes for kernel in self.kernels)
 
-    def shares(self, of: str) -> dict[str, float]:
-        """Seconds by `part`, `sort` or `source`, the largest first."""
+    def shares(self, of: str, what: str = "seconds") -> dict[str, float]:
+        """Seconds, or bytes, by `part`, `sort` or `source`, the largest first."""
         total: defaultdict[str, float] = defaultdict(float)
         for kernel in self.kernels:
-            total[getattr(kernel, of)] += kernel.seconds
+            total[getattr(kernel, of)] += getattr(kernel, what)
         return dict(sorted(total.items(), key=lambda item: -item[1]))
 
     def operand_types(self) -> dict[str, tuple[int, int]]:

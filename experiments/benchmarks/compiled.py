@@ -32,6 +32,8 @@ from cion_jax.run.pretraining import instances_at, pretraining
 from cion_jax.run.sharding import make_mesh
 from experiments.benchmarks.command import command
 
+#: Parts of a step that are not the networks' own; "other" is of no known part, such as copies ahead of time.
+BESIDE_NETWORKS = ("crops", "loss", "loss, backward", "update")
 #: Rows that were compiled, by what was asked for.
 KEPT = Path(__file__).with_name("compiled.json")
 
@@ -67,6 +69,8 @@ class Row(NamedTuple):
     compiling: float
     """CPU seconds."""
     jax: str
+    moved: dict[str, float]
+    """Bytes by part; empty in rows that were compiled before these were kept."""
 
 
 def main(
@@ -125,6 +129,7 @@ def compiled(settings: Pretraining, there: list[jax.Device], name: str, devices:
         text=read.code,
         compiling=compiling,
         jax=jax.__version__,
+        moved=read.shares("part", "bytes"),
     )
 
 
@@ -167,6 +172,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "ms": lambda row: f"{1e3 * row.seconds:,.1f}" + " (roofline)" * (not row.is_estimated),
     "images/s": lambda row: f"{row.images / row.seconds:,.0f}",
     "MFU": lambda row: f"{row.least['operations'] / row.seconds:.0%}",
+    "beside the networks: time, bytes": lambda row: ", ".join(f"{each:.1%}" for each in beside_networks(row)),
     "crops": lambda row: f"{row.parts.get('crops', 0) / row.seconds:.1%}",
     "copies": lambda row: f"{row.sorts.get('copies', 0) / row.seconds:.1%}",
     "text, MB": lambda row: f"{row.text / 1e6:.1f}",
@@ -177,6 +183,12 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 def _collective(row: Row, name: str) -> str:
     count, size = row.collectives.get(name, (0, 0))
     return f"{count}, {size / 1e6:,.0f}"
+
+
+def beside_networks(row: Row) -> list[float]:
+    """Shares of time and bytes of what is neither student nor teacher, as far as they are kept."""
+    named = [parts for parts in (row.parts, row.moved) if "student" in parts]
+    return [sum(parts.get(name, 0) for name in BESIDE_NETWORKS) / sum(parts.values()) for parts in named]
 
 
 def others(row: Row) -> dict[str, tuple[int, int]]:
