@@ -1,6 +1,7 @@
 """Gradients that are written out by hand are those of the plain formulas."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -175,6 +176,19 @@ def test_relu_learns_where_it_lets_through() -> None:
     y, back = jax.vjp(relu, x)
     np.testing.assert_array_equal(y, [0, 0, 2, np.nan])
     np.testing.assert_array_equal(back(jnp.ones(4))[0], jax.vjp(jax.nn.relu, x)[1](jnp.ones(4))[0])
+
+
+@pytest.mark.parametrize("forms", [cpu_ops, xla_ops], ids=["cpu", "xla"])
+def test_relu_may_follow_the_pool(forms: Any) -> None:
+    """Bit for bit, also where a window has nothing above 0, or its largest value twice."""
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.integers(-6, 2, (4, 17, 9, 8)), jnp.float32)
+    published, back_published = jax.vjp(lambda x: forms.max_pool(relu(x)), x)
+    ours, back = jax.vjp(lambda x: relu(forms.max_pool(x)), x)
+    np.testing.assert_array_equal(ours, published)
+    assert 0.1 < (ours == 0).mean() < 0.9
+    cotangent = jnp.asarray(random.standard_normal(ours.shape), jnp.float32)
+    np.testing.assert_array_equal(back(cotangent)[0], back_published(cotangent)[0])
 
 
 def test_gelu_in_bfloat16_is_exact_but_for_rounding() -> None:

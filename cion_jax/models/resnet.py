@@ -63,7 +63,8 @@ class ResNet(nn.Module):
         block = maybe_remat(Block, self.remat)
         if self.begin == (0, 0):
             x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
-            x = max_pool(relu(BatchNorm(name="bn1")(x, train)))
+            # the published order is ReLU and pool: the same values and gradients, of four times as many numbers
+            x = relu(max_pool(BatchNorm(name="bn1")(x, train)))
         for stage, depth in enumerate(self.depths, 1):
             numbers = [number for number in range(depth) if self.begin <= (stage, number) < self.end]
             for number in numbers:
