@@ -19,7 +19,7 @@ BATCH = "batch"
 
 
 def traced_for(network: Network, platform: str) -> Network:
-    """The same network in the forms of another platform: "cpu" has its own, all others XLA's."""
+    """The same network in the forms of another platform (`cion_jax.models.ops`)."""
     if isinstance(network, Backbone):
         return replace(network, platform=platform)
     assert isinstance(network, Finetuned)

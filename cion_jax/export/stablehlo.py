@@ -1,7 +1,7 @@
 """A network and its weights as an artefact of `jax.export`: one file for CPUs, GPUs and TPUs, and any batch.
 
-Whoever loads it needs jax, and nothing of ours. CPUs and accelerators each have the forms that are fast there, of one
-copy of the weights; XLA keeps those of the platform that it compiles for.
+Whoever loads it needs jax, and nothing of ours. Each of these has the forms that are fast there, of one copy of the
+weights; XLA keeps those of the platform that it compiles for.
 """
 
 from functools import partial
@@ -22,10 +22,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def stablehlo(network: Network, variables: Variables) -> bytes:
     """The artefact, for `jax.export.deserialize`: uint8 pixels (N, H, W, 3) to unit vectors, float32 (N, width)."""
     check_installed()
-    on_cpu, elsewhere = (partial(unit_features, traced_for(network, platform)) for platform in ("cpu", "tpu"))
+    forms = {platform: partial(unit_features, traced_for(network, platform)) for platform in PLATFORMS}
 
     def features(pixels: Array) -> Array:
-        return lax.platform_dependent(variables, pixels, cpu=on_cpu, default=elsewhere)
+        return lax.platform_dependent(variables, pixels, **forms)
 
     return bytes(export.export(jax.jit(features), platforms=PLATFORMS)(pixels_of(network)).serialize())
 

@@ -68,7 +68,7 @@ def needs(settings: Pretraining) -> tuple[Need, Need]:
     """What a training needs without and with `remat`."""
     crops = settings.crops
     dtype = jnp.dtype(settings.precision)
-    model = partial(backbone, settings.backbone, image_size=crops.global_size, platform="tpu")
+    model = partial(backbone, settings.backbone, image_size=crops.global_size, platform="gpu")
     plain = model()
     state = jax.eval_shape(PretrainingMethod(settings, plain).init, jax.random.key(0), {})
     fixed = bytes_of(state) + bytes_of(state.student)  # the latter as large as its gradients

@@ -27,7 +27,7 @@ _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "c
 def onnx_model(network: Network, variables: Variables, card: dict[str, Any]) -> bytes:
     """The file: uint8 pixels (N, H, W, 3) to unit vectors, float32 (N, width); the card becomes its metadata."""
     pixels = pixels_of(network)
-    traced = jax.jit(partial(unit_features, traced_for(network, "tpu"))).trace(network.shapes(), pixels)
+    traced = jax.jit(partial(unit_features, traced_for(network, "gpu"))).trace(network.shapes(), pixels)
     given, returned = card["input"], card["output"]
     graph = Graph(given["name"], pixels.shape[0])
     inputs: list[Value] = [*map(np.asarray, jax.tree.leaves(variables)), graph.pixels]
