@@ -90,7 +90,7 @@ _METHODS: dict[str, Finetuning] = {"bnneck": Bnneck(), "mgn": Mgn()}
 def need(method_name: str, name: str) -> Need:
     """What a fine-tuning needs on one device, estimated; the same for all data sets."""
     settings = replace(_METHODS[method_name], backbone=name)
-    body = backbone(name, image_size=settings.image_size, platform="tpu")
+    body = backbone(name, image_size=settings.image_size, platform="gpu")
     network = network_of(settings, body, _CLASSES)
     method = FinetuningMethod(settings, network, body.shapes(), np.arange(_CLASSES))
     state = jax.eval_shape(method.init, jax.random.key(0), method.start)
