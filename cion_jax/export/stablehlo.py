@@ -1,6 +1,6 @@
 """A network and its weights as an artefact of `jax.export`: one file for CPUs, GPUs and TPUs, and any batch.
 
-Whoever loads it needs jax, and nothing of ours. Each of these has the forms that are fast there, of one copy of the
+Whoever loads it needs jax, and nothing of ours. Each platform has the forms that are fast there, of one copy of the
 weights; XLA keeps those of the platform that it compiles for.
 """
 

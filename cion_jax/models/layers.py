@@ -157,7 +157,10 @@ class Mlp(nn.Module):
 
 
 class Heads(nn.Module):
-    """A linear to queries, keys and values, three arrays (..., groups, tokens, width), of tokens (..., tokens, C)."""
+    """A linear to queries, keys and values, three arrays (..., groups, tokens, width), of tokens (..., tokens, C).
+
+    A group is a head, or several side by side (`ops.to_heads`).
+    """
 
     heads: int
     bias: bool = True

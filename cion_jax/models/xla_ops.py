@@ -28,8 +28,8 @@ def attend(q: Array, k: Array, v: Array, heads: int, bias: Array | None = None) 
 
 
 def from_heads(x: Array, kernel: Array) -> Array:
-    heads, _, width = x.shape[-3:]
-    return jnp.einsum("...htd,hdc->...tc", x, kernel.reshape(heads, width, -1))
+    groups, _, width = x.shape[-3:]
+    return jnp.einsum("...gtd,gdc->...tc", x, kernel.reshape(groups, width, -1))
 
 
 def convolve(x: Array, kernel: Array, stride: int, edge: int, groups: int) -> Array:
