@@ -65,10 +65,12 @@ class Conv(nn.Module):
     """None is PyTorch's default, which depends on the fan-in."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, signs: Array | None = None) -> Array:
+        """Convolve x; with signs, 1 or -1 of each channel that comes out, what is multiplied by them."""
         inputs = x.shape[-1] // self.groups
         size = self.kernel
         kernel = self.param("kernel", self.kernel_init, (size, size, inputs, self.features)).astype(x.dtype)
+        kernel = kernel if signs is None else kernel * signs.astype(x.dtype)
         edge = size // 2 if self.padding is None else self.padding
         y = convolve(x, kernel, self.stride, edge, self.groups)
         if self.bias:

@@ -2,10 +2,12 @@
 
 Over the batch BatchNorm's variance is the mean of squares less the square of the mean, as in Flax: for differences from
 the mean XLA would write an array of them on CPU. Its relative error grows with mean^2 / variance, so within a map or a
-token, where that may be anything, the differences are squared. The gradient is written out: it needs the input as it
-came and two sums, where JAX's own rule keeps the input several times, in float32.
+token, where that may be anything, the differences are squared; but not within a map in bfloat16, which has lost more to
+rounding: that would be another pass over it. The gradient is written out: it needs the input as it came and two sums,
+where JAX's own rule keeps the input several times, in float32.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,11 +30,10 @@ def _standardised(
 
 def _forward(x: Array, scale: Array, bias: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any]:
     wide = at_least_float32(x)
-    mean = wide.mean(axes, keepdims=True)
     if 0 in axes:
-        variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
+        mean, variance = _by_squares(wide, axes)
     else:
-        variance = wide.var(axes, keepdims=True)
+        mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
     y = _normalise(wide, mean, variance, epsilon, scale, bias).astype(x.dtype)
     return (y, mean, variance), (x, scale, mean, variance)
 
@@ -73,6 +74,12 @@ def _backward(
 
 
 _standardised.defvjp(_forward, _backward)
+
+
+def _by_squares(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and variance, in one pass."""
+    mean = x.mean(axes, keepdims=True)
+    return mean, jnp.maximum(jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean), 0)
 
 
 def _normalise(x: Array, mean: Array, variance: Array, epsilon: float, scale: Array, bias: Array) -> Array:
@@ -142,6 +149,31 @@ class _Channels(nn.Module):
             self.variance = self.variable("batch_stats", "var", jnp.ones, (self.count,))
 
 
+class PooledNorm(_Channels):
+    """BatchNorm, and then a maximum over neighbours.
+
+    A norm keeps the order of numbers, or turns it over where its scale is negative. So the maximum can be taken before
+    it: the same values, and norm and gradient have fewer numbers to work on. What goes in must be multiplied by
+    `signs`, those of the scale, so that it keeps the order; in the layer before that costs nothing.
+    """
+
+    is_running: bool = True
+
+    def signs(self) -> Array:
+        return jnp.where(self.scale < 0, -1, 1)
+
+    def __call__(self, signed: Array, train: bool, pool: Callable[[Array], Array]) -> Array:
+        signs = self.signs()
+        mean, variance = self.mean.value, self.variance.value
+        if train:
+            signed_mean, batch_variance = _by_squares(at_least_float32(signed), (0, 1, 2))
+            mean, variance = signs * signed_mean.reshape(-1), batch_variance.reshape(-1)
+            if not self.is_initializing():
+                _move(self.mean, self.variance, mean, variance, signed.size // self.count)
+        largest = at_least_float32(signs * pool(signed))
+        return _normalise(largest, mean, variance, BATCH_EPSILON, self.scale, self.bias).astype(signed.dtype)
+
+
 class IBN(nn.Module):
     """The first half of the channels through InstanceNorm, the other through BatchNorm (IBN-a, Pan et al. 2018).
 
@@ -158,7 +190,7 @@ class IBN(nn.Module):
         if not train:
             wide = at_least_float32(x)
             kept = by_batch.mean.value, by_batch.variance.value
-            mean, variance = (_halves(own, jnp.tile(all, 2)) for own, all in zip(_of_images(wide), kept, strict=True))
+            mean, variance = (_halves(own, jnp.tile(all, 2)) for own, all in zip(_of_images(x), kept, strict=True))
             return _normalise(wide, mean, variance, BATCH_EPSILON, scale, bias).astype(x.dtype)
         y, mean, variance = _standardised_by_half(x, scale, bias, BATCH_EPSILON)
         if not self.is_initializing():
@@ -176,7 +208,7 @@ def _standardised_by_half(x: Array, scale: Array, bias: Array, epsilon: float) -
 
 def _forward_by_half(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Any, Any]:
     wide = at_least_float32(x)
-    mean, variance = _of_images(wide)
+    mean, variance = _of_images(x)
     pooled = _pool_half(mean)
     # over all images: the mean of their own variances, and that of their means' squared distances from the mean of all
     variance = _pool_half(variance + jnp.square(mean - pooled))
@@ -205,7 +237,10 @@ _standardised_by_half.defvjp(_forward_by_half, _backward_by_half)
 
 def _of_images(x: Array) -> tuple[Array, Array]:
     """Mean and variance of each image and channel, (N, 1, 1, C)."""
-    return x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
+    wide = at_least_float32(x)
+    if x.dtype == jnp.bfloat16:
+        return _by_squares(wide, (1, 2))
+    return wide.mean((1, 2), keepdims=True), wide.var((1, 2), keepdims=True)
 
 
 def _pool_half(of_images: Array) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cion_jax.models.layers import Conv, kaiming_out, keep, maybe_remat, relu
-from cion_jax.models.norms import IBN, BatchNorm
+from cion_jax.models.norms import IBN, BatchNorm, PooledNorm
 from cion_jax.models.ops import max_pool
 
 ORDER = "conv1 IN BN bn1 conv2 bn2 conv3 bn3 downsample layer1 layer2 layer3 layer4"
@@ -62,9 +62,10 @@ class ResNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         block = maybe_remat(Block, self.remat)
         if self.begin == (0, 0):
-            x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x)
-            # the published order is ReLU and pool: the same values and gradients, of four times as many numbers
-            x = relu(max_pool(BatchNorm(name="bn1")(x, train)))
+            # the published order is norm, ReLU, pool: the same values, of four times as many numbers
+            norm = PooledNorm(self.width, name="bn1")
+            x = Conv(self.width, 7, 2, kernel_init=kaiming_out, name="conv1")(x, norm.signs())
+            x = relu(norm(x, train, max_pool))
         for stage, depth in enumerate(self.depths, 1):
             numbers = [number for number in range(depth) if self.begin <= (stage, number) < self.end]
             for number in numbers:
