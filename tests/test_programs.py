@@ -195,6 +195,10 @@ def test_float32_takes_longer_at_full_precision() -> None:
 
     assert seconds(exact, tpu) == 6 * seconds(text, tpu) == 6 * seconds(TPU_TEXT, tpu)
     assert seconds(exact, gpu) > seconds(text, gpu) > seconds(TPU_TEXT, gpu)
+    three = text.replace("dim_labels", "operand_precision={high,high}, dim_labels")
+    on_gpu = text.replace("dim_labels", "algorithm=dot_bf16_bf16_f32_x3, dim_labels")
+    assert seconds(three, tpu) == 3 * seconds(text, tpu)
+    assert seconds(exact, gpu) > seconds(on_gpu, gpu) == 3 * seconds(TPU_TEXT, gpu)
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:", "v5e:four", "v9:2x2", "rtx:1x1x1"])

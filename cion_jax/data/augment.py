@@ -168,7 +168,7 @@ def between(numbers: Array, low: ArrayLike, high: ArrayLike) -> Array:
 
 def render(image: Array, view: View, size: tuple[int, int], largest_radius: float, *, on_cpu: bool = False) -> Array:
     """The view (h, 3, w) of a uint8 image (H, W, 3). No view may have a larger radius than the one given here."""
-    rgb = resize(image, view.box, size, view.flip)
+    rgb = resize(image, view.box, size, view.flip, on_cpu=on_cpu)
     planes = jitter((rgb[:, 0], rgb[:, 1], rgb[:, 2]), view.factors, view.order)
     grey = luminance(planes)
     rgb = jnp.stack([jnp.where(view.grey, grey, plane) for plane in planes], axis=1)

@@ -43,7 +43,7 @@ def augment(images: Array, key: Array, settings: Augmentation, dtype: DTypeLike,
     """
 
     def make(image_HxWx3: Array, key: Array) -> Array:
-        return render(image_HxWx3, sample(key, settings), settings).astype(dtype)
+        return render(image_HxWx3, sample(key, settings), settings, on_cpu=on_cpu).astype(dtype)
 
     return map_images(make, images, key, on_cpu=on_cpu)
 
@@ -86,17 +86,17 @@ def _fill(key: Array, settings: Augmentation) -> Array:
     return jnp.array(settings.erase_fill)[None, None]
 
 
-def render(image: Array, view: View, settings: Augmentation) -> Array:
+def render(image: Array, view: View, settings: Augmentation, *, on_cpu: bool = False) -> Array:
     """The view of a uint8 image (H, W, 3), normalised: (h, w, 3)."""
-    rgb = _resize_all(image, settings.size, view.flip)
+    rgb = _resize_all(image, settings.size, view.flip, on_cpu)
     rgb = crop_framed(rgb, view.corner, settings.pad)
     return erase(normalise(rgb, settings.mean, settings.std), view.box, view.fill)
 
 
-def _resize_all(image: Array, size: tuple[int, int], flip: Array) -> Array:
+def _resize_all(image: Array, size: tuple[int, int], flip: Array, on_cpu: bool) -> Array:
     """The whole image at another size; at its own size, the same pixels."""
     height, width, _ = image.shape
-    return resize(image, jnp.array([0, 0, height, width]), size, flip, "bicubic")
+    return resize(image, jnp.array([0, 0, height, width]), size, flip, "bicubic", on_cpu=on_cpu)
 
 
 def crop_framed(rgb: Array, corner: Array, pad: int) -> Array:

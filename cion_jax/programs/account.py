@@ -1,7 +1,8 @@
 """A compiled step in figures: memory, collectives, products, bytes, time by the compiler's own estimate, and for what.
 
-Where the compiler gives no estimate, a kernel's time is that of a roofline: its operations at the device's peak, or its
-bytes at the rate of its memory, whichever takes longer.
+Where the compiler gives no estimate, as for GPUs and for few kernels of TPUs, a kernel's time is that of a roofline:
+its operations at the device's peak, or its bytes at the rate of its memory, whichever takes longer. What runs beside
+other kernels, and what goes between devices, counts as nothing on a TPU.
 """
 
 import re
@@ -20,6 +21,7 @@ PARTS = ("crops", "teacher", "student", "loss", "update")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 #: What only moves numbers.
 _MOVES = {"copy", "transpose", "bitcast", "reshape", "parameter", "tuple", "get-tuple-element", "slice", "concatenate"}
+_PRECISIONS = {1: "", 3: " by three of bf16", 6: " at full precision"}
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -86,7 +88,7 @@ class Account(NamedTuple):
         flops: Counter[str] = Counter()
         for kernel in self.kernels:
             for product in kernel.products:
-                name = product.dtype + " at full precision" * product.is_exact
+                name = product.dtype + _PRECISIONS[product.passes]
                 counts[name] += 1
                 flops[name] += product.flops
         return {name: (counts[name], flops[name]) for name in counts}
@@ -130,8 +132,10 @@ def _kernel(program: Program, computation: Computation, operation: Operation, ti
     own = tuple(products(program, computation, operation))
     size = moved(program, computation, operation)
     cycles = _CYCLES.search(operation.rest)
-    if sheet.clock:  # what the compiler gives no cycles runs beside something else
-        seconds = int(cycles[1]) / sheet.clock if cycles else 0.0
+    if cycles and sheet.clock:
+        seconds = int(cycles[1]) / sheet.clock
+    elif sheet.clock and (operation.kind.endswith("-start") or operation.kind in COLLECTIVES):
+        seconds = 0.0  # it runs beside something else, or between devices
     else:
         seconds = max(sum(map(sheet.seconds, own)), size / sheet.bandwidth)
     return Kernel(

@@ -21,6 +21,8 @@ _SLICES = ("slice", "dynamic-slice", "gather")
 _COPIES = {"copy-start": 0, "slice-start": 1}
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
+#: How XLA asks for three products: on TPUs, and on GPUs.
+_THREE = re.compile(r"operand_precision=\{high,|algorithm=\w+_x3")
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:s=\{|ensions":\[)"?([\d,"]*)')
 
 
@@ -30,8 +32,8 @@ class Product(NamedTuple):
     operation: Operation
     dtype: str
     """Of its operands, as XLA writes it."""
-    is_exact: bool
-    """Whether it is asked for at the highest precision, for which devices multiply several times."""
+    passes: int
+    """Products of bfloat16 that it takes: 6 for float32 at full precision, 3 where a little less will do, or else 1."""
     flops: int
 
 
@@ -41,7 +43,7 @@ def is_kernel(operation: Operation) -> bool:
 
 
 def traffic(text: str) -> int:
-    """Bytes that the kernels of a compiled program, as XLA prints it, read and write; of branches, all."""
+    """Bytes that the kernels of a compiled program, as XLA prints it, read and write; of branches, the longest."""
     program = Program(text)
     return sum(times * moved(program, computation, kernel) for computation, kernel, times in program.kernels())
 
@@ -103,7 +105,9 @@ def products(program: Program, computation: Computation, kernel: Operation) -> I
 
 def _product(computation: Computation, operation: Operation, flops: int) -> Product:
     dtype = computation[operation.operands[0]].arrays[0].dtype
-    return Product(operation, dtype, "highest" in operation.rest.lower(), flops)
+    rest = operation.rest.lower()
+    passes = 6 if "highest" in rest else 3 if _THREE.search(rest) else 1
+    return Product(operation, dtype, passes, flops)
 
 
 def _dot_flops(computation: Computation, operation: Operation) -> int:

@@ -22,10 +22,10 @@ class Sheet(NamedTuple):
 
     def seconds(self, product: Product) -> float:
         """The least time for a product. Of float32 at full precision a TPU makes six of bfloat16; a GPU has slow units
-        for it; and faster ones, for TensorFloat32, where less will do."""
-        if self.clock:
-            return product.flops * (6 if product.is_exact else 1) / self.flops
-        return product.flops * (1 if product.dtype in ("bf16", "f16") else 15 if product.is_exact else 2) / self.flops
+        for it; and faster ones, for TensorFloat32, where nothing is asked for."""
+        is_half = product.dtype in ("bf16", "f16")
+        times = product.passes if self.clock or is_half else {1: 2, 3: 3, 6: 15}[product.passes]
+        return product.flops * times / self.flops
 
 
 #: A pattern for the whole of JAX's `device_kind`, and its sheet. A slice of a GPU (MIG) has a name of its own, so that

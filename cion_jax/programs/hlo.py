@@ -116,10 +116,12 @@ class Program:
 
     def kernels(self, name: str | None = None, times: int = 1) -> Iterator[tuple[Computation, Operation, int]]:
         """What runs as a kernel of its own, the computation that it stands in, and how often it runs; loops are gone
-        through, and of branches all are listed."""
+        through, and of branches the longest, since one of them runs."""
         computation = self.computations[name or self.entry]
         for operation in computation.values():
             inside = operation.called if operation.kind in ("while", "call", "conditional", "async-start") else []
+            if operation.kind == "conditional":
+                inside = [max(inside, key=lambda name: len(self.computations[name]))]
             turns = times * (self.turns(operation) if operation.kind == "while" else 1)
             for called in inside:
                 yield from self.kernels(called, turns)
