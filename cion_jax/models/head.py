@@ -48,11 +48,21 @@ def bottleneck(variables: Variables, features: Array) -> Array:
 
 def prototypes(variables: Variables) -> Array:
     """The effective rows (K, 256) of the last layer."""
-    last = variables["params"]["last_layer"]
     # lengths first: a product with all of weight_v would be kept for the backward pass
-    return last["weight_v"] * (last["weight_g"] / jnp.linalg.norm(last["weight_v"], axis=-1, keepdims=True))
+    return variables["params"]["last_layer"]["weight_v"] * _factors(variables)
+
+
+def logits(variables: Variables, vectors: Array) -> Array:
+    """Logits (..., K) of bottleneck vectors: one (256,), or some (N, 256); prototypes are not made for it."""
+    return (variables["params"]["last_layer"]["weight_v"] @ vectors.T).T * _factors(variables)[:, 0]
+
+
+def _factors(variables: Variables) -> Array:
+    """What rows (K, 1) of weight_v are multiplied by."""
+    last = variables["params"]["last_layer"]
+    return last["weight_g"] / jnp.linalg.norm(last["weight_v"], axis=-1, keepdims=True)
 
 
 def apply(variables: Variables, features: Array) -> Array:
     """Logits (N, K). For small K, or to check against: training never makes them."""
-    return bottleneck(variables, features) @ prototypes(variables).T
+    return logits(variables, bottleneck(variables, features))

@@ -106,10 +106,9 @@ def loss_on_mesh(
     return on_mesh(student_BxVxD, teacher_Bx2xD, prototypes_CxD, teacher_prototypes_CxD, center_C)
 
 
-def next_center(center_C: Array, teacher_Bx2xD: Array, teacher_prototypes_CxD: Array, momentum: float) -> Array:
-    """The center after a batch: it follows the mean of the teacher's logits, which are the logits of the mean."""
-    mean_D = teacher_Bx2xD.astype(center_C.dtype).mean((0, 1))
-    return momentum * center_C + (1 - momentum) * (teacher_prototypes_CxD.astype(center_C.dtype) @ mean_D)
+def next_center(center_C: Array, mean_logits_C: Array, momentum: float) -> Array:
+    """The center after a batch: it follows the mean of the teacher's logits, which are the logits of its mean."""
+    return momentum * center_C + (1 - momentum) * mean_logits_C
 
 
 def _check_shares(mesh: Mesh, images: int, prototypes: int, instances: int) -> None:

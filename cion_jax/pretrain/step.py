@@ -140,7 +140,8 @@ def distillation_loss(
             teacher_temperature=settings.teacher_temperature,
             block=settings.block,
         )
-        center = loss.next_center(state.center, teacher_Bx2xD, teacher_prototypes_CxD, settings.center_momentum)
+        mean_logits_C = head.logits({"params": state.teacher["head"]}, teacher_Bx2xD.mean((0, 1)))
+        center = loss.next_center(state.center, mean_logits_C, settings.center_momentum)
     metrics = {"loss": value, "entropy": entropy, "feature_std": _feature_std(features)}
     return value, ({"student": student_stats, "teacher": teacher_stats}, center, metrics)
 
