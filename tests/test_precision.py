@@ -104,7 +104,8 @@ def test_fine_tuning_multiplies_as_it_is_told(usual: Finetuning, precision: Prec
     settings = replace(usual, backbone=TOY, **shape)
     program = step_on("cuda", lambda devices: finetuning(settings, dataset, devices))
     kinds = {(operation, precision) for operation, precision, _ in products(program)}
-    assert kinds == {("convolution", ASKED[precision]), ("dot_general", ASKED[precision]), ("dot_general", "THREE")}
+    of_network = {("convolution", ASKED[precision]), ("dot_general", ASKED[precision])}
+    assert kinds == of_network | {("dot_general", "THREE"), ("dot_general", "HIGHEST")}  # of crops, and of the loss
 
 
 def test_embedding_multiplies_as_it_is_told_whatever_is_set_outside() -> None:
