@@ -84,12 +84,13 @@ def draws() -> tuple[View, View]:
 # Each step against Pillow.
 
 
+@pytest.mark.parametrize("on_cpu", [False, True], ids=["products", "blocks"])
 @pytest.mark.parametrize("size", [(128, 64), (64, 32), (36, 20), (160, 80)])
-def test_resize_is_crop_and_bicubic_resize(size: tuple[int, int]) -> None:
+def test_resize_is_crop_and_bicubic_resize(size: tuple[int, int], on_cpu: bool) -> None:
     """On sharp pictures it matters that columns come first: what overshoots is cut off in between. Pillow 13 begins
     with the cheaper axis, so there it is asked for one after the other."""
     boxes = [(0, 0, 128, 64), (3, 5, 117, 57), (80, 40, 19, 11), (127, 63, 1, 1), (20, 0, 108, 22)]
-    resize = jax.jit(jax.vmap(lambda image, box, flip: resample.resize(image, box, size, flip)))
+    resize = jax.jit(jax.vmap(lambda image, box, flip: resample.resize(image, box, size, flip, on_cpu=on_cpu)))
     cases = [
         (picture(i, 128, 64), box, flip)
         for i, box in enumerate(boxes)

@@ -134,6 +134,27 @@ def test_an_account_of_a_step_for_a_tpu() -> None:
     assert "| all-reduce | 1 | 0.0 |" in text and "written where the old one was" in text
 
 
+def test_kernels_of_a_tpu_without_an_estimate_take_the_time_of_their_bytes() -> None:
+    """Which nothing does that runs beside others, such as the copy, or between devices."""
+    text = TPU_TEXT.replace('add(%x, %x), backend_config={"estimated_cycles":"100"}', "pad(%x, %x)")
+    read = account(Compiled(text), V5E)
+    assert read.seconds == pytest.approx(3 * 3 * 8 * 128 * 4 / V5E.bandwidth + 1200 / V5E.clock)
+
+
+def test_of_branches_the_longest_counts() -> None:
+    """One of them runs; here one of a loop's turn, and one that gives back what it was given."""
+    short = """%short (p: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  ROOT %same = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+}
+
+"""
+    for branches in ("%short, %body", "%body, %short"):
+        text = TPU_TEXT.replace("while(%start), condition=%condition, body=%body", "CONDITION")
+        text = text.replace("CONDITION", f"conditional(%start), branch_computations={{{branches}}}")
+        read = account(Compiled(text.replace("%fused (", f"{short}%fused (")), V5E)
+        assert read.seconds == pytest.approx((100 + 1200) / V5E.clock)
+
+
 def test_what_a_kernel_is_for() -> None:
     assert part_of("jit(step)/crops/vmap(vmap())/mul") == "crops"
     assert part_of("jit(step)/jvp(student)/ResNet/conv1") == "student"

@@ -14,7 +14,7 @@ from cion_jax.config import Kernel
 
 #: Products of weights with whole numbers up to 255, which bfloat16 has exactly. Three products of bfloat16 take 16 bits
 #: of a weight, so that a sum is off by less than 0.01, in half the time of a full product. CPUs multiply in float32.
-_product = partial(jnp.einsum, precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3)
+product = partial(jnp.einsum, precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3)
 
 
 def resize(
@@ -36,7 +36,7 @@ def resize(
     targets = jnp.arange(size[1])
     mirrored = jnp.where(flip, targets[::-1], targets)
     weights_wxW = _weights(kernel, jnp.arange(image.shape[1]), mirrored, left, width, size[1])
-    lines_Hx3xw = whole(_product("HcW,wW->Hcw", lines_Hx3xW, weights_wxW))
+    lines_Hx3xw = whole(product("HcW,wW->Hcw", lines_Hx3xW, weights_wxW))
     make_rows = _rows_by_blocks if on_cpu else _rows
     return whole(make_rows(kernel, lines_Hx3xw, top, height, size[0]))
 
@@ -44,11 +44,11 @@ def resize(
 def _rows(kernel: Kernel, lines_Hx3xw: Array, start: Array, length: Array, size: int) -> Array:
     """Rows (size, 3, w) from the rows start..start+length."""
     weights_hxH = _weights(kernel, jnp.arange(len(lines_Hx3xw)), jnp.arange(size), start, length, size)
-    return _product("hH,Hcw->hcw", weights_hxH, lines_Hx3xw)
+    return product("hH,Hcw->hcw", weights_hxH, lines_Hx3xw)
 
 
 def _rows_by_blocks(kernel: Kernel, lines_Hx3xw: Array, start: Array, length: Array, size: int) -> Array:
-    """The same, a block of rows from the window of rows that it needs."""
+    """The same rows, a block at a time from the window of rows that it needs."""
     rows, *line = lines_Hx3xw.shape
     shrink = rows / size
     block = math.gcd(size, 32)
@@ -59,7 +59,7 @@ def _rows_by_blocks(kernel: Kernel, lines_Hx3xw: Array, start: Array, length: Ar
         lowest = jnp.ceil(start + (first + 0.5) * step - 2 * jnp.maximum(step, 1) - 0.5).astype(jnp.int32)
         lowest = jnp.clip(lowest, 0, rows - window)
         weights = _weights(kernel, lowest + jnp.arange(window), first + jnp.arange(block), start, length, size)
-        return _product("hH,Hcw->hcw", weights, jax.lax.dynamic_slice_in_dim(lines_Hx3xw, lowest, window))
+        return product("hH,Hcw->hcw", weights, jax.lax.dynamic_slice_in_dim(lines_Hx3xw, lowest, window))
 
     return jax.vmap(make)(jnp.arange(0, size, block)).reshape(size, *line)
 
@@ -105,7 +105,7 @@ def blur(rgb: Array, radius: Array, largest_radius: float, *, on_cpu: bool = Fal
     for axis, formula in ((2, "hcw,vw->hcv"), (0, "hcw,gh->gcw")):
         band = _band(weights, rgb.shape[axis])
         for _ in range(3):
-            rgb = whole(_product(formula, rgb, band))
+            rgb = whole(product(formula, rgb, band))
     return rgb
 
 

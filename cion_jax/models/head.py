@@ -53,8 +53,8 @@ def prototypes(variables: Variables) -> Array:
 
 
 def logits(variables: Variables, vectors: Array) -> Array:
-    """Logits (..., K) of bottleneck vectors: one (256,), or some (N, 256); prototypes are not made for it."""
-    return (variables["params"]["last_layer"]["weight_v"] @ vectors.T).T * _factors(variables)[:, 0]
+    """Logits (..., K) of bottleneck vectors (..., 256); prototypes are not made for it."""
+    return vectors @ variables["params"]["last_layer"]["weight_v"].T * _factors(variables)[:, 0]
 
 
 def _factors(variables: Variables) -> Array:

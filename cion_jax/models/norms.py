@@ -160,6 +160,7 @@ class PooledNorm(_Channels):
     is_running: bool = True
 
     def signs(self) -> Array:
+        """1, or -1 where the norm turns the order of numbers over."""
         return jnp.where(self.scale < 0, -1, 1)
 
     def __call__(self, signed: Array, train: bool, pool: Callable[[Array], Array]) -> Array:

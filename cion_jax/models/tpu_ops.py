@@ -41,7 +41,7 @@ def _strided_product(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def _strided_product_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return xla_ops.convolution(x, kernel, stride, 0, 1), (x, kernel)
+    return _strided_product(x, kernel, stride), (x, kernel)
 
 
 def _strided_product_backward(stride: int, kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ PARTS = ("crops", "teacher", "student", "loss", "update")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 #: What only moves numbers.
 _MOVES = {"copy", "transpose", "bitcast", "reshape", "parameter", "tuple", "get-tuple-element", "slice", "concatenate"}
+#: How products are done, by how many of bfloat16 they take.
 _PRECISIONS = {1: "", 3: " by three of bf16", 6: " at full precision"}
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
