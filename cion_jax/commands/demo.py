@@ -21,8 +21,8 @@ def demo(
     four times, from the same weights and for as many steps: every image is a person of its own, every raw tracklet is
     one, the training itself finds out on the way who is who, and, as a ceiling, with the true labels. Then scores all
     of them, random weights and colour histograms on people who were never in training. At last it fine-tunes random
-    weights and those of the levels with the labels of few people, and scores these. Takes some minutes on two cores and
-    downloads nothing; the same command goes on with a killed demo.
+    weights and those of the levels with the labels of few people, and scores these. Takes 20 to 30 minutes on two cores
+    and downloads nothing; the same command goes on with a killed demo.
 
     Args:
         out: Folder to write: worlds, runs, the best weights, and report.html.
