@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
 RUN = str(Path(__file__).parent / "support" / "finetuned_run.py")
 #: Three epochs of five steps; a checkpoint also after the sixth.
 LENGTH = "--epoch-steps 5 --checkpoint-steps 6".split()  # noqa: SIM905
-#: Devices embed equal numbers of images at once: how a convolution rounds depends on it, and an adaptation of so small
-#: a network makes other clusters of one bit.
-MAIN = {"rows": 64}
+#: Features have the same bits however many devices train: an adaptation of so small a network makes other clusters of
+#: one bit.
+MAIN = {"apart": True}
 #: Only the main process finds clusters.
 OTHER = MAIN | {"without": "sklearn"}
 

@@ -5,7 +5,7 @@
 PLAN is a JSON object:
     killed     the step after which the process, if it keeps no journal, kills itself
     without    a module that it does not have
-    rows       images that each device embeds together for clusters
+    apart      images are embedded one by one for clusters
     labels     a run whose clusters are taken after the first epoch, whatever its own features make
 """
 
@@ -34,11 +34,16 @@ def kill_after(number: int) -> None:
     Silence.record = recording  # type: ignore[method-assign, assignment]
 
 
-def embed_by(rows: int) -> None:
-    """How a convolution rounds depends on how many images it is given."""
+def embed_apart() -> None:
+    """One image at a time, on the first device: how a network rounds depends on how many images and devices share a
+    program, and on an image's place among them."""
 
     def embedding(*arguments: Any, **options: Any) -> np.ndarray:
-        return embed_all(*arguments, batch=rows * jax.local_device_count(), **options)
+        with pytest.MonkeyPatch.context() as patch:
+            first = jax.local_devices()[:1]
+            patch.setattr(jax, "local_devices", lambda: first)
+            patch.setattr(jax, "local_device_count", lambda: 1)
+            return embed_all(*arguments, batch=1, **options)
 
     damaged.embed_all = embedding
 
@@ -63,8 +68,8 @@ if __name__ == "__main__":
         kill_after(plan["killed"])
     if "without" in plan:
         sys.modules[plan["without"]] = None  # type: ignore[assignment]
-    if "rows" in plan:
-        embed_by(plan["rows"])
+    if "apart" in plan:
+        embed_apart()
     if "labels" in plan:
         take_clusters(plan["labels"])
     with pytest.MonkeyPatch.context() as patch:
