@@ -1,6 +1,7 @@
 """What every family promises beyond parity: other sizes, types, rematerialisation, features by name, drop path."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,20 @@ import numpy as np
 import pytest
 
 from cion_jax.errors import UserError
-from cion_jax.models.zoo import backbone
+from cion_jax.models.zoo import Backbone, backbone
 
-#: The smallest of each family.
-SMALL = [
-    "resnet18_ibn", "convnext_tiny", "edgenext_x_small", "ghostnet_0_5", "repvit_m0_9", "fastvit_sa12", "vit_tiny",
-    "swin_tiny", "volo_d1",
-]  # fmt: skip
+#: The smallest of each family, with fewer blocks of each kind where it can be: those are quick to compile.
+SMALL: dict[str, dict[str, Any]] = {
+    "resnet18_ibn": {"depths": (1, 1, 1, 1)},
+    "convnext_tiny": {"depths": (1, 1, 1, 1)},
+    "edgenext_x_small": {"depths": (1, 2, 1, 1)},
+    "ghostnet_0_5": {},
+    "repvit_m0_9": {"depths": (2, 1, 1, 1)},
+    "fastvit_sa12": {"depths": (1, 1, 1, 1)},
+    "vit_tiny": {"depth": 4},
+    "swin_tiny": {"depths": (2, 1, 1, 1)},
+    "volo_d1": {"depths": (1, 1, 1, 1)},
+}
 IMAGES = np.random.default_rng(0).standard_normal((2, 64, 32, 3)).astype(np.float32)
 
 
@@ -24,15 +32,19 @@ def fresh() -> dict:
     return {}
 
 
+def small(name: str, **options: Any) -> Backbone:
+    return backbone(name, **SMALL[name], **options)
+
+
 def variables_of(name: str, fresh: dict) -> dict:
     if name not in fresh:
-        fresh[name] = backbone(name).init(jax.random.key(0))
+        fresh[name] = small(name).init(jax.random.key(0))
     return fresh[name]
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_any_size_and_bfloat16_and_features_by_name(name: str, fresh: dict) -> None:
-    model, variables = backbone(name), variables_of(name, fresh)
+    model, variables = small(name), variables_of(name, fresh)
     apply = jax.jit(lambda variables, images: model.apply(variables, images, return_features=True))
     features, maps = apply(variables, IMAGES)
     assert {"stage1", "stage4"} <= set(maps) or "tokens" in maps
@@ -46,7 +58,7 @@ def test_any_size_and_bfloat16_and_features_by_name(name: str, fresh: dict) -> N
 
 
 def gradient(name: str, remat: bool) -> Callable:
-    model = backbone(name, remat=remat)
+    model = small(name, remat=remat)
 
     def loss(params: dict, rest: dict) -> jax.Array:
         return jnp.square(model.apply(rest | {"params": params}, IMAGES, train=True, rng=jax.random.key(1))[0]).sum()
@@ -56,10 +68,10 @@ def gradient(name: str, remat: bool) -> Callable:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_rematerialisation_is_there_when_asked_for(name: str) -> None:
-    shapes = backbone(name).shapes()
+    shapes = small(name).shapes()
     programs = [jax.make_jaxpr(gradient(name, remat))(shapes["params"], shapes) for remat in (False, True)]
     plain, again = (sum(step.primitive.name.startswith("remat") for step in program.eqns) for program in programs)
-    assert plain == 0 and again >= 8
+    assert plain == 0 and again >= 4
 
 
 @pytest.mark.parametrize("name", ["resnet18_ibn", "vit_tiny"])
@@ -74,7 +86,7 @@ def test_rematerialisation_changes_no_number(name: str, fresh: dict) -> None:
     "name", ["convnext_tiny", "edgenext_x_small", "fastvit_sa12", "vit_tiny", "swin_tiny", "volo_d1"]
 )
 def test_drop_path_is_random_in_training_only(name: str, fresh: dict) -> None:
-    model, variables = backbone(name, drop_path=0.5), variables_of(name, fresh)
+    model, variables = small(name, drop_path=0.5), variables_of(name, fresh)
     # Fresh layer scales are next to nothing; with branches that count, leaving one out shows.
     params = jax.tree.map(lambda leaf: jnp.where(jnp.abs(leaf - 1e-5).max() < 2e-5, 0.5, leaf), variables["params"])
     variables = variables | {"params": params}
@@ -82,7 +94,7 @@ def test_drop_path_is_random_in_training_only(name: str, fresh: dict) -> None:
     one, same, other = (train(variables, jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3
-    plain, dropping = (str(jax.make_jaxpr(each.apply)(variables, IMAGES)) for each in (backbone(name), model))
+    plain, dropping = (str(jax.make_jaxpr(each.apply)(variables, IMAGES)) for each in (small(name), model))
     assert plain == dropping
 
 

@@ -25,6 +25,15 @@ WITHIN = Position(0, 1)
 NOTE = {"data": "a1b2"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_to_look_through() -> Iterator[None]:
+    """What tests before these have left is not looked through for every one of these."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
     yield

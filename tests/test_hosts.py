@@ -85,18 +85,18 @@ def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
 def test_processes_that_are_killed_end_with_the_numbers_of_one(
     launch: Launch, tmp_path: Path, count: int, tolerance: float
 ) -> None:
-    """Two of them with its very bits; four, of which one is killed once, sum in another order."""
+    """Two of them with its very bits; four, which nobody kills here, sum in another order."""
     one, many = tmp_path / "one", tmp_path / "many"
     assert ended(launch(one, 1, devices=count))[0][0] == 0
 
-    group = launch(many, count)
-    wait_for(many, 8)
-    group[-1].kill()
-    code, output = ended(group)[0]
-    assert code == 1 and "Traceback" not in output
-    assert f"process 0 of {count}: process {count - 1} (" in output and "has ended without a word" in output
-
     if count == 2:
+        group = launch(many, count)
+        wait_for(many, 8)
+        group[1].kill()
+        code, output = ended(group)[0]
+        assert code == 1 and "Traceback" not in output
+        assert "process 0 of 2: process 1 (" in output and "has ended without a word" in output
+
         group = launch(many, count)
         wait_for(many, 20)
         group[1].send_signal(signal.SIGTERM)  # the others stop after the same step

@@ -14,6 +14,8 @@ from cion_jax.weights.mapping import from_state_dict, state_dict
 from golden_weights import golden, images, index, manifest, state
 
 NAMES = sorted((name for name in ZOO if name != SMALL), key=lambda name: manifest(name)["params"])
+#: Of each family.
+SMALLEST = {ZOO[name].name: name for name in reversed(NAMES)}.values()
 
 
 def without_drop_path(name: str) -> Backbone:
@@ -53,7 +55,8 @@ def test_features_and_statistics_equal_the_golden_ones(name: str) -> None:
     large, small = images()
     evaluate = jax.jit(model.apply)
     check("eval_global", evaluate(variables, large))
-    check("eval_local", evaluate(variables, small))
+    if name in SMALLEST:  # how another size is met is a family's matter
+        check("eval_local", evaluate(variables, small))
     train = jax.jit(functools.partial(model.apply, train=True))
     features, moved = train(variables, large)
     check("train_global", features)

@@ -7,6 +7,7 @@ The number of images may be unknown while a program is traced, as for export. Wh
 `lax.slice` and the like: x[:, 0] would become a gather.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,16 +16,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from cion_jax.models.ops import attend, convolve, from_heads, product, to_heads
 
 Initializer = Callable[..., Array]
 
-#: What PyTorch gives a kernel when nobody says otherwise: uniform within 1 / sqrt(fan-in).
-torch_default: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-#: Of linears and tables: PyTorch cuts this normal at +-2, a hundred standard deviations away.
-normal_02: Initializer = nn.initializers.normal(0.02)
-kaiming_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+def _row(draw: Initializer, key: Array, shape: Sequence[int], dtype: DTypeLike, *bounds: float) -> Array:
+    """Random numbers, drawn as one row: the same as in their shape, but XLA compiles them in a third of the time, which
+    for fresh variables of a network is most of it."""
+    return draw(key, (math.prod(shape),), dtype, *bounds).reshape(shape)
+
+
+def torch_default(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """What PyTorch gives a kernel when nobody says otherwise: uniform within 1 / sqrt(fan-in)."""
+    fan_in = math.prod(shape[:-1])
+    return _row(jax.random.uniform, key, shape, dtype, -1) * jnp.sqrt(3 * jnp.array(1 / 3 / fan_in, dtype))
+
+
+def normal_02(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Of linears and tables: PyTorch cuts this normal at +-2, a hundred standard deviations away."""
+    return _row(jax.random.normal, key, shape, dtype) * jnp.array(0.02, dtype)
+
+
+def kaiming_out(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """A normal whose variance is 2 / fan-out."""
+    fan_out = math.prod(shape) // shape[-2]
+    return _row(jax.random.normal, key, shape, dtype) * jnp.sqrt(jnp.array(2 / fan_out, dtype))
 
 
 def uniform_bias(fan_in: int) -> Initializer:

@@ -165,14 +165,43 @@ class PooledNorm(_Channels):
 
     def __call__(self, signed: Array, train: bool, pool: Callable[[Array], Array]) -> Array:
         signs = self.signs()
-        mean, variance = self.mean.value, self.variance.value
-        if train:
-            signed_mean, batch_variance = _by_squares(at_least_float32(signed), (0, 1, 2))
-            mean, variance = signs * signed_mean.reshape(-1), batch_variance.reshape(-1)
-            if not self.is_initializing():
-                _move(self.mean, self.variance, mean, variance, signed.size // self.count)
-        largest = at_least_float32(signs * pool(signed))
-        return _normalise(largest, mean, variance, BATCH_EPSILON, self.scale, self.bias).astype(signed.dtype)
+        scale, pooled = signs * self.scale, pool(signed)
+        if not train:
+            mean, variance = signs * self.mean.value, self.variance.value
+            y = _normalise(at_least_float32(pooled), mean, variance, BATCH_EPSILON, scale, self.bias)
+            return y.astype(signed.dtype)
+        y, mean, variance = _standardised_with(pooled, signed, scale, self.bias, BATCH_EPSILON)
+        if not self.is_initializing():
+            _move(self.mean, self.variance, signs * mean, variance, signed.size // self.count)
+        return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _standardised_with(x: Array, all_x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """x normalised by what another array has in each channel: mean and variance, which come with it."""
+    return _forward_with(x, all_x, scale, bias, epsilon)[0]
+
+
+def _forward_with(x: Array, all_x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Any, Any]:
+    mean, variance = (value.reshape(-1) for value in _by_squares(at_least_float32(all_x), (0, 1, 2)))
+    y = _normalise(at_least_float32(x), mean, variance, epsilon, scale, bias).astype(x.dtype)
+    return (y, mean, variance), (x, all_x, scale, mean, variance)
+
+
+def _backward_with(epsilon: float, kept: Any, cotangents: tuple[Array, Any, Any]) -> tuple[Array, ...]:
+    """As `_backward`, but sums are over x, and the mean and the variance are functions of all_x."""
+    x, all_x, scale, mean, variance = kept
+    cotangent = at_least_float32(cotangents[0])  # g
+    inverse_std = lax.rsqrt(variance + epsilon)  # r
+    factor = inverse_std * scale
+    sum_g = cotangent.sum((0, 1, 2))
+    sum_gu = inverse_std * ((cotangent * x).sum((0, 1, 2)) - mean * sum_g)
+    unit = (at_least_float32(all_x) - mean) * inverse_std
+    d_all_x = factor * (sum_g + unit * sum_gu) * (-mean.size / all_x.size)
+    return (factor * cotangent).astype(x.dtype), d_all_x.astype(x.dtype), sum_gu, sum_g
+
+
+_standardised_with.defvjp(_forward_with, _backward_with)
 
 
 class IBN(nn.Module):
