@@ -33,6 +33,24 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 
+class FailuresAtOnce:
+    """Shows a failure when it happens: of tests that are cut off there is no summary."""
+
+    def __init__(self, terminal: pytest.TerminalReporter):
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.terminal.write_line(f"\n{report.nodeid}\n{report.longreprtext}")
+
+
+@pytest.hookimpl(trylast=True)  # after the terminal has its reporter
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:  # processes that run tests for another have none
+        config.pluginmanager.register(FailuresAtOnce(terminal))
+
+
 @pytest.fixture(scope="session")
 def blocks() -> Blocks:
     return Blocks(200)

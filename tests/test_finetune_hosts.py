@@ -44,7 +44,7 @@ def launch(name: str, data: Path, out: Path, cache: Path, *plans: dict[str, Any]
     assert all(code == (-9 if is_killed else 0) for code, _ in done[is_killed:]), done
 
 
-@pytest.mark.parametrize("name", ["bnneck", "dbscan"])
+@pytest.mark.parametrize("name", ["bnneck", pytest.param("mgn", marks=pytest.mark.whole), "dbscan"])
 def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     launch(name, dataset, one, cache, MAIN)
@@ -55,7 +55,7 @@ def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache:
     rows = steps(one)
     assert len(rows) == 15 and steps(two) == rows
     files = sorted(path.relative_to(one) for path in (*one.glob("*.safetensors"), *one.glob("labels/*.npz")))
-    assert len(files) == {"bnneck": 2, "dbscan": 4}[name]
+    assert len(files) == {"bnneck": 2, "mgn": 1, "dbscan": 4}[name]
     for file in files:
         if file.suffix == ".npz":
             np.testing.assert_array_equal(np.load(one / file)["labels"], np.load(two / file)["labels"])
@@ -63,7 +63,7 @@ def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache:
             assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["mgn", "dbscan"])
+@pytest.mark.parametrize("name", [pytest.param("bnneck", marks=pytest.mark.whole), "mgn", "dbscan"])
 def test_eight_devices_learn_the_same(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
     """With the same clusters, that is: in so small a network the last bit of a feature may turn one. The first are made
     before any step, and are equal. Steps are small: by its counts Adam

@@ -81,7 +81,7 @@ def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
         np.testing.assert_allclose(weights[name], same[name], atol=tolerance)
 
 
-@pytest.mark.parametrize(("count", "tolerance"), [(2, 0), (4, 1e-4)])
+@pytest.mark.parametrize(("count", "tolerance"), [(2, 0), pytest.param(4, 1e-4, marks=pytest.mark.whole)])
 def test_processes_that_are_killed_end_with_the_numbers_of_one(
     launch: Launch, tmp_path: Path, count: int, tolerance: float
 ) -> None:

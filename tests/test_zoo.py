@@ -13,9 +13,10 @@ from cion_jax.models.zoo import ZOO, Backbone, backbone
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from golden_weights import golden, images, index, manifest, state
 
+WHOLE = [pytest.mark.whole, pytest.mark.slow]
 NAMES = sorted((name for name in ZOO if name != SMALL), key=lambda name: manifest(name)["params"])
-#: Of each family.
-SMALLEST = {ZOO[name].name: name for name in reversed(NAMES)}.values()
+#: The smallest of each family, with and without instance norms, and the one that most people take.
+SHOWN = {*{ZOO[name].name: name for name in reversed(NAMES)}.values(), "resnet18_ibn", "resnet50_ibn"}
 
 
 def without_drop_path(name: str) -> Backbone:
@@ -38,10 +39,13 @@ def test_keys_and_shapes_are_those_of_pytorch_in_its_order(name: str) -> None:
     assert published in (None, round(manifest(name)["params"] / 1e6, 2))
 
 
+def assert_golden(name: str, kind: str, values: np.ndarray) -> None:
+    assert distance(values, golden(name)[kind]) <= max(1e-4, 10 * index()[name]["f32_noise"][kind]), kind
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_features_and_statistics_equal_the_golden_ones(name: str) -> None:
-    recorded, noise, model = golden(name), index()[name]["f32_noise"], without_drop_path(name)
-    weights = state(name)
+def test_features_equal_the_golden_ones(name: str) -> None:
+    recorded, model, weights = golden(name), without_drop_path(name), state(name)
     floats = b"".join(value.astype("<f4").tobytes() for value in weights.values() if value.dtype == np.float32)
     assert hashlib.sha256(floats).hexdigest() == str(recorded["weights_sha256"])
     variables = from_state_dict(model.shapes(), weights)
@@ -49,22 +53,23 @@ def test_features_and_statistics_equal_the_golden_ones(name: str) -> None:
     assert list(back) == list(weights)
     assert all(np.array_equal(back[key], weights[key]) for key in weights)
 
-    def check(kind: str, values: np.ndarray) -> None:
-        assert distance(values, recorded[kind]) <= max(1e-4, 10 * noise[kind]), kind
+    large, _ = images()
+    assert_golden(name, "eval_global", jax.jit(model.apply)(variables, large))
 
+
+@pytest.mark.parametrize("name", [name if name in SHOWN else pytest.param(name, marks=WHOLE) for name in NAMES])
+def test_another_size_and_statistics_equal_the_golden_ones(name: str) -> None:
+    recorded, model = golden(name), without_drop_path(name)
+    variables = from_state_dict(model.shapes(), state(name))
     large, small = images()
-    evaluate = jax.jit(model.apply)
-    check("eval_global", evaluate(variables, large))
-    if name in SMALLEST:  # how another size is met is a family's matter
-        check("eval_local", evaluate(variables, small))
-    train = jax.jit(functools.partial(model.apply, train=True))
-    features, moved = train(variables, large)
-    check("train_global", features)
+    assert_golden(name, "eval_local", jax.jit(model.apply)(variables, small))
+    features, moved = jax.jit(functools.partial(model.apply, train=True))(variables, large)
+    assert_golden(name, "train_global", features)
     after = state_dict(moved, model.order)
+    allowed = max(1e-4, 10 * index()[name]["f32_noise"]["train_global"])
     for number, norm in enumerate(index()[name]["bn_names"]):
         for kind in ("running_mean", "running_var"):
-            expected = recorded[f"bn{number}_{kind}"]
-            assert distance(after[f"{norm}.{kind}"], expected) <= max(1e-4, 10 * noise["train_global"])
+            assert distance(after[f"{norm}.{kind}"], recorded[f"bn{number}_{kind}"]) <= allowed
 
 
 @pytest.mark.parametrize(
