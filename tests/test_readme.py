@@ -5,6 +5,7 @@ import shlex
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,7 +47,10 @@ def folder(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for name in ("people", "small", "resnet50_ibn"):
         monkeypatch.setitem(RECIPES, name, tiny)
     monkeypatch.setattr(people, "run_command", main)
+    # what a batch needs is compiled, and tested, elsewhere
     monkeypatch.setattr(fit, "memory_limit", lambda _: 4e7)
+    monkeypatch.setattr(fit, "fitting_step", lambda method, *_: (method, None, []))
+    monkeypatch.setattr(fit, "memory", lambda *_: SimpleNamespace(fits=lambda _: 16))
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "street.mp4", pictures((RED, BLUE), 60))
     write_mot(tmp_path / "boxes.txt", (RED, BLUE), 60)
