@@ -39,6 +39,7 @@ def test_it_has_every_benchmark() -> None:
         "torch_step",
         "torch_backbones",
         "torch_finetune",
+        "torch_resnets",
     }
     assert {f"benchmarks.{path.stem}" for path in HERE.glob("*.py") if path.stem not in beside} <= modules
 

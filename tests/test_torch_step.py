@@ -29,7 +29,7 @@ from tiny import FAMILY
 torch = pytest.importorskip("torch")
 
 from experiments.benchmarks import gpu as bench_gpu  # noqa: E402
-from experiments.benchmarks import torch_backbones, torch_step  # noqa: E402
+from experiments.benchmarks import torch_backbones, torch_resnets, torch_step  # noqa: E402
 
 nn = torch.nn
 
@@ -46,7 +46,7 @@ GHOSTS = ghostnet.TABLE[0], ghostnet.TABLE[3]
 SMALL: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "resnet50_ibn": (
         {"depths": (0, 1, 0, 1), "width": 4},
-        partial(torch_backbones.ResNet, (0, 1, 0, 1), ibn=True, width=4),
+        partial(torch_resnets.ResNet, (0, 1, 0, 1), ibn=True, width=4),
     ),
     "vit_small": ({"width": 16, "heads": 2, "depth": 1}, partial(torch_backbones.ViT, 16, 2, 1, (64, 32))),
     "swin_tiny": (
@@ -58,7 +58,7 @@ SMALL: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", torch_backbones.BACKBONES)
+@pytest.mark.parametrize("name", bench_gpu.ROWS)
 def test_keys_and_shapes_are_the_published_ones(name: str) -> None:
     manifest = json.loads((Path(__file__).parent / "manifest" / f"{name}.json").read_text())
     shapes = {key: list(value.shape) for key, value in torch_backbones.BACKBONES[name]().state_dict().items()}

@@ -31,7 +31,6 @@ from cion_jax.weights.file import Weights, plain
 from experiments.benchmarks.command import command
 from experiments.benchmarks.memory import SHARE
 from experiments.benchmarks.timing import environment, rates
-from experiments.benchmarks.torch_backbones import ResNet
 from experiments.benchmarks.torch_finetune import (
     BnneckStep,
     ClusterContrastStep,
@@ -42,6 +41,7 @@ from experiments.benchmarks.torch_finetune import (
     mgn,
     resnet,
 )
+from experiments.benchmarks.torch_resnets import ResNet
 
 #: Identities, or clusters.
 CLASSES = 751

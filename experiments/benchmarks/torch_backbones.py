@@ -1,4 +1,4 @@
-"""Five of the zoo's backbones in plain PyTorch, for `experiments.benchmarks.gpu` to train beside ours.
+"""ResNets and one each of four other families in plain PyTorch; `experiments.benchmarks.gpu` trains them beside ours.
 
 Modules are named as in the published state_dicts, so weights that we export load strictly. Images are (N, 3, H, W).
 Under autocast whatever goes from block to block stays in 16 bits, as it does in ours.
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from experiments.benchmarks.torch_resnets import IBN, RESNETS, normed
 
 WINDOW = 8
 
@@ -55,65 +57,6 @@ class MapNorm(LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-def normed(conv: nn.Conv2d, relu: bool = False) -> list[nn.Module]:
-    """A convolution, its BatchNorm and perhaps a ReLU."""
-    return [conv, nn.BatchNorm2d(conv.out_channels), *[nn.ReLU(inplace=True)] * relu]
-
-
-class IBN(nn.Module):
-    """The first half of the channels through InstanceNorm, the other through BatchNorm."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.half = width // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = nn.BatchNorm2d(width - self.half)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.IN(x[:, : self.half]), self.BN(x[:, self.half :])], 1)
-
-
-class Bottleneck(nn.Module):
-    """ResNet's: `width` is that of the 3x3 convolution."""
-
-    def __init__(self, inputs: int, width: int, stride: int, ibn: bool) -> None:
-        super().__init__()
-        self.outputs = 4 * width
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = IBN(width) if ibn else nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = normed(nn.Conv2d(width, width, 3, stride, 1, bias=False))
-        self.conv3, self.bn3 = normed(nn.Conv2d(width, 4 * width, 1, bias=False))
-        is_identity = stride == 1 and inputs == 4 * width
-        shortcut = [] if is_identity else normed(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False))
-        self.downsample = nn.Sequential(*shortcut)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = functional.relu(self.bn2(self.conv2(y)), inplace=True)
-        return functional.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
-
-
-class ResNet(nn.Module):
-    """With a last stage that keeps its resolution, as usual in person re-identification."""
-
-    def __init__(self, depths: Sequence[int], ibn: bool = False, width: int = 64, block: Any = Bottleneck) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = normed(nn.Conv2d(3, width, 7, 2, 3, bias=False))
-        self.outputs = width
-        for stage, depth in enumerate(depths, 1):
-            blocks = []
-            for number in range(depth):
-                stride = 2 if number == 0 and stage in (2, 3) else 1
-                blocks.append(block(self.outputs, width << stage - 1, stride, ibn and stage < 4))
-                self.outputs = blocks[-1].outputs
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = functional.max_pool2d(x, 3, 2, 1)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
 
 
 class Attention(nn.Module):
@@ -391,7 +334,7 @@ class GhostNet(nn.Module):
 
 #: Constructors by the names of the zoo, with what its settings train them with.
 BACKBONES: dict[str, partial[Any]] = {
-    "resnet50_ibn": partial(ResNet, (3, 4, 6, 3), ibn=True),
+    **RESNETS,
     "vit_small": partial(ViT, 384, 6),
     "swin_tiny": partial(Swin, 96, (2, 2, 6, 2), (3, 6, 12, 24), drop_path=0.1),
     "convnext_tiny": partial(ConvNeXt, (3, 3, 9, 3), 96),

@@ -10,7 +10,6 @@ necks, losses and update are in float32. Everything works in float64 too.
 """
 
 import copy
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cion_jax.config import MEAN, STD, BnneckOptimization, ClusterContrastOptimization, MgnOptimization
-from cion_jax.errors import UserError
 from cion_jax.finetune.schedules import BnneckValues, MgnValues
-from experiments.benchmarks.torch_backbones import IBN, Bottleneck, ResNet, ViT, normed
+from experiments.benchmarks.torch_backbones import ViT
+from experiments.benchmarks.torch_resnets import ResNet, resnet
 
 #: The heads of each of MGN's branches: that of the whole map, and one for each strip, from top to bottom.
 BRANCHES = {"b1": ("b1",), "b2": ("b2", "b21", "b22"), "b3": ("b3", "b31", "b32", "b33")}
@@ -32,44 +31,6 @@ COMPARED = (("b1",), ("b2",), ("b3",), ("b21", "b22"), ("b31", "b32", "b33"))
 PRETRAINED = ("backbone", "b1", "b2", "b3")
 
 Losses = dict[str, Tensor]
-
-
-class BasicBlock(nn.Module):
-    """That of ResNet18: two 3x3 convolutions."""
-
-    def __init__(self, inputs: int, width: int, stride: int, ibn: bool) -> None:
-        super().__init__()
-        self.outputs = width
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn1 = IBN(width) if ibn else nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = normed(nn.Conv2d(width, width, 3, 1, 1, bias=False))
-        is_identity = stride == 1 and inputs == width
-        shortcut = [] if is_identity else normed(nn.Conv2d(inputs, width, 1, stride, bias=False))
-        self.downsample = nn.Sequential(*shortcut)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        return functional.relu(self.bn2(self.conv2(y)) + self.downsample(x), inplace=True)
-
-
-#: Constructors by the names of the zoo.
-RESNETS: dict[str, partial[ResNet]] = {
-    f"resnet{size}{'_ibn' * ibn}": partial(ResNet, depths=depths, ibn=ibn, block=block)
-    for ibn in (False, True)
-    for size, depths, block in (
-        (18, (2, 2, 2, 2), BasicBlock),
-        (50, (3, 4, 6, 3), Bottleneck),
-        (101, (3, 4, 23, 3), Bottleneck),
-        (152, (3, 8, 36, 3), Bottleneck),
-    )
-}
-
-
-def resnet(name: str, **sizes: Any) -> ResNet:
-    """A ResNet by its name; `sizes` are arguments of `ResNet` that differ from those of the paper."""
-    if name not in RESNETS:
-        raise UserError(f"{name} is not among the ResNets that we have in PyTorch: {', '.join(RESNETS)}")
-    return RESNETS[name](**sizes)
 
 
 def stem(network: ResNet) -> list[nn.Module]:

@@ -15,8 +15,8 @@ from tyro.conf import Positional
 from experiments.benchmarks.command import command
 from experiments.benchmarks.suite import SUITE, Results, keep, read, run
 
-#: What a rehearsal adds to a benchmark of the step: one of the smallest sizes.
-_SMALL = "--batch 24 --height 32 --local-crops 0 --rounds 1 --steps 1"
+#: What a rehearsal asks of a benchmark of the step.
+_SMALL = "experiments/on_device/rehearsal.py --rounds 1 --steps 1"
 
 
 class Row(NamedTuple):
@@ -31,10 +31,10 @@ class Row(NamedTuple):
 #: By their names in the suite, in the order of their worth.
 ROWS = {
     "device_checks": Row(200, "pytest -n 0 tests/test_head.py"),
-    "device_roofline": Row(150, "benchmarks.roofline debug --batch 8 --rounds 1 --steps 1"),
+    "device_roofline": Row(150, f"benchmarks.roofline {_SMALL}"),
     "device_denoise": Row(60, "benchmarks.denoise --images 10000 --widths 64"),
     # PyTorch compiles for two minutes, and both sides twice: what is behind it may find no time left.
-    "device_step": Row(330, f"benchmarks.gpu resnet50_ibn {_SMALL}"),
+    "device_step": Row(330, f"benchmarks.gpu {_SMALL}"),
 }
 
 
@@ -47,7 +47,7 @@ def main(out: Positional[Path], only: tuple[str, ...] = (), rehearse: bool = Fal
     Args:
         out: Path of the results, without a suffix.
         only: Names of rows to run; all by default.
-        rehearse: Only small sizes, for a CPU.
+        rehearse: Only small sizes, for a CPU, and without limits of time: however slow it is, nothing is lent.
         seconds: The most that all rows may take together.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several checks share the device
@@ -59,7 +59,7 @@ def main(out: Positional[Path], only: tuple[str, ...] = (), rehearse: bool = Fal
     for name in names:
         row = ROWS[name]
         benchmark = replace(SUITE[name], arguments=row.rehearsal) if rehearse else SUITE[name]
-        results[name] = run(benchmark, min(row.seconds, end - time.perf_counter()))
+        results[name] = run(benchmark, None if rehearse else min(row.seconds, end - time.perf_counter()))
         keep(results, path)
         outcome = "done" if results[name]["ok"] else "FAILED"
         print("\n".join(results[name]["printed"]))
