@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from cion_jax.config import Writing
 from cion_jax.data.writer import write_dataset
 from sources import Blocks
 
-# Programs of the tests run once or twice: compiling them fast beats compiling them well. Read when JAX starts.
-_FAST = "--xla_backend_optimization_level=0 --xla_gpu_autotune_level=0"
+# Programs of the tests run a few times: compiling them fast beats compiling them well; with less than this, which takes
+# no less time, a step takes ten times as long. Read when JAX starts.
+_FAST = "--xla_backend_optimization_level=1 --xla_gpu_autotune_level=0"
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
+    _FAST += " --xla_cpu_use_fusion_emitters=false"  # compiles in two thirds of the time; later ones end at this flag
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAST}".strip()
 # What they compare in float32 is float32 on devices too that would multiply in fewer bits.

@@ -1,6 +1,7 @@
 """Colours of videos: what is the camera's is matched, what may be the people's stays."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ np.save(sys.argv[1], embed_all(TINY, variables, PAINTED, image_size=SIZE, batch=
 
 
 def test_eight_devices_find_the_same(tmp_path: Path, variables: Variables) -> None:
-    devices = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     assert python(ON_DEVICES, tmp_path / "eight.npy", XLA_FLAGS=devices) == 0
     alone = embed_all(TINY, variables, PAINTED, image_size=SIZE, colours=painted_colours())
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), alone, atol=2e-6)

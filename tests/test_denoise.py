@@ -348,7 +348,7 @@ def test_the_number_of_devices_does_not_matter() -> None:
     )
     results = []
     for devices in (1, 8):
-        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-c", program]
         number, tau, *rest = subprocess.check_output(command, env=environment, text=True).split()

@@ -1,5 +1,6 @@
 """Features: what the network gives for each image, in order, whatever the batches and devices."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -86,7 +87,7 @@ np.save(sys.argv[2], embed_all(TINY, variables, Records(sys.argv[1]), image_size
 
 
 def test_eight_devices_share_the_images_and_find_the_same(dataset: Path, tmp_path: Path, variables: Variables) -> None:
-    devices = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     assert python(ON_DEVICES, dataset, tmp_path / "eight.npy", XLA_FLAGS=devices) == 0
     expected = embed_all(TINY, variables, Records(dataset), image_size=SIZE)
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), expected, atol=2e-6)

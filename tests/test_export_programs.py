@@ -16,7 +16,6 @@ from cion_jax.cli import main
 from cion_jax.errors import UserError
 from cion_jax.export.program import card
 from cion_jax.export.stablehlo import stablehlo
-from cion_jax.models import ghostnet
 
 pytest.importorskip("flatbuffers")
 SMALL = "resnet10_half_ibn"
@@ -25,11 +24,6 @@ NAMES = [
     pytest.param(name, marks=pytest.mark.xdist_group(f"export {name}"))
     for name in (*shallow.FAMILIES, shallow.FINE_TUNED)
 ]
-
-
-@pytest.fixture(autouse=True)
-def few_ghosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ghostnet, "TABLE", shallow.GHOSTS)
 
 
 def bytes_of(name: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from finetuned import COMMANDS, TOY
-from processes import ended, free_address, start, steps
+from processes import HANGS, ended, free_address, start, steps
 
 pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
 
@@ -37,14 +37,16 @@ def launch(name: str, data: Path, out: Path, cache: Path, *plans: dict[str, Any]
     ]
     is_killed = "killed" in plans[-1]
     if is_killed:
-        processes[-1].wait(240)
+        processes[-1].wait(HANGS)
         for process in processes:
             process.kill()
     done = ended(processes)
     assert all(code == (-9 if is_killed else 0) for code, _ in done[is_killed:]), done
 
 
-@pytest.mark.parametrize("name", ["bnneck", pytest.param("mgn", marks=pytest.mark.whole), "dbscan"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.whole) for name in ("bnneck", "mgn")), "dbscan"]
+)
 def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     launch(name, dataset, one, cache, MAIN)
@@ -63,11 +65,13 @@ def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache:
             assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
-@pytest.mark.parametrize("name", [pytest.param("bnneck", marks=pytest.mark.whole), "mgn", "dbscan"])
+@pytest.mark.parametrize(
+    "name", ["bnneck", *(pytest.param(name, marks=pytest.mark.whole) for name in ("mgn", "dbscan"))]
+)
 def test_eight_devices_learn_the_same(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
     """With the same clusters, that is: in so small a network the last bit of a feature may turn one. The first are made
-    before any step, and are equal. Steps are small: by its counts Adam
-    makes as much of a gradient that is rounding alone as of any other."""
+    before any step, and are equal. Steps are small: by its counts Adam makes as much of a gradient that is rounding
+    alone as of any other, so what rounding differs in grows from epoch to epoch."""
     command = COMMANDS[name].replace("--instances 4", "--instances 2")
     if name == "dbscan":
         command = command.replace("0.05", "0.00001") + " --memory-update plain"
@@ -80,6 +84,6 @@ def test_eight_devices_learn_the_same(name: str, dataset: Path, cache: Path, tmp
     one, eight = tmp_path / "1", tmp_path / "8"
     losses = [[row["loss"] for row in steps(out)] for out in (one, eight)]
     assert len(losses[0]) == 12
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+    np.testing.assert_allclose(*losses, rtol=5e-3)
     for file in one.glob("labels/*.npz"):
         np.testing.assert_array_equal(np.load(file)["labels"], np.load(eight / "labels" / file.name)["labels"])

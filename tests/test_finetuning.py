@@ -44,7 +44,9 @@ def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("mgn", "dbscan") else pytest.param(name, marks=pytest.mark.whole) for name in COMMANDS]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(
     name: str, whole: dict[str, Path], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.evaluate.feature_store import read_features
 from cion_jax.hosts import join_job
-from processes import ended, free_address, start, steps
+from processes import HANGS, ended, free_address, start, steps
 from sources import Blocks
 
 pytestmark = [pytest.mark.xdist_group("hosts"), pytest.mark.slow]
@@ -58,7 +58,7 @@ def launch(data: Path, cache: Path) -> Launch:
 
 def wait_for(out: Path, steps: int) -> None:
     """Until so many steps are in the journal."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + HANGS
     journal = out / "metrics.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < steps:
         assert time.monotonic() < deadline
@@ -103,12 +103,6 @@ def test_processes_that_are_killed_end_with_the_numbers_of_one(
         done = ended(group)
         assert [code for code, _ in done] == [143] * count
         assert "goes on after" in done[0][1] and "stopped with a checkpoint" in done[0][1]
-
-        group = launch(many, count)
-        wait_for(many, 33)
-        for process in group:
-            process.kill()
-        ended(group)
 
     assert [code for code, _ in ended(launch(many, count))] == [0] * count
     assert_same(one, many, tolerance)

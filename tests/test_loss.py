@@ -228,7 +228,7 @@ def test_nothing_of_rows_times_prototypes_is_made() -> None:
 
 
 def test_devices_share_the_work() -> None:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-W", "error", __file__], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

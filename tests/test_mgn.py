@@ -157,6 +157,7 @@ def updated(params: Any, opt_state: Any, grads: Any, values: MgnValues) -> Any:
     return optax.apply_updates(params, updates), opt_state
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 def test_five_steps_across_the_thaw() -> None:
     """Running statistics of trunk and branches stand still with their parameters."""

@@ -27,6 +27,7 @@ from cion_jax.weights.file import load
 from finished_run import SIZE, WORLD, write_run
 from pages import Page, can_be_seen
 from plain_ranking import average_precision, ranked_plainly
+from processes import HANGS
 from tfrecords_tools.world import build, truth
 
 pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.usefixtures("small_in_zoo")]
@@ -313,7 +314,7 @@ def test_a_browser_paints_all_of_it(text: str, dark: bool, tmp_path: Path) -> No
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
     options += ["--force-dark-mode"] * dark + [f"--user-data-dir={tmp_path / 'user'}", f"--window-size=1800,{height}"]
     command = [str(CHROMIUM), *options, f"--screenshot={shot}", frames.as_uri()]
-    messages = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
+    messages = subprocess.run(command, capture_output=True, text=True, timeout=HANGS).stderr
     lines = [
         line for line in messages.splitlines() if "CONSOLE" in line and "source: chrome:" not in line
     ]  # its own pages

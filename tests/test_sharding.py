@@ -13,7 +13,7 @@ VIEWS, WIDTH = 2 + SETTINGS.crops.local_crops, SETTINGS.head.bottleneck
 
 
 def exchanged(model_axis: int) -> list[str]:
-    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(SCRIPT), str(model_axis)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()

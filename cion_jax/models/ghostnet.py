@@ -21,7 +21,8 @@ ORDER = (
 )
 
 #: Of each bottleneck: kernel of its depthwise convolution, width inside, width outside, squeeze-and-excitation, stride.
-TABLE = (
+Table = tuple[tuple[tuple[int, int, int, bool, int], ...], ...]
+TABLE: Table = (
     ((3, 16, 16, False, 1),),
     ((3, 48, 24, False, 2),),
     ((3, 72, 24, False, 1),),
@@ -92,6 +93,7 @@ class GhostNet(nn.Module):
 
     width: float
     remat: bool = False
+    table: Table = TABLE
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -99,14 +101,14 @@ class GhostNet(nn.Module):
         x = Conv(_multiple_of_4(16 * self.width), 3, 2, name="conv_stem")(x)
         x = relu(BatchNorm(name="bn1")(x, train))
         stage = 1
-        for group, rows in enumerate(TABLE):
+        for group, rows in enumerate(self.table):
             for number, (kernel, inside, outside, gated, stride) in enumerate(rows):
                 widths = _multiple_of_4(inside * self.width), _multiple_of_4(outside * self.width)
                 x = block(kernel, *widths, gated, stride, name=f"blocks.{group}.{number}")(x, train)
                 stage += stride > 1
             keep(self, f"stage{stage}", x)  # of several groups at one resolution the last one stays
-        x = Conv(_multiple_of_4(960 * self.width), name=f"blocks.{len(TABLE)}.0.conv")(x)
-        x = keep(self, "final", relu(BatchNorm(name=f"blocks.{len(TABLE)}.0.bn1")(x, train)))
+        x = Conv(_multiple_of_4(960 * self.width), name=f"blocks.{len(self.table)}.0.conv")(x)
+        x = keep(self, "final", relu(BatchNorm(name=f"blocks.{len(self.table)}.0.bn1")(x, train)))
         x = Conv(1280, bias=True, name="conv_head")(x.mean((1, 2), keepdims=True))
         return relu(x.squeeze((1, 2)))
 

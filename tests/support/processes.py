@@ -11,13 +11,15 @@ import pytest
 
 from cion_jax.run.journal import read_metrics
 
+#: Seconds after which a process hangs for certain, however slow the machine is.
+HANGS = 900
 #: What a step's line in metrics.jsonl has of the clock.
 CLOCK = {"time", "images_per_second", "waiting"}
 
 
 def surroundings(cache: Path, devices: int) -> dict[str, str]:
     """The environment of a process with so many devices; all with this cache share what they compile."""
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"  # bits are those of tests
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | compiled | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
@@ -47,7 +49,7 @@ def start(command: list[str], cache: Path, devices: int = 1) -> subprocess.Popen
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """The exit code of each, and what it said."""
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=HANGS)[0] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, outputs, strict=True)]
 
 

@@ -3,6 +3,7 @@ operators of a family, and little to compile."""
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,20 +17,19 @@ from cion_jax.weights.finetuned import build
 from cion_jax.weights.mapping import from_state_dict, state_dict
 from golden_weights import weight
 
-#: Options that make a backbone shallow; of GhostNet the table is cut.
-FAMILIES: dict[str, dict[str, object]] = {
+#: Options that make a backbone shallow.
+FAMILIES: dict[str, dict[str, Any]] = {
     "resnet10_half_ibn": {},
     "convnext_tiny": {"depths": (1, 1, 1, 1)},
     "edgenext_x_small": {"depths": (1, 1, 1, 1)},
-    "ghostnet_0_5": {},
+    # Of GhostNet's bottlenecks those of each kind: with and without a stride, with and without gates.
+    "ghostnet_0_5": {"table": (*ghostnet.TABLE[:2], *ghostnet.TABLE[3:5])},
     "repvit_m0_9": {"depths": (1, 1, 2, 1)},
     "fastvit_sa12": {"depths": (1, 1, 1, 1)},
-    "vit_tiny": {"depth": 1},
+    "vit_tiny": {"depth": 2},
     "swin_tiny": {"depths": (1, 1, 1, 2)},
     "volo_d1": {"depths": (1, 1, 1, 1)},
 }
-#: Of GhostNet's bottlenecks those of each kind: with and without a stride, with and without gates.
-GHOSTS = (*ghostnet.TABLE[:2], *ghostnet.TABLE[3:5])
 #: MGN has all that the other methods put around a backbone.
 FINE_TUNED = "mgn"
 

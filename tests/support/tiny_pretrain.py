@@ -22,7 +22,7 @@ from cion_jax.run.checkpoints import Checkpoint, Checkpoints
 from cion_jax.run.method import abstract_state, jit_step
 from cion_jax.run.pretraining import PretrainingMethod, model_of
 from cion_jax.run.sharding import make_mesh
-from processes import surroundings
+from processes import HANGS, surroundings
 from sources import Blocks
 from tiny import FAMILY, SETTINGS
 
@@ -46,7 +46,7 @@ class Process:
             env=surroundings(self.cache, devices),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANGS,
         )
 
 
