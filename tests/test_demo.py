@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import finetuned
+import tiny_pretrain
 from cion_jax.cli import COMMANDS, main
 from cion_jax.config import Augmentation, World, Writing
 from cion_jax.data.labels import read_labelling
@@ -38,11 +40,9 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.run import trainer
 from cion_jax.run.finetuning import FinetuningMethod
 from cion_jax.run.journal import read_metrics
-from cion_jax.run.method import jit_step
 from cion_jax.run.plan import check_training
 from cion_jax.run.pretraining import check, check_sizes, model_of
 from cion_jax.weights.file import load
-from finetuned import shared_step
 from tfrecords_tools.world import build
 from tfrecords_tools.world.settings import check as check_world
 from tiny import FAMILY
@@ -87,7 +87,8 @@ CONTESTANTS = [
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> None:
     def shared(method: Any, *rest: Any) -> Any:
-        return (shared_step if isinstance(method, FinetuningMethod) else jit_step)(method, *rest)
+        step = finetuned.shared_step if isinstance(method, FinetuningMethod) else tiny_pretrain.shared_step
+        return step(method, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "jit_step", shared)

@@ -19,6 +19,7 @@ from cion_jax.finetune.optimizer import mgn_optimizer
 from cion_jax.finetune.schedules import MgnValues
 from cion_jax.models.zoo import Variables, backbone
 from cion_jax.weights.mapping import from_state_dict, state_dict
+from compiling import USUAL
 from finetune_golden import blocks, close, differences, lengths, rule_state, torch_names
 from golden_weights import golden, manifest, state
 
@@ -61,7 +62,7 @@ def gradient(frozen: bool) -> Any:
 
     return jax.jit(
         lambda variables, *batch: jax.value_and_grad(loss, has_aux=True)(variables["params"], variables, *batch),
-        compiler_options={"xla_backend_optimization_level": 3},
+        compiler_options=USUAL,
     )
 
 

@@ -19,6 +19,7 @@ from cion_jax.pretrain.state import TrainState, state_from
 from cion_jax.pretrain.step import StepConfig, gradients, update
 from cion_jax.run.sharding import make_mesh
 from cion_jax.weights.mapping import from_state_dict, state_dict
+from compiling import USUAL
 from golden_weights import golden, manifest, state, weight
 
 pytestmark = pytest.mark.xdist_group("trajectory")  # one after the other: each needs gigabytes
@@ -75,7 +76,7 @@ def gradient_of(name: str) -> Any:
 
 def fast_jit(function: Any) -> Any:
     """Compiled well: it runs twelve times."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 3})
+    return jax.jit(function, compiler_options=USUAL)
 
 
 @fast_jit

@@ -23,7 +23,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "convnext_tiny": {"depths": (1, 1, 1, 1)},
     "edgenext_x_small": {"depths": (1, 1, 1, 1)},
     # Of GhostNet's bottlenecks those of each kind: with and without a stride, with and without gates.
-    "ghostnet_0_5": {"table": (*ghostnet.TABLE[:2], *ghostnet.TABLE[3:5])},
+    "ghostnet_0_5": {"table": (*ghostnet.TABLE[:2], *ghostnet.TABLE[3:6])},
     "repvit_m0_9": {"depths": (1, 1, 2, 1)},
     "fastvit_sa12": {"depths": (1, 1, 1, 1)},
     "vit_tiny": {"depth": 2},
