@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("libtpu", reason="the compiler for TPUs is in the extra `tpu`")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("absent_devices")]
+pytestmark = pytest.mark.slow
 
+#: Where any network will do: little to compile.
+SMALL = "resnet10_half_ibn"
 CION = [sys.executable, "-c", "import sys; from cion_jax.cli import main; sys.exit(main())"]
 #: In a process of its own: JAX in this one has chosen its devices.
 SCRIPT = """
@@ -27,7 +29,7 @@ from cion_jax.run.sharding import make_mesh
 import jax
 
 devices = absent_devices("v5e:2x2")
-settings = replace(recipe("debug"), precision=sys.argv[1], model_axis=int(sys.argv[2]), batch=48)
+settings = replace(recipe("debug"), backbone=sys.argv[1], model_axis=int(sys.argv[2]), batch=48, precision="bfloat16")
 method = pretraining(settings, devices)
 mesh = make_mesh(4, settings.model_axis, devices)
 program = lower_step(method, 4, mesh).compile()
@@ -37,9 +39,9 @@ print(json.dumps([read.is_donated, read.collectives, read.seconds, sorted(wide)]
 """
 
 
-def read(precision: str, model_axis: int) -> list[Any]:
+def read(backbone: str, model_axis: int) -> list[Any]:
     """Whether the state is donated, collectives, and lines of products of float32."""
-    arguments = [sys.executable, "-c", SCRIPT, precision, str(model_axis)]
+    arguments = [sys.executable, "-c", SCRIPT, backbone, str(model_axis)]
     # As users have it: nothing is said of products from outside.
     environment = {name: value for name, value in os.environ.items() if name != "JAX_DEFAULT_MATMUL_PRECISION"}
     process = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
@@ -48,7 +50,7 @@ def read(precision: str, model_axis: int) -> list[Any]:
 
 
 def test_the_step_exchanges_sums_alone_and_writes_its_state_in_place() -> None:
-    is_donated, collectives, seconds, wide = read("bfloat16", 1)
+    is_donated, collectives, seconds, wide = read("resnet18", 1)
     assert is_donated and seconds > 0
     assert {*collectives} == {"all-reduce"}
     # Beside resampling, which takes more bits, only similarities with prototypes are products of float32.
@@ -56,7 +58,7 @@ def test_the_step_exchanges_sums_alone_and_writes_its_state_in_place() -> None:
 
 
 def test_prototypes_that_are_shared_are_summed_or_gathered_and_nothing_else() -> None:
-    is_donated, collectives, _, _ = read("bfloat16", 2)
+    is_donated, collectives, _, _ = read(SMALL, 2)
     assert is_donated and {*collectives} <= {"all-reduce", "all-gather"}
 
 
@@ -64,7 +66,8 @@ def test_a_dry_run_tells_what_the_program_would_be(tmp_path: Path) -> None:
     world = tmp_path / "world"
     tiny = ["--identities", "8", "--test-identities", "2", "--distractors", "2", "--height", "64", "--width", "32"]
     subprocess.run([*CION, "data", "synth", str(world), *tiny], check=True, capture_output=True)
-    run = ["pretrain", "debug", "--data", str(world), "--out", str(tmp_path / "run"), "--dry-run", "--for", "v5e:2x2"]
+    folders = ["--data", str(world), "--out", str(tmp_path / "run")]
+    run = ["pretrain", "debug", "--backbone", SMALL, *folders, "--dry-run", "--for", "v5e:2x2"]
     process = subprocess.run([*CION, *run], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert "| a device (4 x TPU v5 lite) | GB |" in process.stdout
@@ -79,13 +82,13 @@ import sys, jax
 from pathlib import Path
 from cion_jax.models.zoo import backbone
 from cion_jax.weights.file import Weights, save
-body = backbone("resnet10_half_ibn", image_size=(64, 32))
+body = backbone(sys.argv[2], image_size=(64, 32))
 save(Path(sys.argv[1]), Weights(body, body.init(jax.random.key(0))))
 """
     weights = tmp_path / "weights.safetensors"
-    subprocess.run([sys.executable, "-c", make, str(weights)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", make, str(weights), SMALL], check=True, capture_output=True)
     embed = [*CION, "embed", str(weights), str(tmp_path), str(tmp_path / "out"), "--for", "v5e:2x2", "--batch", "30"]
     process = subprocess.run(embed, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("resnet10_half_ibn, 32 images on 4 x TPU v5 lite")
+    assert process.stdout.startswith(f"{SMALL}, 32 images on 4 x TPU v5 lite")
     assert "| none |" in process.stdout and "state" not in process.stdout and not (tmp_path / "out").exists()

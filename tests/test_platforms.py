@@ -14,12 +14,8 @@ from cion_jax.data.augment import multi_crop
 from cion_jax.models import ops
 from cion_jax.models.layers import Attention, Conv, Linear
 from cion_jax.models.zoo import Backbone, backbone
+from shallow import FAMILIES
 
-#: The smallest of each family.
-SMALL = [
-    "resnet10_half_ibn", "convnext_tiny", "edgenext_x_small", "ghostnet_0_5", "repvit_m0_9", "fastvit_sa12", "vit_tiny",
-    "swin_tiny", "volo_d1",
-]  # fmt: skip
 IMAGES = jax.ShapeDtypeStruct((2, 64, 32, 3), jnp.float32)
 
 
@@ -51,19 +47,19 @@ def convolutions_of(model: Backbone) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_accelerators_get_xlas_own_convolutions_and_cpus_do_not(name: str) -> None:
-    model = backbone(name, platform="gpu")
+    gpu, tpu, cpu = (backbone(name, platform=platform, **FAMILIES[name]) for platform in ("gpu", "tpu", "cpu"))
     # each forward, and backward to its kernel and to its input; on TPUs products over maps are among them
-    own = 3 * convolutions_of(model)
-    (on_gpu,) = training_programs(model, "cuda")
-    (on_tpu,) = training_programs(backbone(name, platform="tpu"), "tpu")
+    own = 3 * convolutions_of(gpu)
+    (on_gpu,) = training_programs(gpu, "cuda")
+    (on_tpu,) = training_programs(tpu, "tpu")
     assert convolutions(on_tpu) >= convolutions(on_gpu) == own > 0
     for program in (on_gpu, on_tpu):
         assert "stablehlo.case" not in program and "stablehlo.while" not in program
         assert program.count('"stablehlo.select_and_scatter"(') == name.startswith("resnet")  # the pool's gradient
-    (on_cpu,) = training_programs(backbone(name, platform="cpu"), "cpu")
-    assert convolutions(on_cpu) < 3 * convolutions_of(model)
+    (on_cpu,) = training_programs(cpu, "cpu")
+    assert convolutions(on_cpu) < 3 * convolutions_of(gpu)
     assert "stablehlo.case" not in on_cpu and "stablehlo.select_and_scatter" not in on_cpu
     is_depthwise = name.split("_")[0] in ("convnext", "edgenext", "ghostnet", "repvit", "fastvit")
     assert ("stablehlo.while" in on_cpu) == is_depthwise
