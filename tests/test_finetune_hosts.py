@@ -65,9 +65,8 @@ def test_two_processes_end_with_the_bits_of_one(name: str, dataset: Path, cache:
             assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "name", ["bnneck", *(pytest.param(name, marks=pytest.mark.whole) for name in ("mgn", "dbscan"))]
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("name", ["bnneck", "mgn", "dbscan"])
 def test_eight_devices_learn_the_same(name: str, dataset: Path, cache: Path, tmp_path: Path) -> None:
     """With the same clusters, that is: in so small a network the last bit of a feature may turn one. The first are made
     before any step, and are equal. Steps are small: by its counts Adam makes as much of a gradient that is rounding
