@@ -66,8 +66,7 @@ def test_a_dry_run_tells_what_the_program_would_be(tmp_path: Path) -> None:
     world = tmp_path / "world"
     tiny = ["--identities", "8", "--test-identities", "2", "--distractors", "2", "--height", "64", "--width", "32"]
     subprocess.run([*CION, "data", "synth", str(world), *tiny], check=True, capture_output=True)
-    folders = ["--data", str(world), "--out", str(tmp_path / "run")]
-    run = ["pretrain", "debug", "--backbone", SMALL, *folders, "--dry-run", "--for", "v5e:2x2"]
+    run = ["pretrain", "debug", "--data", str(world), "--out", str(tmp_path / "run"), "--dry-run", "--for", "v5e:2x2"]
     process = subprocess.run([*CION, *run], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert "| a device (4 x TPU v5 lite) | GB |" in process.stdout
