@@ -20,7 +20,6 @@ from cion_jax.data.records import Records
 from cion_jax.data.writer import write_dataset
 from cion_jax.errors import UserError
 from cion_jax.hosts import main_writes
-from processes import HANGS
 from sources import Blocks, contents
 
 COMMAND = "import sys; from cion_jax.cli import main; sys.exit(main())"
@@ -177,7 +176,7 @@ def test_writing_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
             workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
         os.kill(process.pid, signal.SIGKILL)
     assert len(workers) == 2
-    _, alive = psutil.wait_procs(workers, timeout=HANGS)
+    _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
 
 
