@@ -5,13 +5,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import finetuned
-import tiny_pretrain
 from cion_jax.cli import COMMANDS, main
 from cion_jax.config import Augmentation, World, Writing
 from cion_jax.data.labels import read_labelling
@@ -36,16 +33,13 @@ from cion_jax.demo.tables import (
     spread,
 )
 from cion_jax.evaluate.clustering_metrics import agreement
-from cion_jax.models.zoo import ZOO
-from cion_jax.run import trainer
-from cion_jax.run.finetuning import FinetuningMethod
 from cion_jax.run.journal import read_metrics
 from cion_jax.run.plan import check_training
 from cion_jax.run.pretraining import check, check_sizes, model_of
 from cion_jax.weights.file import load
 from tfrecords_tools.world import build
 from tfrecords_tools.world.settings import check as check_world
-from tiny import FAMILY
+from tiny_pretrain import stand_in
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -86,13 +80,8 @@ CONTESTANTS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> None:
-    def shared(method: Any, *rest: Any) -> Any:
-        step = finetuned.shared_step if isinstance(method, FinetuningMethod) else tiny_pretrain.shared_step
-        return step(method, *rest)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "jit_step", shared)
-        patch.setitem(ZOO, "tiny", FAMILY)
+        stand_in(patch)
         patch.setattr(plans, "QUICK", TINY)
         yield
 

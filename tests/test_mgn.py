@@ -124,6 +124,7 @@ def test_one_forward_and_backward_pass() -> None:
     assert not any(slopes[f"{head}_head.bottleneck.1.bias"].any() for head in mgn.HEADS)
 
 
+@pytest.mark.whole
 def test_one_pass_in_float32_is_as_near_as_rounding_lets_it() -> None:
     """Ten times the recorded noise of losses and of the lengths of gradients."""
     grey = (np.random.RandomState(211).random_sample((16, 192, 64, 3)) * 255).astype(np.float32)

@@ -85,8 +85,11 @@ def test_optimizers_follow_their_formulas(rule: Rule, clip: float) -> None:
 
 
 def test_without_a_limit_gradients_are_left_as_they_are() -> None:
+    """But for the last bit: XLA may round two programs in two ways."""
     with jax.enable_x64(True):
-        np.testing.assert_equal(by_optax(Optimization(clip=0)), by_optax(Optimization(clip=1e9)))
+        unlimited, far_below = by_optax(Optimization(clip=0)), by_optax(Optimization(clip=1e9))
+    for name, value in far_below.items():
+        np.testing.assert_allclose(unlimited[name], value, rtol=1e-15, err_msg=name)
 
 
 def test_bias_correction_is_right_in_float32() -> None:

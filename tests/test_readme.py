@@ -13,12 +13,11 @@ from cion_jax import people
 from cion_jax.cli import main
 from cion_jax.config import Writing
 from cion_jax.data.writer import write_dataset
-from cion_jax.models.zoo import ZOO
 from cion_jax.recipes import RECIPES
 from cion_jax.run import fit
-from finetuned import FAMILY, TOY
 from sources import Blocks
 from tiny import SETTINGS
+from tiny_pretrain import stand_in
 from videos import BLUE, RED, pictures, write_mot, write_video
 
 pytestmark = [pytest.mark.xdist_group("finetuning"), pytest.mark.slow]
@@ -42,8 +41,8 @@ SHORT = {
 @pytest.fixture
 def folder(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What README's commands are given, beside small settings by the names that they use."""
-    monkeypatch.setitem(ZOO, TOY, FAMILY)
-    tiny = replace(SETTINGS, backbone=TOY, epochs=2, epoch_steps=2, instances=(2,), stages=(0,), relabel=(1,))
+    stand_in(monkeypatch)
+    tiny = replace(SETTINGS, epochs=2, epoch_steps=2, instances=(2,), stages=(0,), relabel=(1,))
     for name in ("people", "small", "resnet50_ibn"):
         monkeypatch.setitem(RECIPES, name, tiny)
     monkeypatch.setattr(people, "run_command", main)

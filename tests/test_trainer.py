@@ -18,8 +18,9 @@ from cion_jax.run.checkpoints import Checkpoints
 from cion_jax.run.journal import Journal
 from cion_jax.run.pretraining import pretrain
 from processes import steps
+from shared_step import shared_step
 from tiny import SETTINGS
-from tiny_pretrain import ONE_STAGE, cion, saved, shared_step, template
+from tiny_pretrain import ONE_STAGE, cion, saved, template
 
 pytestmark = [pytest.mark.xdist_group("trainer"), pytest.mark.usefixtures("tiny")]
 

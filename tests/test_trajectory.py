@@ -237,7 +237,7 @@ def _present(tree: Any) -> Any:
     ("name", "dtype"),
     [
         ("resnet18_ibn", np.float64),
-        ("resnet18_ibn", np.float32),
+        pytest.param("resnet18_ibn", np.float32, marks=pytest.mark.whole),
         *(pytest.param(name, np.float64, marks=pytest.mark.whole) for name in ("vit_tiny", "convnext_tiny")),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,13 @@ from cion_jax.models.ops import traced_for
 
 #: A pytree of arrays: {"params": ..., "batch_stats": ...}, the latter only where there is a BatchNorm.
 Variables = dict[str, Any]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))  # here, so that a process compiles it once for each network
+def _fresh(module: nn.Module, image_size: tuple[int, int], platform: str, key: Array) -> Variables:
+    with traced_for(platform):
+        variables = module.init(key, jnp.zeros((1, *image_size, 3)), False)
+    return {name: value for name, value in variables.items() if name != "features"}
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,7 @@ class Backbone:
 
     def init(self, key: Array, param_dtype: Any = jnp.float32) -> Variables:
         """Fresh variables."""
-        image = jnp.zeros((1, *self.image_size, 3))
-        with traced_for(self.platform):
-            variables = jax.jit(lambda key: self._module.init(key, image, False))(key)
-        variables.pop("features", None)
+        variables = _fresh(self._module, self.image_size, self.platform, key)
         return jax.tree.map(lambda leaf: leaf.astype(param_dtype), variables)
 
     def shapes(self) -> Variables:

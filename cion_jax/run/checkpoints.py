@@ -195,25 +195,26 @@ class _WholeEpochs(checkpoint_managers.PreservationPolicy):
             return 0
 
 
+# One program for each shape: one for all of a state's arrays takes minutes to compile.
 @jax.jit
-def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
-    """The sum of each array's bits as whole numbers, which any flipped bit changes and no sharding does."""
-    return [_bits(leaf).sum(dtype=jnp.uint32) for leaf in leaves]
-
-
-def _bits(leaf: jax.Array) -> jax.Array:
-    return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+def _sum_of_bits(leaf: jax.Array) -> jax.Array:
+    """An array's bits summed as whole numbers, which any flipped bit changes and no sharding does."""
+    return jax.lax.bitcast_convert_type(leaf, jnp.uint32).sum(dtype=jnp.uint32)
 
 
 @jax.jit
-def is_finite(state: State) -> jax.Array:
+def _all_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
+
+
+def is_finite(state: State) -> bool:
     """Whether all numbers of a state are."""
-    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]))
+    return all(jax.device_get([_all_finite(leaf) for leaf in jax.tree.leaves(state)]))
 
 
 def digests_of(state: State, labels: np.ndarray, note: dict[str, Any]) -> dict[str, int]:
     """A number for each array of a state, by its path, for the labels, and for the note."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    sums = jax.device_get([_sum_of_bits(leaf) for _, leaf in leaves])
     arrays = {jax.tree_util.keystr(path): int(value) for (path, _), value in zip(leaves, sums, strict=True)}
     return arrays | {"labels": crc32(labels.tobytes()), "note": crc32(json.dumps(note, sort_keys=True).encode())}

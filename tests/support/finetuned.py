@@ -1,7 +1,6 @@
 """Fine-tuning in the small: a ResNet that compiles in seconds, and `cion` that can be killed at a step."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ from cion_jax.models import resnet
 from cion_jax.models.zoo import ZOO, Family
 from cion_jax.run import trainer
 from cion_jax.run.journal import Journal
-from cion_jax.run.method import jit_step
+from shared_step import shared_step
 
 TOY = "toy"
 FAMILY = Family(
@@ -31,23 +30,6 @@ COMMANDS = {
     "--learning-rate 0.05 --resize bicubic",
     "denoise": f"adapt {COMMON} --image-size 32 16 --size 32 16 --pad 2 --by denoise --tau 0.3 --memory-update plain",
 }
-
-
-def shared_step(
-    method: Any,
-    instances: int,
-    mesh: Any,
-    state: Any,
-    phase: Any = None,
-    compiled: dict[Any, Any] = {},  # noqa: B006
-) -> Any:
-    """In the place of `jit_step`: runs whose programs are equal share one."""
-    kept = replace(method.settings, epochs=0, epoch_steps=0, checkpoint_steps=0, weights=None, evaluate_every=1)
-    kept = replace(kept, evaluate=None, select="validation", skip_damaged=False)
-    key = kept, method.model, phase
-    if key not in compiled:
-        compiled[key] = jit_step(method, instances, mesh, state, phase)
-    return compiled[key]
 
 
 def stand_in(patch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 
+import without_torch  # noqa: F401  # before all that follows
 from cion_jax.evaluate.embed import embed_all
 from cion_jax.run import clusters, damaged
 from cion_jax.run.journal import Silence

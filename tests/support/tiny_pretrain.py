@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from cion_jax.cli import main
 from cion_jax.config import Writing
@@ -19,10 +18,11 @@ from cion_jax.models.zoo import ZOO
 from cion_jax.pretrain.state import TrainState
 from cion_jax.run import trainer
 from cion_jax.run.checkpoints import Checkpoint, Checkpoints
-from cion_jax.run.method import abstract_state, jit_step
+from cion_jax.run.method import abstract_state
 from cion_jax.run.pretraining import PretrainingMethod, model_of
 from cion_jax.run.sharding import make_mesh
 from processes import HANGS, surroundings
+from shared_step import shared_step
 from sources import Blocks
 from tiny import FAMILY, SETTINGS
 
@@ -48,32 +48,6 @@ class Process:
             text=True,
             timeout=HANGS,
         )
-
-
-def shared_step(
-    method: Any,
-    instances: int,
-    mesh: Mesh,
-    state: Any,
-    phase: Any = None,
-    compiled: dict[Any, Any] = {},  # noqa: B006
-) -> Any:
-    """In the place of `jit_step`: runs whose programs are equal share one."""
-    free: Any = {
-        "batch": 0,
-        "epochs": 0,
-        "epoch_steps": 0,
-        "checkpoint_steps": 0,
-        "keep": 0,
-        "labels": None,
-        "level": "identity",
-        "relabel": (),
-    }
-    rates = replace(method.settings.optimization, learning_rate=0)
-    key = replace(method.settings, optimization=rates, **free), instances, phase
-    if key not in compiled:
-        compiled[key] = jit_step(method, instances, mesh, state, phase)
-    return compiled[key]
 
 
 def template() -> TrainState:

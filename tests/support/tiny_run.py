@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import without_torch  # noqa: F401  # before all that follows
 from cion_jax.cli import main
 from cion_jax.data.records import Records
 from cion_jax.models.zoo import ZOO
