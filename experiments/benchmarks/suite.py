@@ -128,7 +128,10 @@ SUITE = {
     "gpu": Benchmark("The step beside PyTorch's", "benchmarks.gpu resnet50_ibn --height 64 --local-crops 2", "torch"),
     "checkpoint": Benchmark("Checkpoints", "benchmarks.checkpoint"),
     "device_checks": Benchmark(
-        "On a GPU: checks", f"pytest -n 8 -q -p no:benchmark -m '' -W default {DEVICE_CHECKS}", "test", only_by_name=True
+        "On a GPU: checks",
+        f"pytest -n 8 -q -p no:benchmark -m '' -W default {DEVICE_CHECKS}",
+        "test",
+        only_by_name=True,
     ),
     "device_roofline": Benchmark(
         "On a GPU: the step and its bounds",
