@@ -67,7 +67,8 @@ def test_a_dry_run_tells_what_the_program_would_be(tmp_path: Path) -> None:
     tiny = ["--identities", "8", "--test-identities", "2", "--distractors", "2", "--height", "64", "--width", "32"]
     subprocess.run([*CION, "data", "synth", str(world), *tiny], check=True, capture_output=True)
     run = ["pretrain", "debug", "--data", str(world), "--out", str(tmp_path / "run"), "--dry-run", "--for", "v5e:2x2"]
-    process = subprocess.run([*CION, *run], capture_output=True, text=True, check=False)
+    quick = ["--backbone", SMALL, "--precision", "bfloat16"]  # float32 is six products, and takes minutes to compile
+    process = subprocess.run([*CION, *run, *quick], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert "| a device (4 x TPU v5 lite) | GB |" in process.stdout
     assert "| all-reduce |" in process.stdout and "Roofline: " in process.stdout
