@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import pytest
 
 from cion_jax.config import Writing
 from cion_jax.data.writer import write_dataset
+from compiling import FAST
 from sources import Blocks
 
-# Programs of the tests run a few times: compiling them fast beats compiling them well. XLA's older emitters do it at
-# level 0 in a fifth of the time; JAX 0.11 has no others than the new ones, whose programs are slow at that level.
-_HAS_OLD_EMITTERS = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)
-_OLD = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-_FAST = f"--xla_gpu_autotune_level=0 {_OLD if _HAS_OLD_EMITTERS else '--xla_backend_optimization_level=1'}"
+# Read when JAX starts.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAST}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 # What they compare in float32 is float32 on devices too that would multiply in fewer bits.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 # Nor does a test find programs that one before it has left on this machine.

@@ -18,7 +18,8 @@ export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 if [[ ${1:-} == rehearse ]]; then
   shift
   set -- --rehearse "$@"
-  export XLA_FLAGS="--xla_backend_optimization_level=0 ${XLA_FLAGS:-}"  # programs that run once
+  XLA_FLAGS="$("$python" tests/support/compiling.py) ${XLA_FLAGS:-}"
+  export XLA_FLAGS
 else
   options=(--no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$scratch/site")
   "$python" -m pip install -q "${options[@]}" .whl/*.whl
